@@ -1,0 +1,172 @@
+//! The vocabulary every room shares: distinct numbers are distinct types.
+//!
+//! Nothing here knows how a value is stored, sent or decided. A `LogIndex` counts Raft entries, an `Offset` counts
+//! records; no room converts one into the other except by looking into a state machine.
+
+use bytes::Bytes;
+use std::fmt;
+
+/// A node's number in the cluster, as operators write it and Kafka clients see it (1 ..= 2^31 - 1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct NodeId(pub u32);
+
+/// A Raft group's number. Group 0 is the controller; every partition is a group of its own. Never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct RaftGroupId(pub u64);
+
+/// The group that holds the cluster's metadata.
+pub const CONTROLLER_GROUP: RaftGroupId = RaftGroupId(0);
+
+/// One replica of one group, as Raft's quorum counts it: the node in the low 32 bits, and above them how many replicas
+/// of this group that node has had before.
+///
+/// A replica that lost its disk comes back under the next number, never under its old one: its old identity made
+/// promises that the new disk does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct ReplicaId(pub u64);
+
+impl ReplicaId {
+    /// The replica of `node` that is the `generation`-th of its group there (0 for the first).
+    #[must_use]
+    pub const fn new(node: NodeId, generation: u32) -> Self {
+        Self(((generation as u64) << 32) | node.0 as u64)
+    }
+
+    /// The node that hosts this replica.
+    #[must_use]
+    pub const fn node(self) -> NodeId {
+        NodeId((self.0 & 0xffff_ffff) as u32)
+    }
+}
+
+/// A Raft term. Starts at 1 for a living group; 0 means "before the first election".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct Term(pub u64);
+
+/// The position of an entry in one group's Raft log. Starts at 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct LogIndex(pub u64);
+
+impl LogIndex {
+    /// The index after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The index before this one; 0 stays 0.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+/// The identity of an entry: two logs that hold the same `LogId` agree on everything up to it (Raft's log matching).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct LogId {
+    /// The entry's place.
+    pub index: LogIndex,
+    /// The term of the leader that wrote it.
+    pub term: Term,
+}
+
+impl LogId {
+    /// The entry at `index` of `term`.
+    #[must_use]
+    pub const fn new(index: u64, term: u64) -> Self {
+        Self { index: LogIndex(index), term: Term(term) }
+    }
+}
+
+/// The position of a record in its partition. Starts at 0, has no gaps, is never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct Offset(pub i64);
+
+/// The Raft term under which a record was written, as Kafka's wire protocol shows it (KIP-101).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct LeaderEpoch(pub i32);
+
+/// What a replica has promised and must never forget (Raft §5.1), and how far it knows the log to be committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct HardState {
+    /// The newest term this replica has seen.
+    pub term: Term,
+    /// Whom it voted for in that term, if anybody.
+    pub vote: Option<ReplicaId>,
+    /// The highest index it knows to be committed. May lag behind the truth after a crash, never run ahead of it.
+    pub commit: LogIndex,
+}
+
+/// What an entry of the Raft log is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum EntryKind {
+    /// A command for the group's state machine; empty data is a new leader's first entry.
+    #[default]
+    Normal,
+    /// A change of the group's voters and learners.
+    ConfChange,
+}
+
+/// One entry of a group's Raft log. Cloning it copies no payload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Place and term.
+    pub id: LogId,
+    /// Who reads it.
+    pub kind: EntryKind,
+    /// The command's small header (`bincode`, behind a version byte). Apart from `data` so that a producer's batch
+    /// travels from its socket to the disk as the slice it came in.
+    pub context: Bytes,
+    /// The command's payload: a record batch as the producer sent it, or nothing.
+    pub data: Bytes,
+}
+
+impl LogEntry {
+    /// The payload bytes this entry pins in memory.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.context.len() + self.data.len()
+    }
+}
+
+/// The members of a group as of some applied index. Sorted, so that equal configurations are equal values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Membership {
+    /// Replicas that vote.
+    pub voters: Vec<ReplicaId>,
+    /// Replicas that receive the log and do not vote.
+    pub learners: Vec<ReplicaId>,
+    /// The outgoing voters of a joint configuration (Raft §6); empty outside one.
+    pub voters_outgoing: Vec<ReplicaId>,
+    /// Learners that a joint configuration will demote when it is left.
+    pub learners_next: Vec<ReplicaId>,
+    /// Whether the leader leaves the joint configuration by itself.
+    pub auto_leave: bool,
+}
+
+impl Membership {
+    /// A plain configuration of these voters.
+    #[must_use]
+    pub fn of_voters(voters: impl IntoIterator<Item = ReplicaId>) -> Self {
+        let mut membership = Self { voters: voters.into_iter().collect(), ..Self::default() };
+        membership.voters.sort_unstable();
+        membership
+    }
+}
+
+macro_rules! display_as_number {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "{}", self.0)
+            }
+        }
+    )*};
+}
+display_as_number!(NodeId, RaftGroupId, ReplicaId, Term, LogIndex, Offset, LeaderEpoch);
+
+impl fmt::Display for LogId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}@{}", self.index, self.term)
+    }
+}
