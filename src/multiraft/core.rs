@@ -1,0 +1,467 @@
+//! The waist of the node: every group's Raft replica, driven by [`Input`]s and answering with [`Effect`]s.
+//!
+//! The core decides; its driver does. It has no clock (ticks are inputs), no disk, no network and no thread, and it
+//! never waits: what takes time is an effect, whose completion comes back as an input, late and in any order across
+//! kinds. Whoever replays the same inputs gets the same effects.
+//!
+//! One turn of the log is in flight at a time. What groups want written meanwhile queues up and becomes the next turn:
+//! that is group commit, without a timer. Messages that promise something durable leave in turn order, after their turn.
+//!
+//! * [`effect`]: the vocabulary of the waist.
+//! * [`group`]: one group: its replica, the proposals and reads that wait on it.
+//! * [`turn`]: what waits for the log, and what leaves once it is durable.
+
+pub mod effect;
+pub mod group;
+pub mod turn;
+
+use crate::raft::{Broken, RaftMessage, Replica, ReplicaOptions, ReplicaStart};
+use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
+use crate::wal::{GroupRecovery, GroupWrite, LogChange};
+use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Ticket};
+use group::Group;
+use std::collections::{BTreeMap, BTreeSet};
+use turn::{Done, TurnQueue};
+
+/// The entry that every group is born with: index 1 of term 1, committed, with the first members. A replica that joins
+/// later starts from nothing and gets a snapshot; replayed from index 1, a log would miss the first members.
+pub const BIRTH: LogId = LogId::new(1, 1);
+
+/// Limits of a node's groups.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// Limits and timing of each replica.
+    pub replica: ReplicaOptions,
+    /// Payload that one turn of the log carries, in bytes; one larger entry still goes.
+    pub turn_bytes_max: usize,
+    /// Payload waiting for the log before new entries are refused or dropped, in bytes.
+    pub queued_bytes_max: usize,
+    /// Payload handed to a group's state machine and not applied yet, before more is refused, in bytes.
+    pub unapplied_bytes_max: usize,
+    /// Recent payload kept in memory per group, in bytes.
+    pub tail_bytes_per_group: usize,
+    /// Recent payload kept in memory by all groups together, in bytes.
+    pub tail_bytes_max: usize,
+    /// Payload applied before the state machines are flushed, so that the log can be freed, in bytes.
+    pub flush_after_bytes: usize,
+    /// Proposals of one group whose outcome is awaited.
+    pub pending_proposals_max: usize,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            replica: ReplicaOptions::default(),
+            turn_bytes_max: 8 << 20,
+            queued_bytes_max: 64 << 20,
+            unapplied_bytes_max: 64 << 20,
+            tail_bytes_per_group: 8 << 20,
+            tail_bytes_max: 256 << 20,
+            flush_after_bytes: 256 << 20,
+            pending_proposals_max: 16_384,
+        }
+    }
+}
+
+/// One group as it stands when the node starts: what the log remembers, and what the state machine has.
+#[derive(Clone, Debug)]
+pub struct GroupStart {
+    /// The group.
+    pub group: RaftGroupId,
+    /// Who this node is in it.
+    pub replica: ReplicaId,
+    /// The log's side.
+    pub recovery: GroupRecovery,
+    /// The state machine's side: the newest entry whose effects it has.
+    pub applied: LogIndex,
+    /// The members as of `applied`.
+    pub membership: Membership,
+}
+
+/// A group that takes part, or one that must not.
+#[derive(Debug)]
+enum Slot {
+    /// Takes part.
+    Live(Box<Group>),
+    /// Keeps its promises by silence; the reason is for the operator.
+    Quarantined(String),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Core {
+    /// Limits.
+    options: CoreOptions,
+    /// Every group of this node.
+    groups: BTreeMap<RaftGroupId, Slot>,
+    /// Groups that may have something to do.
+    touched: BTreeSet<RaftGroupId>,
+    /// What waits for the log.
+    queue: TurnQueue,
+    /// Ticks since the start.
+    now: u64,
+    /// When the turn in flight was handed to the log.
+    turn_started: u64,
+    /// Payload handed to state machines since the last flush began.
+    unflushed_bytes: usize,
+    /// A flush is running.
+    flushing: bool,
+    /// Effects not taken yet, but for messages.
+    effects: Vec<Effect>,
+    /// Messages not taken yet, by node: one frame per peer and poll.
+    outbox: BTreeMap<NodeId, Vec<(RaftGroupId, RaftMessage)>>,
+}
+
+impl Core {
+    /// The core of a node with these groups.
+    #[must_use]
+    pub fn new(options: CoreOptions, groups: Vec<GroupStart>) -> Self {
+        let mut core = Self {
+            options,
+            groups: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            queue: TurnQueue::default(),
+            now: 0,
+            turn_started: 0,
+            unflushed_bytes: 0,
+            flushing: false,
+            effects: Vec::new(),
+            outbox: BTreeMap::new(),
+        };
+        for start in groups {
+            core.add(start);
+        }
+        core
+    }
+
+    fn add(&mut self, start: GroupStart) {
+        let group = start.group;
+        let slot = match Self::open_replica(&self.options, start) {
+            Ok(opened) => Slot::Live(Box::new(opened)),
+            Err(Broken(reason)) => {
+                self.effects.push(Effect::Quarantined { group, reason: reason.clone() });
+                Slot::Quarantined(reason)
+            }
+        };
+        self.groups.insert(group, slot);
+        self.touched.insert(group);
+    }
+
+    fn open_replica(options: &CoreOptions, start: GroupStart) -> Result<Group, Broken> {
+        if let Some(damage) = start.recovery.damage {
+            return Err(Broken(damage));
+        }
+        let replica = Replica::new(
+            ReplicaStart {
+                group: start.group,
+                replica: start.replica,
+                hard_state: start.recovery.hard_state,
+                start: start.recovery.start,
+                last: start.recovery.last,
+                terms: start.recovery.terms,
+                applied: start.applied,
+                membership: start.membership,
+            },
+            options.replica.clone(),
+        )?;
+        Ok(Group::new(start.group, replica, start.applied))
+    }
+
+    /// Takes in one event. Effects are taken with `poll`, after any number of inputs.
+    pub fn handle(&mut self, input: Input) {
+        match input {
+            Input::Tick => self.tick(),
+            Input::Messages(messages) => {
+                for (group, message) in messages {
+                    self.receive(group, message);
+                }
+            }
+            Input::Propose { group, proposals } => self.propose(group, proposals),
+            Input::ReadIndex { group, ticket } => self.read_index(group, ticket),
+            Input::Appended => {
+                let done = self.queue.complete();
+                self.finish(done);
+            }
+            Input::Applied { group, outcomes, bytes } => {
+                let now = self.now;
+                self.with_group(group, |group, effects| {
+                    group.applied(outcomes, bytes, now, effects);
+                    Ok(())
+                });
+            }
+            Input::ApplyFailed { group, reason } => self.quarantine(group, reason),
+            Input::Flushed { applied } => {
+                self.flushing = false;
+                let release = |(group, index): (RaftGroupId, LogIndex)| (group, index.next());
+                self.effects.push(Effect::Release(applied.into_iter().map(release).collect()));
+            }
+            Input::LogStart { group, start } => self.with_group(group, |group, _| {
+                group.replica.log_mut().advance_start(start.previous());
+                Ok(())
+            }),
+            Input::EntriesRead { group, wanted, result } => match result {
+                Ok(entries) => self.with_group(group, |group, _| group.entries_read(wanted, Some(entries))),
+                Err(ReadFailure::Released) => self.with_group(group, |group, _| group.entries_read(wanted, None)),
+                Err(ReadFailure::Damaged(reason)) => self.quarantine(group, reason),
+            },
+            Input::Create { group, replica, membership } => self.create(group, replica, membership),
+            Input::Remove { group } => self.remove(group),
+            Input::TransferLeader { group, to } => {
+                self.with_group(group, |group, _| group.replica.transfer_leader(to));
+            }
+            Input::Unreachable(node) => self.unreachable(node),
+        }
+    }
+
+    /// Takes everything that is to be done now.
+    pub fn poll(&mut self) -> Vec<Effect> {
+        while !self.touched.is_empty() {
+            for id in std::mem::take(&mut self.touched) {
+                self.drain(id);
+            }
+            let done = self.queue.take_without_write();
+            self.finish(done);
+        }
+        self.start_turn();
+        self.flush_if_due();
+        let mut effects = std::mem::take(&mut self.effects);
+        let outbox = std::mem::take(&mut self.outbox);
+        effects.extend(outbox.into_iter().map(|(to, messages)| Effect::Send { to, messages }));
+        effects
+    }
+
+    /// Runs `act` on a live group; a broken replica is quarantined, an unknown or quarantined group ignored.
+    fn with_group(&mut self, id: RaftGroupId, act: impl FnOnce(&mut Group, &mut Vec<Effect>) -> Result<(), Broken>) {
+        let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
+        let result = act(group, &mut self.effects);
+        self.touched.insert(id);
+        if let Err(Broken(reason)) = result {
+            self.quarantine(id, reason);
+        }
+    }
+
+    fn quarantine(&mut self, id: RaftGroupId, reason: String) {
+        let Some(slot @ Slot::Live(_)) = self.groups.get_mut(&id) else { return };
+        let Slot::Live(mut group) = std::mem::replace(slot, Slot::Quarantined(reason.clone())) else {
+            unreachable!("the slot was just seen to be live")
+        };
+        group.abandon(&mut self.effects);
+        self.queue.forget(id);
+        self.effects.push(Effect::Quarantined { group: id, reason });
+    }
+
+    /// At most one tick per group and call. While the log has been stuck for an election timeout nothing ticks: a
+    /// leader that cannot write falls silent, so that another one leads.
+    fn tick(&mut self) {
+        self.now += 1;
+        let election_ticks = u64::from(self.options.replica.election_ticks);
+        let stuck = self.queue.in_flight() && self.now - self.turn_started > election_ticks;
+        let mut broken = Vec::new();
+        for (id, slot) in &mut self.groups {
+            let Slot::Live(group) = slot else { continue };
+            if group.expire(self.now, &mut self.effects) {
+                self.touched.insert(*id);
+            }
+            if stuck || group.replica.replay_wanted().is_some() {
+                continue;
+            }
+            match group.replica.tick() {
+                Ok(true) => {
+                    self.touched.insert(*id);
+                }
+                Ok(false) => {}
+                Err(Broken(reason)) => broken.push((*id, reason)),
+            }
+        }
+        for (id, reason) in broken {
+            self.quarantine(id, reason);
+        }
+    }
+
+    /// Entries are dropped, not queued, beyond the limits: Raft sends them again.
+    fn receive(&mut self, id: RaftGroupId, message: RaftMessage) {
+        let full = !message.entries.is_empty() && self.queue.bytes() > self.options.queued_bytes_max;
+        let unapplied_bytes_max = self.options.unapplied_bytes_max;
+        self.with_group(id, |group, _| {
+            let behind = !message.entries.is_empty() && group.unapplied_bytes() > unapplied_bytes_max;
+            if full || behind || group.replica.replay_wanted().is_some() {
+                return Ok(());
+            }
+            group.replica.step(message)
+        });
+    }
+
+    fn propose(&mut self, id: RaftGroupId, proposals: Vec<Proposal>) {
+        let refuse = |proposals: Vec<Proposal>, refused: Refused, effects: &mut Vec<Effect>| {
+            effects.extend(
+                proposals
+                    .into_iter()
+                    .map(|proposal| Effect::Reply { ticket: proposal.ticket, reply: Reply::Refused(refused) }),
+            );
+        };
+        if !matches!(self.groups.get(&id), Some(Slot::Live(_))) {
+            return refuse(proposals, Refused::NoReplica, &mut self.effects);
+        }
+        let full = self.queue.bytes() > self.options.queued_bytes_max;
+        let options = (self.options.unapplied_bytes_max, self.options.pending_proposals_max);
+        self.with_group(id, |group, effects| {
+            let (unapplied_bytes_max, pending_max) = options;
+            let busy = full
+                || group.unapplied_bytes() > unapplied_bytes_max
+                || group.pending_count() + proposals.len() > pending_max;
+            if busy {
+                refuse(proposals, Refused::Busy, effects);
+                return Ok(());
+            }
+            group.propose(proposals, effects)
+        });
+    }
+
+    fn read_index(&mut self, id: RaftGroupId, ticket: Ticket) {
+        if !matches!(self.groups.get(&id), Some(Slot::Live(_))) {
+            self.effects.push(Effect::Reply { ticket, reply: Reply::Refused(Refused::NoReplica) });
+            return;
+        }
+        let deadline = self.now + u64::from(self.options.replica.election_ticks);
+        self.with_group(id, |group, effects| group.read_index(ticket, deadline, effects));
+    }
+
+    /// These are durable, or had nothing to make durable and nothing to wait for.
+    fn finish(&mut self, done: Vec<Done>) {
+        for done in done {
+            if let Some(number) = done.ready {
+                self.with_group(done.group, |group, _| group.replica.persisted(number));
+            }
+            // A quarantined group promises nothing more, not even what it had already written.
+            if matches!(self.groups.get(&done.group), Some(Slot::Live(_))) {
+                self.post(done.group, done.send_after);
+            }
+        }
+    }
+
+    /// The driver has made the state machine durable before it calls; a crash in between leaves a state machine that
+    /// the next creation finds.
+    fn create(&mut self, id: RaftGroupId, replica: ReplicaId, membership: Membership) {
+        if self.groups.contains_key(&id) {
+            return;
+        }
+        let hard_state = HardState { term: BIRTH.term, vote: None, commit: BIRTH.index };
+        self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Born { start: BIRTH } });
+        let recovery = GroupRecovery { hard_state, start: BIRTH, last: BIRTH, ..GroupRecovery::default() };
+        self.add(GroupStart { group: id, replica, recovery, applied: BIRTH.index, membership });
+    }
+
+    fn remove(&mut self, id: RaftGroupId) {
+        let Some(slot) = self.groups.remove(&id) else { return };
+        self.queue.forget(id);
+        let mut hard_state = HardState::default();
+        if let Slot::Live(mut group) = slot {
+            group.abandon(&mut self.effects);
+            hard_state = group.replica.hard_state();
+        }
+        self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Tombstone });
+    }
+
+    fn unreachable(&mut self, node: NodeId) {
+        let ids: Vec<_> = self.groups.keys().copied().collect();
+        for id in ids {
+            self.with_group(id, |group, _| {
+                let members = group.replica.membership();
+                let there: Vec<_> = members
+                    .voters
+                    .iter()
+                    .chain(&members.learners)
+                    .filter(|member| member.node() == node)
+                    .copied()
+                    .collect();
+                there.into_iter().try_for_each(|member| group.replica.report_unreachable(member))
+            });
+        }
+    }
+
+    /// Takes everything out of one group: writes into the queue, messages into the outbox, entries to the applier.
+    fn drain(&mut self, id: RaftGroupId) {
+        let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
+        let mut output = group::Output::default();
+        let limits = (self.options.tail_bytes_per_group, self.options.unapplied_bytes_max);
+        if let Err(Broken(reason)) = group.drain(self.now, limits, &mut output, &mut self.effects) {
+            return self.quarantine(id, reason);
+        }
+        for ready in output.readies {
+            self.post(id, ready.send_now);
+            self.unflushed_bytes += ready.committed.iter().map(LogEntry::payload_bytes).sum::<usize>();
+            if !ready.committed.is_empty() {
+                let (entries, memberships) = (ready.committed, ready.memberships);
+                self.effects.push(Effect::Apply { group: id, entries, memberships });
+            }
+            self.queue.push_ready(id, ready.number, ready.write, ready.send_after, self.options.turn_bytes_max);
+        }
+    }
+
+    fn post(&mut self, group: RaftGroupId, messages: Vec<RaftMessage>) {
+        for message in messages {
+            self.outbox.entry(message.to.node()).or_default().push((group, message));
+        }
+    }
+
+    fn start_turn(&mut self) {
+        if let Some(turn) = self.queue.start(self.options.turn_bytes_max) {
+            self.turn_started = self.now;
+            self.effects.push(Effect::Append(turn));
+            self.bound_memory();
+        }
+    }
+
+    /// Over the node's budget, idle groups give back their whole tails; pinned entries stay.
+    fn bound_memory(&mut self) {
+        let live = |slot: &Slot| match slot {
+            Slot::Live(group) => group.replica.log().tail_bytes(),
+            Slot::Quarantined(_) => 0,
+        };
+        if self.groups.values().map(live).sum::<usize>() <= self.options.tail_bytes_max {
+            return;
+        }
+        for slot in self.groups.values_mut() {
+            let Slot::Live(group) = slot else { continue };
+            let below = group.replica.evictable_below();
+            group.replica.log_mut().evict(below, 0);
+        }
+    }
+
+    fn flush_if_due(&mut self) {
+        if !self.flushing && self.unflushed_bytes >= self.options.flush_after_bytes {
+            self.flushing = true;
+            self.unflushed_bytes = 0;
+            self.effects.push(Effect::Flush);
+        }
+    }
+
+    /// A live group's replica, to look at.
+    #[must_use]
+    pub fn replica(&self, id: RaftGroupId) -> Option<&Replica> {
+        match self.groups.get(&id)? {
+            Slot::Live(group) => Some(&group.replica),
+            Slot::Quarantined(_) => None,
+        }
+    }
+
+    /// Why a group is quarantined, if it is.
+    #[must_use]
+    pub fn quarantine_reason(&self, id: RaftGroupId) -> Option<&str> {
+        match self.groups.get(&id)? {
+            Slot::Live(_) => None,
+            Slot::Quarantined(reason) => Some(reason),
+        }
+    }
+
+    /// Every group of this node.
+    pub fn group_ids(&self) -> impl Iterator<Item = RaftGroupId> + '_ {
+        self.groups.keys().copied()
+    }
+
+    /// The term of a live group, for tests and status.
+    #[must_use]
+    pub fn term(&self, id: RaftGroupId) -> Option<Term> {
+        self.replica(id).map(Replica::term)
+    }
+}

@@ -1,0 +1,126 @@
+//! The vocabulary of the waist: what can happen to a node's groups, and what they want done.
+
+use crate::machine::Outcome;
+use crate::raft::RaftMessage;
+use crate::raft::group_log::Wanted;
+use crate::types::{LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
+use crate::wal::Turn;
+use bytes::Bytes;
+
+/// The driver's own number for somebody who waits for an answer. Unique among those waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A command for a group's state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Who waits for its outcome.
+    pub ticket: Ticket,
+    /// The command's header.
+    pub context: Bytes,
+    /// The command's payload.
+    pub data: Bytes,
+}
+
+/// Why nothing was written. Definite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// This node has no working replica of the group.
+    NoReplica,
+    /// Another replica leads, or none does.
+    NotLeader,
+    /// A limit is reached; retry.
+    Busy,
+    /// The entry was proposed and another leader's entry took its place.
+    Overwritten,
+}
+
+/// The answer to a proposal or a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Committed at `at`, applied, with this outcome.
+    Applied { at: LogId, outcome: Outcome },
+    /// A linearizable read may be served: this index is applied.
+    ReadAt(LogIndex),
+    /// Certainly not done.
+    Refused(Refused),
+    /// Leadership was lost and the fate of the entry is not known: it may be committed, now or later.
+    Undecided,
+}
+
+/// Why entries could not be read back from the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadFailure {
+    /// Their segments were freed. Whoever needs them needs a snapshot.
+    Released,
+    /// They are damaged.
+    Damaged(String),
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A fixed time has passed.
+    Tick,
+    /// Messages from peers.
+    Messages(Vec<(RaftGroupId, RaftMessage)>),
+    /// Commands for one group; all of them are admitted, or none.
+    Propose { group: RaftGroupId, proposals: Vec<Proposal> },
+    /// Somebody wants to read everything that is committed now.
+    ReadIndex { group: RaftGroupId, ticket: Ticket },
+    /// The turn in flight is durable.
+    Appended,
+    /// The state machine has applied these entries, which followed the ones before; `bytes` is their payload.
+    Applied { group: RaftGroupId, outcomes: Vec<(LogId, Outcome)>, bytes: usize },
+    /// The state machine can't go on.
+    ApplyFailed { group: RaftGroupId, reason: String },
+    /// The flush is durable: these groups' states up to these entries.
+    Flushed { applied: Vec<(RaftGroupId, LogIndex)> },
+    /// The log freed segments: this group's entries begin at `start` now.
+    LogStart { group: RaftGroupId, start: LogIndex },
+    /// What `Effect::ReadEntries` read.
+    EntriesRead { group: RaftGroupId, wanted: Wanted, result: Result<Vec<LogEntry>, ReadFailure> },
+    /// The controller wants this node to host a replica of a new group; its state machine exists, durably.
+    Create { group: RaftGroupId, replica: ReplicaId, membership: Membership },
+    /// The controller deleted the group.
+    Remove { group: RaftGroupId },
+    /// Hand the leadership of a group to another voter.
+    TransferLeader { group: RaftGroupId, to: ReplicaId },
+    /// The connection to a node is broken.
+    Unreachable(NodeId),
+}
+
+/// Who leads a group, as this node knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term.
+    pub term: Term,
+    /// The term's leader, if known.
+    pub leader: Option<ReplicaId>,
+    /// This node leads, and has applied an entry of its own term: it may answer clients.
+    pub serving: bool,
+}
+
+/// Something to be done. The driver may do effects of different kinds in any order and at its own pace, but: appends one
+/// at a time; applies of one group in order; sends to one node in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send these, in order. They may be lost.
+    Send { to: NodeId, messages: Vec<(RaftGroupId, RaftMessage)> },
+    /// Make this turn durable, then say `Input::Appended`.
+    Append(Turn),
+    /// Apply these to the group's state machine, then say `Input::Applied`.
+    Apply { group: RaftGroupId, entries: Vec<LogEntry>, memberships: Vec<(LogIndex, Membership)> },
+    /// Read these back from the log, then say `Input::EntriesRead`.
+    ReadEntries { group: RaftGroupId, wanted: Wanted },
+    /// Make all state machines durable, then say `Input::Flushed`.
+    Flush,
+    /// Entries below these are not needed for a restart any more.
+    Release(Vec<(RaftGroupId, LogIndex)>),
+    /// Answer somebody.
+    Reply { ticket: Ticket, reply: Reply },
+    /// Who leads has changed.
+    Publish { group: RaftGroupId, leadership: Leadership },
+    /// The group no longer takes part here. Tell the operator.
+    Quarantined { group: RaftGroupId, reason: String },
+}

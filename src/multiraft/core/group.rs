@@ -1,0 +1,297 @@
+//! One group: its replica, the proposals whose outcome somebody awaits, and the reads that wait for an index.
+//!
+//! An outcome is matched by place *and* term: after a change of leader another entry may stand where ours would have.
+
+use super::effect::{Effect, Leadership, Proposal, Refused, Reply, Ticket};
+use crate::machine::Outcome;
+use crate::raft::group_log::Wanted;
+use crate::raft::{Broken, ProposeError, Ready, Replica, Role};
+use crate::types::{LogEntry, LogId, LogIndex, RaftGroupId, Term};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// A proposal on its way.
+#[derive(Debug)]
+struct Pending {
+    /// The term it was proposed in.
+    term: Term,
+    /// Who waits.
+    ticket: Ticket,
+    /// When its fate is declared unknown; set when the leadership is lost.
+    deadline: Option<u64>,
+}
+
+/// A linearizable read on its way.
+#[derive(Debug)]
+struct Read {
+    /// Its context within raft-rs, unique for this replica's life.
+    number: u64,
+    /// Who waits.
+    ticket: Ticket,
+    /// The index it must see, once confirmed by a majority.
+    index: Option<LogIndex>,
+    /// When it is given up.
+    deadline: u64,
+}
+
+/// What `drain` took out of a group, for the core to pass on.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// In order.
+    pub readies: Vec<Ready>,
+}
+
+/// See the module.
+pub struct Group {
+    /// Its number.
+    id: RaftGroupId,
+    /// The Raft state machine.
+    pub replica: Replica,
+    /// The newest entry the group's state machine has applied, as reported.
+    applied: LogId,
+    /// Payload handed over and not reported as applied, in bytes.
+    unapplied_bytes: usize,
+    /// Proposals by the place they were given.
+    pending: BTreeMap<LogIndex, Pending>,
+    /// Reads in order of arrival.
+    reads: Vec<Read>,
+    /// The next read's number.
+    next_read: u64,
+    /// What was last published.
+    published: Leadership,
+    /// A replay read is on its way.
+    replaying: Option<Wanted>,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Group").field("id", &self.id).field("applied", &self.applied).finish_non_exhaustive()
+    }
+}
+
+impl Group {
+    /// A group whose state machine has applied up to `applied`.
+    #[must_use]
+    pub fn new(id: RaftGroupId, replica: Replica, applied: LogIndex) -> Self {
+        Self {
+            id,
+            replica,
+            applied: LogId { index: applied, term: Term(0) },
+            unapplied_bytes: 0,
+            pending: BTreeMap::new(),
+            reads: Vec::new(),
+            next_read: 0,
+            published: Leadership::default(),
+            replaying: None,
+        }
+    }
+
+    /// Payload handed to the state machine and not applied yet.
+    #[must_use]
+    pub fn unapplied_bytes(&self) -> usize {
+        self.unapplied_bytes
+    }
+
+    /// Proposals that wait for their outcome.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The newest entry that the state machine is known to have applied.
+    #[must_use]
+    pub fn applied_index(&self) -> LogIndex {
+        self.applied.index
+    }
+
+    /// Proposes all of these or none.
+    pub fn propose(&mut self, proposals: Vec<Proposal>, effects: &mut Vec<Effect>) -> Result<(), Broken> {
+        let tickets: Vec<_> = proposals.iter().map(|proposal| proposal.ticket).collect();
+        let commands = proposals.into_iter().map(|proposal| (proposal.context, proposal.data)).collect();
+        match self.replica.propose(commands)? {
+            Ok(first) => {
+                for (index, ticket) in (first.index.0..).zip(tickets) {
+                    let pending = Pending { term: first.term, ticket, deadline: None };
+                    // An older proposal at the same place lost it: its entry was cut off before this one was appended.
+                    if let Some(lost) = self.pending.insert(LogIndex(index), pending) {
+                        effects.push(refusal(lost.ticket, Refused::Overwritten));
+                    }
+                }
+            }
+            Err(error) => {
+                let refused = refused(error);
+                effects.extend(tickets.into_iter().map(|ticket| refusal(ticket, refused)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks what a read that begins now must see.
+    pub fn read_index(&mut self, ticket: Ticket, deadline: u64, effects: &mut Vec<Effect>) -> Result<(), Broken> {
+        let number = self.next_read;
+        let context = Bytes::copy_from_slice(&number.to_be_bytes());
+        match self.replica.read_index(&context)? {
+            Ok(()) => {
+                self.next_read += 1;
+                self.reads.push(Read { number, ticket, index: None, deadline });
+            }
+            Err(error) => effects.push(refusal(ticket, refused(error))),
+        }
+        Ok(())
+    }
+
+    /// The state machine has applied these entries.
+    pub fn applied(&mut self, outcomes: Vec<(LogId, Outcome)>, bytes: usize, now: u64, effects: &mut Vec<Effect>) {
+        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(bytes);
+        for (at, outcome) in outcomes {
+            assert!(at.index > self.applied.index, "group {}: {at} applied after {}", self.id, self.applied);
+            self.applied = at;
+            if let Some(pending) = self.pending.remove(&at.index) {
+                let reply = if pending.term == at.term {
+                    Reply::Applied { at, outcome }
+                } else {
+                    Reply::Refused(Refused::Overwritten)
+                };
+                effects.push(Effect::Reply { ticket: pending.ticket, reply });
+            }
+        }
+        self.serve_reads(effects);
+        self.publish(now, effects);
+    }
+
+    fn serve_reads(&mut self, effects: &mut Vec<Effect>) {
+        let applied = self.applied.index;
+        self.reads.retain(|read| match read.index {
+            Some(index) if index <= applied => {
+                effects.push(Effect::Reply { ticket: read.ticket, reply: Reply::ReadAt(index) });
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// Gives up what has waited too long. Says whether anything was given up.
+    pub fn expire(&mut self, now: u64, effects: &mut Vec<Effect>) -> bool {
+        if self.pending.is_empty() && self.reads.is_empty() {
+            return false;
+        }
+        let before = effects.len();
+        self.pending.retain(|_, pending| {
+            let expired = pending.deadline.is_some_and(|deadline| now >= deadline);
+            if expired {
+                effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Undecided });
+            }
+            !expired
+        });
+        self.reads.retain(|read| {
+            let expired = now >= read.deadline;
+            if expired {
+                effects.push(refusal(read.ticket, Refused::NotLeader));
+            }
+            !expired
+        });
+        effects.len() > before
+    }
+
+    /// The group leaves this node: nobody is left waiting.
+    pub fn abandon(&mut self, effects: &mut Vec<Effect>) {
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Undecided });
+        }
+        for read in std::mem::take(&mut self.reads) {
+            effects.push(refusal(read.ticket, Refused::NoReplica));
+        }
+        if self.published != Leadership::default() {
+            effects.push(Effect::Publish { group: self.id, leadership: Leadership::default() });
+        }
+    }
+
+    /// What the log read for us; `None` when the segments were freed meanwhile.
+    pub fn entries_read(&mut self, wanted: Wanted, entries: Option<Vec<LogEntry>>) -> Result<(), Broken> {
+        if self.replaying == Some(wanted) {
+            self.replaying = None;
+            let entries =
+                entries.ok_or_else(|| Broken(format!("entry {} was freed before it was applied", wanted.low)))?;
+            self.replica.replay(entries);
+            return Ok(());
+        }
+        self.replica.fetched(wanted, entries)
+    }
+
+    /// Takes everything the replica wants done. `limits`: bytes of recent payload to keep, and of payload that may
+    /// wait for the state machine before a replay pauses.
+    pub fn drain(
+        &mut self,
+        now: u64,
+        limits: (usize, usize),
+        output: &mut Output,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Broken> {
+        let (tail_bytes, unapplied_bytes_max) = limits;
+        while !self.wait_for_replay(unapplied_bytes_max, effects) {
+            let Some(ready) = self.replica.take_ready()? else { break };
+            self.unapplied_bytes += ready.committed.iter().map(LogEntry::payload_bytes).sum::<usize>();
+            for (context, index) in &ready.reads {
+                self.confirm_read(context, *index);
+            }
+            output.readies.push(ready);
+        }
+        effects.extend(
+            self.replica.take_fetches().into_iter().map(|wanted| Effect::ReadEntries { group: self.id, wanted }),
+        );
+        let below = self.replica.evictable_below();
+        self.replica.log_mut().evict(below, tail_bytes);
+        self.serve_reads(effects);
+        self.publish(now, effects);
+        Ok(())
+    }
+
+    /// Whether committed entries must come from the disk before the replica goes on; asks for them, one read at a time.
+    fn wait_for_replay(&mut self, unapplied_bytes_max: usize, effects: &mut Vec<Effect>) -> bool {
+        if self.replaying.is_some() {
+            return true;
+        }
+        if self.replica.holds_replay() {
+            return false;
+        }
+        let Some(wanted) = self.replica.replay_wanted() else { return false };
+        if self.unapplied_bytes <= unapplied_bytes_max {
+            self.replaying = Some(wanted);
+            effects.push(Effect::ReadEntries { group: self.id, wanted });
+        }
+        true
+    }
+
+    fn confirm_read(&mut self, context: &[u8], index: LogIndex) {
+        if let Some(read) = self.reads.iter_mut().find(|read| read.number.to_be_bytes() == context) {
+            read.index = Some(index);
+        }
+    }
+
+    /// Publishes who leads when that has changed, and starts the clock of proposals that lost their leader.
+    fn publish(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        let leads = self.replica.role() == Role::Leader;
+        let term = self.replica.term();
+        let serving = leads && self.applied.term == term;
+        let leadership = Leadership { term, leader: self.replica.leader(), serving };
+        if leadership != self.published {
+            self.published = leadership;
+            effects.push(Effect::Publish { group: self.id, leadership });
+        }
+        let patience = self.replica.election_ticks();
+        for pending in self.pending.values_mut().filter(|pending| !leads || pending.term != term) {
+            pending.deadline.get_or_insert(now + patience);
+        }
+    }
+}
+
+fn refused(error: ProposeError) -> Refused {
+    match error {
+        ProposeError::NotLeader => Refused::NotLeader,
+        ProposeError::Busy => Refused::Busy,
+    }
+}
+
+fn refusal(ticket: Ticket, refused: Refused) -> Effect {
+    Effect::Reply { ticket, reply: Reply::Refused(refused) }
+}

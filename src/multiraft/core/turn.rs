@@ -1,0 +1,165 @@
+//! What waits for the log: writes of all groups in the order in which they arose, and the messages behind them.
+//!
+//! One turn is in flight at a time. A message that promises something leaves after the turn that holds the promise, and
+//! after every message queued before it: a later `Ready` with nothing to write may acknowledge entries of an earlier one.
+
+use crate::raft::RaftMessage;
+use crate::raft::replica::Write;
+use crate::types::{LogEntry, RaftGroupId};
+use crate::wal::{GroupWrite, LogChange, Turn};
+use std::collections::VecDeque;
+
+/// One step of one group.
+#[derive(Debug)]
+struct Item {
+    /// The group.
+    group: RaftGroupId,
+    /// What must be durable, if anything.
+    write: Option<GroupWrite>,
+    /// Payload bytes of `write`.
+    bytes: usize,
+    /// What happens once it is.
+    done: Done,
+}
+
+/// What happens when an item is durable.
+#[derive(Debug)]
+pub struct Done {
+    /// The group.
+    pub group: RaftGroupId,
+    /// The `Ready` that is now durable whole.
+    pub ready: Option<u64>,
+    /// Messages that waited for it.
+    pub send_after: Vec<RaftMessage>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct TurnQueue {
+    /// Not handed to the log yet.
+    waiting: VecDeque<Item>,
+    /// Payload bytes in `waiting`.
+    waiting_bytes: usize,
+    /// Payload bytes of the turn in flight.
+    flying_bytes: usize,
+    /// What the turn in flight will have done; `None` when there is none.
+    flying: Option<Vec<Done>>,
+}
+
+impl TurnQueue {
+    /// Whether a turn is on its way to the disk.
+    #[must_use]
+    pub fn in_flight(&self) -> bool {
+        self.flying.is_some()
+    }
+
+    /// Payload bytes that are not durable yet.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.waiting_bytes + self.flying_bytes
+    }
+
+    /// Queues a change that is not Raft's: birth, tombstone.
+    pub fn push_change(&mut self, write: GroupWrite) {
+        let done = Done { group: write.group, ready: None, send_after: Vec::new() };
+        self.push(Item { group: write.group, write: Some(write), bytes: 0, done });
+    }
+
+    /// Queues a `Ready`. One whose entries exceed `turn_bytes_max` is spread over several turns; only the last completes it.
+    pub fn push_ready(
+        &mut self,
+        group: RaftGroupId,
+        number: u64,
+        write: Option<Write>,
+        send_after: Vec<RaftMessage>,
+        turn_bytes_max: usize,
+    ) {
+        let mut parts = write.map(|write| split(group, write, turn_bytes_max)).unwrap_or_default();
+        let last = parts.pop();
+        for (write, bytes) in parts {
+            let done = Done { group, ready: None, send_after: Vec::new() };
+            self.push(Item { group, write: Some(write), bytes, done });
+        }
+        let (write, bytes) = last.map_or((None, 0), |(write, bytes)| (Some(write), bytes));
+        let ready = Some(number);
+        self.push(Item { group, write, bytes, done: Done { group, ready, send_after } });
+    }
+
+    fn push(&mut self, item: Item) {
+        self.waiting_bytes += item.bytes;
+        self.waiting.push_back(item);
+    }
+
+    /// Takes what needs no turn of its own: while nothing is in flight, everything up to the first write.
+    pub fn take_without_write(&mut self) -> Vec<Done> {
+        let mut done = Vec::new();
+        while self.flying.is_none() && self.waiting.front().is_some_and(|item| item.write.is_none()) {
+            let item = self.waiting.pop_front().expect("the queue was just seen not to be empty");
+            done.push(item.done);
+        }
+        done
+    }
+
+    /// Starts the next turn, if none is in flight and something is to be written.
+    pub fn start(&mut self, turn_bytes_max: usize) -> Option<Turn> {
+        if self.flying.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        let (mut turn, mut flying, mut bytes) = (Turn::default(), Vec::new(), 0);
+        while let Some(item) = self.waiting.front() {
+            if !turn.writes.is_empty() && bytes + item.bytes > turn_bytes_max {
+                break;
+            }
+            let item = self.waiting.pop_front().expect("the queue was just seen not to be empty");
+            bytes += item.bytes;
+            turn.writes.extend(item.write);
+            flying.push(item.done);
+        }
+        self.waiting_bytes -= bytes;
+        self.flying_bytes = bytes;
+        self.flying = Some(flying);
+        Some(turn)
+    }
+
+    /// The turn in flight is durable.
+    pub fn complete(&mut self) -> Vec<Done> {
+        self.flying_bytes = 0;
+        self.flying.take().expect("a turn completes only while one is in flight")
+    }
+
+    /// A group is gone or must stay silent: nothing it still wanted written is written, nothing it wanted said is said.
+    pub fn forget(&mut self, group: RaftGroupId) {
+        self.waiting.retain(|item| item.group != group);
+        self.waiting_bytes = self.waiting.iter().map(|item| item.bytes).sum();
+        for done in self.flying.iter_mut().flatten().filter(|done| done.group == group) {
+            done.ready = None;
+            done.send_after.clear();
+        }
+    }
+}
+
+/// Cuts a write into parts of at most `bytes_max` payload, each with the hard state that is true once it is durable: a
+/// commit index never points beyond the entries beside it.
+fn split(group: RaftGroupId, write: Write, bytes_max: usize) -> Vec<(GroupWrite, usize)> {
+    let mut parts: Vec<(Vec<LogEntry>, usize)> = vec![(Vec::new(), 0)];
+    for entry in write.entries {
+        let (part, bytes) = parts.last_mut().expect("there is always a part");
+        let size = entry.payload_bytes();
+        if !part.is_empty() && *bytes + size > bytes_max {
+            parts.push((vec![entry], size));
+        } else {
+            *bytes += size;
+            part.push(entry);
+        }
+    }
+    let count = parts.len();
+    let finish = |(position, (entries, bytes)): (usize, (Vec<LogEntry>, usize))| {
+        let mut hard_state = write.hard_state;
+        if let Some(last) = entries.last().filter(|_| position + 1 < count) {
+            hard_state.commit = hard_state.commit.min(last.id.index);
+        }
+        let change = if entries.is_empty() { LogChange::None } else { LogChange::Append(entries) };
+        (GroupWrite { group, hard_state, change }, bytes)
+    };
+    parts.into_iter().enumerate().map(finish).collect()
+}

@@ -1,0 +1,16 @@
+//! One replica of one Raft group: raft-rs behind our own types, with its traps closed.
+//!
+//! This is the only room that knows raft-rs and its generated types. It knows no topic, no offset and no disk: entries
+//! come in as bytes and leave as [`Ready`] values that say, by type, what may leave the node at once, what must be
+//! durable first, and what is committed.
+//!
+//! * [`message`]: what replicas say to each other, and its translation.
+//! * [`group_log`]: the in-memory view of one group's log that raft-rs reads.
+//! * [`replica`]: the state machine itself: input in, [`Ready`] out.
+
+pub mod group_log;
+pub mod message;
+pub mod replica;
+
+pub use message::{MessageKind, RaftMessage, SnapshotMeta};
+pub use replica::{Broken, ProposeError, Ready, Replica, ReplicaOptions, ReplicaStart, Role};
