@@ -2,6 +2,7 @@
 pub mod machine;
 pub mod multiraft;
 pub mod raft;
+pub mod sim;
 pub mod storage;
 pub mod types;
 pub mod wal;

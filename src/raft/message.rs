@@ -47,6 +47,15 @@ impl MessageKind {
         Self::TimeoutNow,
     ];
 
+    /// Whether this belongs to an election.
+    #[must_use]
+    pub const fn is_vote(self) -> bool {
+        matches!(
+            self,
+            Self::RequestVote | Self::RequestVoteResponse | Self::RequestPreVote | Self::RequestPreVoteResponse
+        )
+    }
+
     const fn to_raft(self) -> eraftpb::MessageType {
         use eraftpb::MessageType as T;
         match self {

@@ -8,6 +8,8 @@
 //! * raft-rs draws its election timeout from the thread's generator: it is overwritten before every tick by a pure
 //!   function, so that one seed gives one history;
 //! * `next_idx` may fall to `matched` after a delayed rejection (tikv/raft-rs#557): restored after every response;
+//! * a vote's commit index makes raft-rs look into entries at once (raft.rs:2194): it is left out when they are not in
+//!   memory, and the leader's next message brings it anyway;
 //! * a panic inside raft-rs (its way to say "lost data") is caught and ends this replica only;
 //! * entries are handed to the state machine once, in order, and raft-rs counts them as applied from then on: how far
 //!   the state machine really is, is the caller's to know.
@@ -301,9 +303,13 @@ impl Replica {
 
     /// Takes in a message. One for another replica, of a term Kafka can't express, or of a peer that is not a member
     /// is dropped.
-    pub fn step(&mut self, message: RaftMessage) -> Result<(), Broken> {
+    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), Broken> {
         if message.to != self.id() || message.term.0 > i32::MAX as u64 {
             return Ok(());
+        }
+        if message.kind.is_vote() && !self.log().in_tail(self.commit().next()) {
+            message.commit = LogIndex(0);
+            message.commit_term = Term(0);
         }
         let (kind, from) = (message.kind, message.from);
         let node = &mut self.node;

@@ -1,0 +1,420 @@
+//! A whole cluster in one thread: the production core and log of every node, over simulated disks and a simulated
+//! network, with one seed deciding everything that chance decides.
+//!
+//! Each step does one thing: deliver, lose or repeat a message, let a node tick, finish something that takes time on a
+//! node, let a client write or read, crash a node or start it again. A node may crash before, during or after any effect;
+//! what its disk and database had not synced is then lost, kept or torn. All the while, and once more at the end when
+//! faults have stopped, the promises are checked.
+//!
+//! * [`node`]: one node: core, log, applier, and the effects it has not finished.
+//! * [`client`]: who writes and reads, and what each was told.
+
+pub mod client;
+pub mod node;
+pub mod stub_log;
+
+use super::random::Random;
+use crate::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Reply, Ticket};
+use crate::raft::{RaftMessage, Role};
+use crate::sim::ledger::Ledger;
+use crate::types::{NodeId, RaftGroupId, ReplicaId, Term};
+use client::Client;
+use node::{Crash, CrashPoint, Node};
+use std::collections::BTreeMap;
+
+/// What one run does.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Decides everything that chance decides.
+    pub seed: u64,
+    /// Nodes; every group has a replica on each.
+    pub nodes: u32,
+    /// Groups.
+    pub groups: u64,
+    /// Steps under faults.
+    pub steps: usize,
+    /// An effect meets a crash once in so many, on average; 0: never.
+    pub crash_one_in: usize,
+    /// A message is lost once in so many, on average; 0: never.
+    pub loss_one_in: usize,
+    /// Write down what happens, line by line, beside its hash.
+    pub trace: bool,
+    /// Negative controls: what to break on purpose.
+    pub sabotage: Sabotage,
+}
+
+impl Scenario {
+    /// The ordinary run of this seed.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        Self {
+            seed,
+            nodes: 3,
+            groups: 2,
+            steps: 3_000,
+            crash_one_in: 150,
+            loss_one_in: 50,
+            trace: false,
+            sabotage: Sabotage::default(),
+        }
+    }
+}
+
+/// Promises broken on purpose, to show that the checks notice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sabotage {
+    /// The disk says that it has synced, and has not.
+    pub sync_nothing: bool,
+    /// Hard states (terms and votes) are not written.
+    pub forget_votes: bool,
+    /// The log is freed up to what was applied, flushed or not.
+    pub release_unflushed: bool,
+}
+
+/// Messages of one effect on their way.
+#[derive(Clone, Debug)]
+struct Packet {
+    /// To whom.
+    to: NodeId,
+    /// What.
+    messages: Vec<(RaftGroupId, RaftMessage)>,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The hash of everything that happened, in order.
+    pub trace_hash: u64,
+    /// The lines, if they were asked for.
+    pub trace: Vec<String>,
+    /// Writes acknowledged.
+    pub acknowledged: usize,
+    /// Reads served.
+    pub reads: usize,
+    /// How often each kind of crash happened.
+    pub crashes: BTreeMap<CrashPoint, usize>,
+}
+
+/// See the module.
+pub struct Cluster {
+    /// What is being run.
+    scenario: Scenario,
+    /// Chance.
+    random: Random,
+    /// The nodes, by position.
+    nodes: Vec<Node>,
+    /// Messages on their way, in no order.
+    network: Vec<Packet>,
+    /// Who writes and reads.
+    client: Client,
+    /// Which replica led a term, to notice two.
+    leaders: BTreeMap<(RaftGroupId, Term), ReplicaId>,
+    /// Faults are on.
+    faults: bool,
+    /// See the type.
+    report: Report,
+}
+
+impl Cluster {
+    /// The messages that may be on their way at once; beyond that some are lost.
+    const NETWORK_PACKETS_MAX: usize = 2_000;
+
+    /// A cluster whose nodes have been started for the first time.
+    #[must_use]
+    pub fn new(scenario: Scenario) -> Self {
+        let mut random = Random::new(scenario.seed);
+        let nodes = (1..=scenario.nodes).map(|id| Node::new(NodeId(id), &scenario, random.next())).collect();
+        let mut cluster = Self {
+            random,
+            nodes,
+            network: Vec::new(),
+            client: Client::default(),
+            leaders: BTreeMap::new(),
+            faults: true,
+            report: Report { trace_hash: 0xcbf2_9ce4_8422_2325, ..Report::default() },
+            scenario,
+        };
+        for position in 0..cluster.nodes.len() {
+            cluster.start(position);
+        }
+        cluster
+    }
+
+    /// Runs the scenario: faults, then healing, then the last checks. Panics where a promise was broken.
+    #[must_use]
+    pub fn run(mut self) -> Report {
+        for _ in 0..self.scenario.steps {
+            self.step();
+        }
+        self.heal();
+        self.check_contents();
+        self.report.acknowledged = self.client.acknowledged();
+        self.report.reads = self.client.reads_served();
+        self.report
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..40 => self.deliver(),
+            40..50 => self.tick(),
+            50..85 => self.finish_something(),
+            85..93 => self.write(),
+            93..97 => self.read(),
+            _ => self.restart_something(),
+        }
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        let line = line();
+        for byte in line.bytes() {
+            self.report.trace_hash = (self.report.trace_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if self.scenario.trace {
+            self.report.trace.push(line);
+        }
+    }
+
+    fn deliver(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.network.len());
+        let loss = self.scenario.loss_one_in;
+        let packet = if self.faults && loss > 0 && self.random.one_in(loss) {
+            if self.random.one_in(2) {
+                self.network.swap_remove(index);
+                return;
+            }
+            self.network[index].clone() // and once more later
+        } else {
+            self.network.swap_remove(index)
+        };
+        let position = packet.to.0 as usize - 1;
+        self.note(|| format!("deliver {} messages to {}", packet.messages.len(), packet.to));
+        self.input(position, Input::Messages(packet.messages));
+    }
+
+    fn tick(&mut self) {
+        let position = self.random.below(self.nodes.len());
+        self.input(position, Input::Tick);
+    }
+
+    /// Hands an input to a node and starts its effects.
+    fn input(&mut self, position: usize, input: Input) {
+        let Some(effects) = self.nodes[position].input(input) else { return };
+        for effect in effects {
+            self.begin(position, effect);
+        }
+    }
+
+    /// What takes no time happens at once; the rest waits on the node until chance finishes it.
+    fn begin(&mut self, position: usize, effect: Effect) {
+        let node = self.nodes[position].id;
+        self.note(|| format!("{node}: {}", node::describe(&effect)));
+        match effect {
+            Effect::Send { to, messages } => {
+                if self.crash_instead(position, CrashPoint::Send) {
+                    return;
+                }
+                if self.network.len() < Self::NETWORK_PACKETS_MAX {
+                    self.network.push(Packet { to, messages });
+                }
+            }
+            Effect::Reply { ticket, reply } => self.answer(position, ticket, reply),
+            Effect::Publish { group, leadership } => self.check_leader(position, group, leadership),
+            Effect::Quarantined { group, reason } => {
+                panic!("seed {}: node {node} quarantined group {group}: {reason}", self.scenario.seed)
+            }
+            effect => self.nodes[position].defer(effect),
+        }
+    }
+
+    fn answer(&mut self, position: usize, ticket: Ticket, reply: Reply) {
+        if self.crash_instead(position, CrashPoint::Reply) {
+            return;
+        }
+        if let Reply::ReadAt(_) = reply {
+            let seen = self.client.group_of(ticket).map(|group| self.nodes[position].records(group).len());
+            self.client.read_served(ticket, seen.unwrap_or_default(), self.scenario.seed);
+            return;
+        }
+        self.client.answered(ticket, &reply);
+    }
+
+    fn check_leader(&mut self, position: usize, group: RaftGroupId, leadership: Leadership) {
+        if !leadership.serving {
+            return;
+        }
+        let own = self.nodes[position].replica_of(group);
+        let first = *self.leaders.entry((group, leadership.term)).or_insert(own);
+        assert_eq!(first, own, "seed {}: two leaders of group {group} in term {}", self.scenario.seed, leadership.term);
+    }
+
+    /// Finishes one effect of one node, or crashes before, during or after it.
+    fn finish_something(&mut self) {
+        let position = self.random.below(self.nodes.len());
+        let Some(kind) = self.nodes[position].pick(&mut self.random) else { return };
+        if self.crash_instead(position, CrashPoint::Before(kind)) {
+            return;
+        }
+        let during = self.crash_due().then(|| Crash { operations: self.random.below(4) });
+        let interrupted = during.is_some();
+        let done = self.nodes[position].finish(kind, during);
+        match done {
+            None => {
+                let point = if interrupted { CrashPoint::During(kind) } else { CrashPoint::Before(kind) };
+                self.crash(position, point);
+            }
+            Some(inputs) => {
+                if self.crash_instead(position, CrashPoint::After(kind)) {
+                    return;
+                }
+                for input in inputs {
+                    self.input(position, input);
+                }
+            }
+        }
+    }
+
+    fn crash_due(&mut self) -> bool {
+        self.faults && self.scenario.crash_one_in > 0 && self.random.one_in(self.scenario.crash_one_in)
+    }
+
+    fn crash_instead(&mut self, position: usize, point: CrashPoint) -> bool {
+        let due = self.nodes[position].is_running() && self.crash_due();
+        if due {
+            self.crash(position, point);
+            // Power goes out in whole racks, too.
+            if self.random.one_in(4) {
+                for other in 0..self.nodes.len() {
+                    if self.nodes[other].is_running() {
+                        self.crash(other, CrashPoint::Idle);
+                    }
+                }
+            }
+        }
+        due
+    }
+
+    fn crash(&mut self, position: usize, point: CrashPoint) {
+        let node = self.nodes[position].id;
+        self.note(|| format!("{node}: crash {point:?}"));
+        *self.report.crashes.entry(point).or_default() += 1;
+        self.nodes[position].crash(&mut self.random);
+        self.client.lost_node(node);
+    }
+
+    fn restart_something(&mut self) {
+        let position = self.random.below(self.nodes.len());
+        if !self.nodes[position].is_running() {
+            self.start(position);
+        }
+    }
+
+    fn start(&mut self, position: usize) {
+        let node = self.nodes[position].id;
+        let inputs = self.nodes[position].start(&self.scenario);
+        self.note(|| format!("{node}: start"));
+        for input in inputs {
+            self.input(position, input);
+        }
+    }
+
+    fn write(&mut self) {
+        let group = RaftGroupId(1 + self.random.below(self.scenario.groups as usize) as u64);
+        let position = self.random.below(self.nodes.len());
+        let count = 1 + self.random.below(3);
+        self.write_at(position, group, count);
+    }
+
+    fn write_at(&mut self, position: usize, group: RaftGroupId, count: usize) {
+        let node = self.nodes[position].id;
+        if !self.nodes[position].is_running() {
+            return;
+        }
+        let proposals: Vec<Proposal> = (0..count).map(|_| self.client.write(node, group)).collect();
+        self.note(|| format!("{node}: {count} writes to group {group}"));
+        self.input(position, Input::Propose { group, proposals });
+    }
+
+    fn read(&mut self) {
+        let group = RaftGroupId(1 + self.random.below(self.scenario.groups as usize) as u64);
+        let position = self.random.below(self.nodes.len());
+        let node = self.nodes[position].id;
+        if self.nodes[position].is_running() {
+            let ticket = self.client.read(node, group);
+            self.input(position, Input::ReadIndex { group, ticket });
+        }
+    }
+
+    /// Faults stop; within a bounded time every group must have a leader that accepts a write, and be the same everywhere.
+    fn heal(&mut self) {
+        self.faults = false;
+        for position in 0..self.nodes.len() {
+            if !self.nodes[position].is_running() {
+                self.start(position);
+            }
+        }
+        const ROUNDS_MAX: usize = 400;
+        self.client.begin_probes();
+        for _ in 0..ROUNDS_MAX {
+            self.fair_round();
+            let open: Vec<_> = self.groups().filter(|group| !self.client.probed(*group)).collect();
+            if open.is_empty() && self.all_equal() {
+                return;
+            }
+            for group in open {
+                if let Some(position) = self.leader_of(group) {
+                    self.write_at(position, group, 1);
+                }
+            }
+        }
+        panic!("seed {}: the cluster did not recover in {ROUNDS_MAX} rounds: {}", self.scenario.seed, self.describe());
+    }
+
+    /// Everything that can happen, happens once: each message arrives, each effect finishes, each node ticks.
+    fn fair_round(&mut self) {
+        for packet in std::mem::take(&mut self.network) {
+            self.input(packet.to.0 as usize - 1, Input::Messages(packet.messages));
+        }
+        for position in 0..self.nodes.len() {
+            while let Some(kind) = self.nodes[position].pick(&mut self.random) {
+                for input in self.nodes[position].finish(kind, None).expect("nothing interrupts a healthy node") {
+                    self.input(position, input);
+                }
+            }
+            self.input(position, Input::Tick);
+        }
+    }
+
+    fn leader_of(&self, group: RaftGroupId) -> Option<usize> {
+        (0..self.nodes.len()).find(|position| self.nodes[*position].role(group) == Some(Role::Leader))
+    }
+
+    fn groups(&self) -> impl Iterator<Item = RaftGroupId> + use<> {
+        (1..=self.scenario.groups).map(RaftGroupId)
+    }
+
+    fn all_equal(&self) -> bool {
+        self.groups().all(|group| {
+            let first = self.nodes[0].records(group);
+            self.nodes.iter().all(|node| node.records(group) == first)
+        })
+    }
+
+    fn describe(&self) -> String {
+        let group = |group: RaftGroupId| {
+            let roles: Vec<_> = self.nodes.iter().map(|node| node.describe_group(group)).collect();
+            format!("group {group}: {}", roles.join("; "))
+        };
+        self.groups().map(group).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Every acknowledged record is there, at its offset; no refused record is; none is there twice.
+    fn check_contents(&self) {
+        for group in self.groups() {
+            let records = Ledger::records(self.nodes[0].engine(), group).expect("the simulated database reads");
+            self.client.check(group, &records, self.scenario.seed);
+        }
+    }
+}
