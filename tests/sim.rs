@@ -1,23 +1,87 @@
-//! Three nodes, crashed at every kind of effect, over a thousand seeds: every acknowledged record must be there.
+//! Three nodes in one thread, crashed at every kind of effect, over a thousand seeds: every acknowledged record must be
+//! there, at its offset, once. `ACKORD_SEED=n` runs one seed and prints what happened; `ACKORD_SEEDS=n` runs more.
 
-use ackord::sim::cluster::{Cluster, Scenario};
+use ackord::sim::cluster::node::{CrashPoint, Kind};
+use ackord::sim::cluster::{Cluster, Report, Sabotage, Scenario};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// Runs one seed; a failure says how to repeat it.
+fn run(scenario: Scenario) -> Report {
+    let seed = scenario.seed;
+    catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario).run()))
+        .unwrap_or_else(|_| panic!("repeat with: ACKORD_SEED={seed} cargo test --test sim survive -- --nocapture"))
+}
 
 #[test]
 fn acknowledged_records_survive_crashes() {
-    let first: u64 = std::env::var("ACKORD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let count: u64 = std::env::var("ACKORD_SEEDS").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1000);
-    let mut total = 0;
-    let mut reads = 0;
-    let mut crashes = std::collections::BTreeMap::new();
-    for seed in first..first + count {
-        let mut scenario = Scenario::of_seed(seed);
-        scenario.trace = false;
-        let report = Cluster::new(scenario).run();
-        total += report.acknowledged;
+    if let Some(seed) = number("ACKORD_SEED") {
+        let report = run(Scenario { trace: true, ..Scenario::of_seed(seed) });
+        report.trace.iter().for_each(|line| println!("{line}"));
+        return;
+    }
+    let (mut acknowledged, mut reads, mut crashes) = (0, 0, BTreeMap::new());
+    for seed in 0..number("ACKORD_SEEDS").unwrap_or(1_000) {
+        let report = run(Scenario::of_seed(seed));
+        acknowledged += report.acknowledged;
         reads += report.reads;
-        for (k, v) in report.crashes {
-            *crashes.entry(k).or_insert(0) += v;
+        for (point, count) in report.crashes {
+            *crashes.entry(point).or_insert(0) += count;
         }
     }
-    println!("{total} acknowledged, {reads} reads, {crashes:?}");
+    println!("{acknowledged} records acknowledged, {reads} reads served, crashes: {crashes:?}");
+    for kind in [Kind::Append, Kind::Apply, Kind::Read, Kind::Flush, Kind::Release] {
+        for point in [CrashPoint::Before(kind), CrashPoint::After(kind)] {
+            assert!(crashes.contains_key(&point), "no node crashed at {point:?}: the test lost its teeth");
+        }
+    }
+    for point in [CrashPoint::During(Kind::Append), CrashPoint::Send, CrashPoint::Reply] {
+        assert!(crashes.contains_key(&point), "no node crashed at {point:?}: the test lost its teeth");
+    }
+}
+
+/// A harness that cannot fail proves nothing: each promise broken on purpose must be noticed within a few seeds.
+#[test]
+fn broken_promises_are_noticed() {
+    let controls = [
+        ("a disk that does not sync", Sabotage { sync_nothing: true, ..Sabotage::default() }),
+        ("votes that are not written", Sabotage { forget_votes: true, ..Sabotage::default() }),
+        ("a log freed before the state is flushed", Sabotage { release_unflushed: true, ..Sabotage::default() }),
+    ];
+    for (name, sabotage) in controls {
+        let noticed = (0..300).any(|seed| {
+            let scenario = Scenario { sabotage, crash_one_in: 60, ..Scenario::of_seed(seed) };
+            catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario).run())).is_err()
+        });
+        assert!(noticed, "{name}: 300 seeds passed, so the harness would not notice the real thing either");
+    }
+}
+
+/// One seed is one history, in any process: nothing depends on addresses, hash seeds or time.
+#[test]
+fn same_seed_same_trace_in_two_processes() {
+    const CHILD: &str = "ACKORD_TRACE_OF_SEED";
+    if let Some(seed) = number(CHILD) {
+        println!("trace {:016x}", run(Scenario::of_seed(seed)).trace_hash);
+        return;
+    }
+    let trace = |seed: u64| {
+        let this = std::env::current_exe().expect("a test knows its own program");
+        let output = Command::new(this)
+            .args(["--exact", "same_seed_same_trace_in_two_processes", "--nocapture"])
+            .env(CHILD, seed.to_string())
+            .output()
+            .expect("a test can start itself");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().find_map(|line| line.find("trace ").map(|at| line[at..].to_owned())).expect("the child prints")
+    };
+    for seed in [1, 7, 42] {
+        assert_eq!(trace(seed), trace(seed), "seed {seed} gave two histories");
+    }
+    assert_ne!(trace(1), trace(7), "two seeds gave one history: the trace says nothing");
 }

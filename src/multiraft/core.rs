@@ -9,19 +9,21 @@
 //!
 //! * [`effect`]: the vocabulary of the waist.
 //! * [`group`]: one group: its replica, the proposals and reads that wait on it.
+//! * [`snapshot`]: how a replica that fell behind the log gets the state instead.
 //! * [`turn`]: what waits for the log, and what leaves once it is durable.
 
 pub mod effect;
 pub mod group;
+pub mod snapshot;
 pub mod turn;
 
-use crate::raft::{Broken, RaftMessage, Replica, ReplicaOptions, ReplicaStart};
+use crate::raft::{Broken, MessageKind, RaftMessage, Replica, ReplicaOptions, ReplicaStart};
 use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use crate::wal::{GroupRecovery, GroupWrite, LogChange};
 use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Ticket};
 use group::Group;
 use std::collections::{BTreeMap, BTreeSet};
-use turn::{Done, TurnQueue};
+use turn::{Done, Then, TurnQueue};
 
 /// The entry that every group is born with: index 1 of term 1, committed, with the first members. A replica that joins
 /// later starts from nothing and gets a snapshot; replayed from index 1, a log would miss the first members.
@@ -73,7 +75,7 @@ pub struct GroupStart {
     /// The log's side.
     pub recovery: GroupRecovery,
     /// The state machine's side: the newest entry whose effects it has.
-    pub applied: LogIndex,
+    pub applied: LogId,
     /// The members as of `applied`.
     pub membership: Membership,
 }
@@ -134,8 +136,12 @@ impl Core {
         core
     }
 
-    fn add(&mut self, start: GroupStart) {
+    fn add(&mut self, mut start: GroupStart) {
         let group = start.group;
+        if let Some(change) = snapshot::resolve_install(&mut start.recovery, start.applied) {
+            let hard_state = start.recovery.hard_state;
+            self.queue.push_change(GroupWrite { group, hard_state, change }, Then::Nothing);
+        }
         let slot = match Self::open_replica(&self.options, start) {
             Ok(opened) => Slot::Live(Box::new(opened)),
             Err(Broken(reason)) => {
@@ -159,12 +165,12 @@ impl Core {
                 start: start.recovery.start,
                 last: start.recovery.last,
                 terms: start.recovery.terms,
-                applied: start.applied,
+                applied: start.applied.index,
                 membership: start.membership,
             },
             options.replica.clone(),
         )?;
-        Ok(Group::new(start.group, replica, start.applied))
+        Ok(Group::new(start.group, replica, start.applied.index))
     }
 
     /// Takes in one event. Effects are taken with `poll`, after any number of inputs.
@@ -204,6 +210,21 @@ impl Core {
                 Err(ReadFailure::Released) => self.with_group(group, |group, _| group.entries_read(wanted, None)),
                 Err(ReadFailure::Damaged(reason)) => self.quarantine(group, reason),
             },
+            Input::SnapshotBuilt { group, meta } => self.with_group(group, |group, _| {
+                group.snapshot_built(meta);
+                Ok(())
+            }),
+            Input::SnapshotPulled { group, by } => {
+                let now = self.now;
+                self.with_group(group, |group, _| {
+                    group.snapshot_progress(by, now);
+                    Ok(())
+                });
+            }
+            Input::SnapshotFetched { group, at, generation } => {
+                self.with_group(group, |group, _| group.snapshot_fetched(at, generation));
+            }
+            Input::SnapshotInstalled { group } => self.snapshot_installed(group),
             Input::Create { group, replica, membership } => self.create(group, replica, membership),
             Input::Remove { group } => self.remove(group),
             Input::TransferLeader { group, to } => {
@@ -262,10 +283,11 @@ impl Core {
             if group.expire(self.now, &mut self.effects) {
                 self.touched.insert(*id);
             }
-            if stuck || group.replica.replay_wanted().is_some() {
+            if stuck || group.is_gated() {
                 continue;
             }
-            match group.replica.tick() {
+            let ticked = group.expire_snapshots(self.now).and_then(|late| Ok(group.replica.tick()? || late));
+            match ticked {
                 Ok(true) => {
                     self.touched.insert(*id);
                 }
@@ -282,10 +304,13 @@ impl Core {
     fn receive(&mut self, id: RaftGroupId, message: RaftMessage) {
         let full = !message.entries.is_empty() && self.queue.bytes() > self.options.queued_bytes_max;
         let unapplied_bytes_max = self.options.unapplied_bytes_max;
-        self.with_group(id, |group, _| {
+        self.with_group(id, |group, effects| {
             let behind = !message.entries.is_empty() && group.unapplied_bytes() > unapplied_bytes_max;
-            if full || behind || group.replica.replay_wanted().is_some() {
+            if full || behind || group.is_gated() {
                 return Ok(());
+            }
+            if message.kind == MessageKind::Snapshot {
+                return group.snapshot_offered(message, effects);
             }
             group.replica.step(message)
         });
@@ -332,11 +357,31 @@ impl Core {
             if let Some(number) = done.ready {
                 self.with_group(done.group, |group, _| group.replica.persisted(number));
             }
+            match done.then {
+                Then::Nothing => {}
+                Then::Install => self.install(done.group),
+                Then::Removed => self.effects.push(Effect::Removed { group: done.group }),
+            }
             // A quarantined group promises nothing more, not even what it had already written.
             if matches!(self.groups.get(&done.group), Some(Slot::Live(_))) {
                 self.post(done.group, done.send_after);
             }
         }
+    }
+
+    fn install(&mut self, id: RaftGroupId) {
+        let Some(Slot::Live(group)) = self.groups.get(&id) else { return };
+        let install = group.installing().expect("an announced snapshot stays until it is installed");
+        let (meta, generation) = (install.meta.clone(), install.generation);
+        self.effects.push(Effect::InstallSnapshot { group: id, meta, generation });
+    }
+
+    fn snapshot_installed(&mut self, id: RaftGroupId) {
+        let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
+        let Some((write, install)) = group.snapshot_installed(&mut self.effects) else { return };
+        self.queue.push_change(write, Then::Nothing);
+        self.queue.push_ready(id, install.number, install.write, install.send_after, self.options.turn_bytes_max);
+        self.touched.insert(id);
     }
 
     /// The driver has made the state machine durable before it calls; a crash in between leaves a state machine that
@@ -346,9 +391,10 @@ impl Core {
             return;
         }
         let hard_state = HardState { term: BIRTH.term, vote: None, commit: BIRTH.index };
-        self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Born { start: BIRTH } });
+        self.queue
+            .push_change(GroupWrite { group: id, hard_state, change: LogChange::Born { start: BIRTH } }, Then::Nothing);
         let recovery = GroupRecovery { hard_state, start: BIRTH, last: BIRTH, ..GroupRecovery::default() };
-        self.add(GroupStart { group: id, replica, recovery, applied: BIRTH.index, membership });
+        self.add(GroupStart { group: id, replica, recovery, applied: BIRTH, membership });
     }
 
     fn remove(&mut self, id: RaftGroupId) {
@@ -359,7 +405,7 @@ impl Core {
             group.abandon(&mut self.effects);
             hard_state = group.replica.hard_state();
         }
-        self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Tombstone });
+        self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Tombstone }, Then::Removed);
     }
 
     fn unreachable(&mut self, node: NodeId) {
@@ -387,8 +433,13 @@ impl Core {
         if let Err(Broken(reason)) = group.drain(self.now, limits, &mut output, &mut self.effects) {
             return self.quarantine(id, reason);
         }
+        let mut announcement = group.announcement();
         for ready in output.readies {
             self.post(id, ready.send_now);
+            if let Some((_, write)) = announcement.take_if(|(number, _)| *number == ready.number) {
+                self.queue.push_change(write, Then::Install);
+                continue;
+            }
             self.unflushed_bytes += ready.committed.iter().map(LogEntry::payload_bytes).sum::<usize>();
             if !ready.committed.is_empty() {
                 let (entries, memberships) = (ready.committed, ready.memberships);
@@ -441,6 +492,15 @@ impl Core {
     pub fn replica(&self, id: RaftGroupId) -> Option<&Replica> {
         match self.groups.get(&id)? {
             Slot::Live(group) => Some(&group.replica),
+            Slot::Quarantined(_) => None,
+        }
+    }
+
+    /// The newest entry a live group's state machine is known to have applied.
+    #[must_use]
+    pub fn applied(&self, id: RaftGroupId) -> Option<LogIndex> {
+        match self.groups.get(&id)? {
+            Slot::Live(group) => Some(group.applied_index()),
             Slot::Quarantined(_) => None,
         }
     }

@@ -1,8 +1,8 @@
 //! The vocabulary of the waist: what can happen to a node's groups, and what they want done.
 
 use crate::machine::Outcome;
-use crate::raft::RaftMessage;
 use crate::raft::group_log::Wanted;
+use crate::raft::{RaftMessage, SnapshotMeta};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use crate::wal::Turn;
 use bytes::Bytes;
@@ -80,6 +80,14 @@ pub enum Input {
     LogStart { group: RaftGroupId, start: LogIndex },
     /// What `Effect::ReadEntries` read.
     EntriesRead { group: RaftGroupId, wanted: Wanted, result: Result<Vec<LogEntry>, ReadFailure> },
+    /// A state to hand to followers exists: the entry it was taken at, and the members as of it.
+    SnapshotBuilt { group: RaftGroupId, meta: SnapshotMeta },
+    /// A follower has fetched some of it.
+    SnapshotPulled { group: RaftGroupId, by: ReplicaId },
+    /// The data of the state at `at` is here, under this generation; `None`: it could not be had.
+    SnapshotFetched { group: RaftGroupId, at: LogId, generation: Option<u64> },
+    /// The state machine has switched to it, durably.
+    SnapshotInstalled { group: RaftGroupId },
     /// The controller wants this node to host a replica of a new group; its state machine exists, durably.
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership },
     /// The controller deleted the group.
@@ -113,6 +121,14 @@ pub enum Effect {
     Apply { group: RaftGroupId, entries: Vec<LogEntry>, memberships: Vec<(LogIndex, Membership)> },
     /// Read these back from the log, then say `Input::EntriesRead`.
     ReadEntries { group: RaftGroupId, wanted: Wanted },
+    /// Take a state that followers can fetch, then say `Input::SnapshotBuilt`.
+    BuildSnapshot { group: RaftGroupId },
+    /// Fetch a state from a peer, beside the present one, then say `Input::SnapshotFetched`.
+    FetchSnapshot { group: RaftGroupId, from: ReplicaId, meta: SnapshotMeta },
+    /// Switch to the fetched state and flush, then say `Input::SnapshotInstalled`.
+    InstallSnapshot { group: RaftGroupId, meta: SnapshotMeta, generation: u64 },
+    /// The group's end is durable: its state can be deleted.
+    Removed { group: RaftGroupId },
     /// Make all state machines durable, then say `Input::Flushed`.
     Flush,
     /// Entries below these are not needed for a restart any more.

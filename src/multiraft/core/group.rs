@@ -3,9 +3,10 @@
 //! An outcome is matched by place *and* term: after a change of leader another entry may stand where ours would have.
 
 use super::effect::{Effect, Leadership, Proposal, Refused, Reply, Ticket};
+use super::snapshot::{Incoming, Install, Outgoing};
 use crate::machine::Outcome;
 use crate::raft::group_log::Wanted;
-use crate::raft::{Broken, ProposeError, Ready, Replica, Role};
+use crate::raft::{Broken, MessageKind, ProposeError, Ready, Replica, Role, SnapshotMeta};
 use crate::types::{LogEntry, LogId, LogIndex, RaftGroupId, Term};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ pub struct Output {
 /// See the module.
 pub struct Group {
     /// Its number.
-    id: RaftGroupId,
+    pub(super) id: RaftGroupId,
     /// The Raft state machine.
     pub replica: Replica,
     /// The newest entry the group's state machine has applied, as reported.
@@ -61,6 +62,16 @@ pub struct Group {
     published: Leadership,
     /// A replay read is on its way.
     replaying: Option<Wanted>,
+    /// A snapshot on its way to this replica.
+    pub(super) incoming: Incoming,
+    /// Where the state machine keeps the snapshot that was fetched last.
+    pub(super) fetched_generation: u64,
+    /// What was committed before that snapshot: as long as it is not durable, the log can't prove more.
+    pub(super) commit_before_snapshot: LogIndex,
+    /// Followers that were told to fetch a snapshot.
+    pub(super) outgoing: Vec<Outgoing>,
+    /// A state for followers is being taken.
+    building: bool,
 }
 
 impl std::fmt::Debug for Group {
@@ -83,7 +94,19 @@ impl Group {
             next_read: 0,
             published: Leadership::default(),
             replaying: None,
+            incoming: Incoming::None,
+            fetched_generation: 0,
+            commit_before_snapshot: LogIndex(0),
+            outgoing: Vec::new(),
+            building: false,
         }
+    }
+
+    /// Whether the replica must not be ticked or given messages: committed entries are being read back, or a snapshot
+    /// is being made durable.
+    #[must_use]
+    pub fn is_gated(&self) -> bool {
+        self.installing().is_some() || self.replica.replay_wanted().is_some()
     }
 
     /// Payload handed to the state machine and not applied yet.
@@ -206,6 +229,22 @@ impl Group {
         }
     }
 
+    /// The state machine now is as of `at`: whoever waited for an entry before it can't be told its outcome.
+    pub(super) fn restored(&mut self, at: LogId, effects: &mut Vec<Effect>) {
+        self.applied = at;
+        let later = self.pending.split_off(&at.index.next());
+        for pending in std::mem::replace(&mut self.pending, later).into_values() {
+            effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Undecided });
+        }
+        self.serve_reads(effects);
+    }
+
+    /// A state for followers exists.
+    pub(super) fn snapshot_built(&mut self, meta: SnapshotMeta) {
+        self.building = false;
+        self.replica.log_mut().offer_snapshot(meta);
+    }
+
     /// What the log read for us; `None` when the segments were freed meanwhile.
     pub fn entries_read(&mut self, wanted: Wanted, entries: Option<Vec<LogEntry>>) -> Result<(), Broken> {
         if self.replaying == Some(wanted) {
@@ -228,8 +267,14 @@ impl Group {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Broken> {
         let (tail_bytes, unapplied_bytes_max) = limits;
-        while !self.wait_for_replay(unapplied_bytes_max, effects) {
-            let Some(ready) = self.replica.take_ready()? else { break };
+        while self.installing().is_none() && !self.wait_for_replay(unapplied_bytes_max, effects) {
+            let Some(mut ready) = self.replica.take_ready()? else { break };
+            if let Some(meta) = ready.snapshot.take() {
+                self.accept_snapshot(meta, &mut ready);
+            }
+            for message in ready.send_now.iter().filter(|message| message.kind == MessageKind::Snapshot) {
+                self.snapshot_progress(message.to, now);
+            }
             self.unapplied_bytes += ready.committed.iter().map(LogEntry::payload_bytes).sum::<usize>();
             for (context, index) in &ready.reads {
                 self.confirm_read(context, *index);
@@ -239,11 +284,27 @@ impl Group {
         effects.extend(
             self.replica.take_fetches().into_iter().map(|wanted| Effect::ReadEntries { group: self.id, wanted }),
         );
+        if self.replica.log_mut().take_snapshot_request().is_some() && !self.building {
+            self.building = true;
+            effects.push(Effect::BuildSnapshot { group: self.id });
+        }
         let below = self.replica.evictable_below();
         self.replica.log_mut().evict(below, tail_bytes);
         self.serve_reads(effects);
         self.publish(now, effects);
         Ok(())
+    }
+
+    /// Holds back what the `Ready` wants written and said until the snapshot is durable.
+    fn accept_snapshot(&mut self, meta: SnapshotMeta, ready: &mut Ready) {
+        assert!(ready.committed.is_empty(), "nothing is committed beyond a snapshot that is not durable");
+        self.incoming = Incoming::Installing(Box::new(Install {
+            meta,
+            generation: self.fetched_generation,
+            number: ready.number,
+            write: ready.write.take(),
+            send_after: std::mem::take(&mut ready.send_after),
+        }));
     }
 
     /// Whether committed entries must come from the disk before the replica goes on; asks for them, one read at a time.

@@ -31,6 +31,20 @@ pub struct Done {
     pub ready: Option<u64>,
     /// Messages that waited for it.
     pub send_after: Vec<RaftMessage>,
+    /// What else waited for it.
+    pub then: Then,
+}
+
+/// What a durable item sets off, beyond Raft's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The snapshot that was announced can be installed.
+    Install,
+    /// The group's end is durable.
+    Removed,
 }
 
 /// See the module.
@@ -60,8 +74,8 @@ impl TurnQueue {
     }
 
     /// Queues a change that is not Raft's: birth, tombstone.
-    pub fn push_change(&mut self, write: GroupWrite) {
-        let done = Done { group: write.group, ready: None, send_after: Vec::new() };
+    pub fn push_change(&mut self, write: GroupWrite, then: Then) {
+        let done = Done { group: write.group, ready: None, send_after: Vec::new(), then };
         self.push(Item { group: write.group, write: Some(write), bytes: 0, done });
     }
 
@@ -77,12 +91,12 @@ impl TurnQueue {
         let mut parts = write.map(|write| split(group, write, turn_bytes_max)).unwrap_or_default();
         let last = parts.pop();
         for (write, bytes) in parts {
-            let done = Done { group, ready: None, send_after: Vec::new() };
+            let done = Done { group, ready: None, send_after: Vec::new(), then: Then::Nothing };
             self.push(Item { group, write: Some(write), bytes, done });
         }
         let (write, bytes) = last.map_or((None, 0), |(write, bytes)| (Some(write), bytes));
         let ready = Some(number);
-        self.push(Item { group, write, bytes, done: Done { group, ready, send_after } });
+        self.push(Item { group, write, bytes, done: Done { group, ready, send_after, then: Then::Nothing } });
     }
 
     fn push(&mut self, item: Item) {
@@ -134,6 +148,7 @@ impl TurnQueue {
         for done in self.flying.iter_mut().flatten().filter(|done| done.group == group) {
             done.ready = None;
             done.send_after.clear();
+            done.then = Then::Nothing;
         }
     }
 }

@@ -36,7 +36,7 @@ impl NodeLog {
                     terms.push(e.id);
                 }
             }
-            let mut hs = *hs;
+            let hs = *hs;
             let last = entries.last().map_or(*start, |e| e.id);
             assert!(hs.commit <= last.index, "commit {hs:?} beyond {last}");
             r.groups.insert(*id, GroupRecovery { hard_state: hs, start: *start, last, terms, ..Default::default() });

@@ -1,0 +1,205 @@
+//! The way in: what the rest of the node holds to talk to its Raft groups.
+//!
+//! A [`Handle`] is cheap to clone. Proposals pass a mailbox that is bounded in bytes, from admission to answer: whoever
+//! finds it full waits, which is the node's backpressure. Who leads what is published on a [`Board`], to look at without
+//! asking the worker and to wait on.
+
+use super::core::effect::{Leadership, Refused, Reply};
+use crate::raft::RaftMessage;
+use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::core::effect::Input;
+use super::worker::status::GroupReport;
+
+/// What a proposal costs beyond its payload, so that empty ones are bounded, too.
+const PROPOSAL_OVERHEAD_BYTES: usize = 256;
+
+/// The same for a peer's message.
+const MESSAGE_OVERHEAD_BYTES: usize = 128;
+
+/// The largest mailbox: what a semaphore of tokio can count in one acquisition.
+pub const MAILBOX_BYTES_MAX: usize = u32::MAX as usize;
+
+/// What reaches the worker.
+pub(super) enum Event {
+    /// A completion, or something the controller wants.
+    Input(Input),
+    /// Messages of a peer, and the room they take until they are stepped.
+    Messages { messages: Vec<(RaftGroupId, RaftMessage)>, _room: OwnedSemaphorePermit },
+    /// A command, admitted to the mailbox.
+    Propose { group: RaftGroupId, context: Bytes, data: Bytes, waiting: Waiting },
+    /// A linearizable read.
+    Read { group: RaftGroupId, waiting: Waiting },
+    /// Somebody wants to look.
+    Report(oneshot::Sender<Vec<GroupReport>>),
+    /// The process is stopping.
+    Stop,
+}
+
+/// Who waits for an answer, and the room in the mailbox that the request takes until then.
+pub(super) struct Waiting {
+    /// The answer goes here.
+    pub reply: oneshot::Sender<Reply>,
+    /// Given back when the answer has gone.
+    pub _room: OwnedSemaphorePermit,
+}
+
+/// An answer that is on its way.
+#[derive(Debug)]
+pub struct Pending(oneshot::Receiver<Reply>);
+
+impl Pending {
+    /// Waits for the answer. A node that stops leaves the outcome open.
+    pub async fn wait(self) -> Reply {
+        self.0.await.unwrap_or(Reply::Undecided)
+    }
+}
+
+/// What a node publishes of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Who leads it.
+    pub leadership: Leadership,
+    /// Why this node's replica must not take part, if so.
+    pub quarantined: Option<Arc<str>>,
+}
+
+/// Every group's published status.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<BTreeMap<RaftGroupId, watch::Sender<GroupStatus>>>>);
+
+impl Board {
+    /// Watches a group; one that this node does not know yet has the default status.
+    #[must_use]
+    pub fn watch(&self, group: RaftGroupId) -> watch::Receiver<GroupStatus> {
+        self.with(group, |sender| sender.subscribe())
+    }
+
+    /// A group's status now.
+    #[must_use]
+    pub fn status(&self, group: RaftGroupId) -> GroupStatus {
+        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.get(&group).map(|sender| sender.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Changes a group's status and wakes who waits for it.
+    pub(super) fn update(&self, group: RaftGroupId, change: impl FnOnce(&mut GroupStatus)) {
+        self.with(group, |sender| sender.send_modify(change));
+    }
+
+    /// Forgets a deleted group.
+    pub(super) fn remove(&self, group: RaftGroupId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
+    }
+
+    fn with<T>(&self, group: RaftGroupId, act: impl FnOnce(&watch::Sender<GroupStatus>) -> T) -> T {
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        act(groups.entry(group).or_insert_with(|| watch::Sender::new(GroupStatus::default())))
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Handle {
+    /// Into the worker.
+    pub(super) events: Sender<Event>,
+    /// Room for proposals, in bytes.
+    pub(super) mailbox: Arc<Semaphore>,
+    /// Room for peers' messages, in bytes.
+    pub(super) peer_mailbox: Arc<Semaphore>,
+    /// All of that room, of each of the two; at most `MAILBOX_BYTES_MAX`.
+    pub(super) mailbox_bytes: usize,
+    /// What is published.
+    pub(super) board: Board,
+}
+
+impl Handle {
+    /// Who leads what.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Proposes a command. Returns once it is admitted, in the order of the calls; waits while the mailbox is full.
+    ///
+    /// Dropping the returned future before it resolves proposes nothing. Dropping the `Pending` takes nothing back.
+    pub async fn propose(&self, group: RaftGroupId, context: Bytes, data: Bytes) -> Result<Pending, Refused> {
+        let bytes = context.len() + data.len() + PROPOSAL_OVERHEAD_BYTES;
+        let room = self.room(&self.mailbox, bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Propose { group, context, data, waiting: Waiting { reply, _room: room } })?;
+        Ok(Pending(answer))
+    }
+
+    /// Asks for the index that a linearizable read must see, and waits until this node has applied it.
+    pub async fn read_index(&self, group: RaftGroupId) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let sent = match self.room(&self.mailbox, PROPOSAL_OVERHEAD_BYTES).await {
+            Ok(room) => self.send(Event::Read { group, waiting: Waiting { reply, _room: room } }),
+            Err(refused) => Err(refused),
+        };
+        match sent {
+            Ok(()) => Pending(answer).wait().await,
+            Err(refused) => Reply::Refused(refused),
+        }
+    }
+
+    async fn room(&self, mailbox: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
+        // Something larger than the whole mailbox still passes, alone.
+        let permits = bytes.min(self.mailbox_bytes) as u32;
+        Arc::clone(mailbox).acquire_many_owned(permits).await.map_err(|_| Refused::NoReplica)
+    }
+
+    /// Takes part in a new group. Its state machine exists, durably.
+    pub fn create(&self, group: RaftGroupId, replica: ReplicaId, membership: Membership) -> Result<(), Refused> {
+        self.send(Event::Input(Input::Create { group, replica, membership }))
+    }
+
+    /// Ends this node's replica of a deleted group.
+    pub fn remove(&self, group: RaftGroupId) -> Result<(), Refused> {
+        self.board.remove(group);
+        self.send(Event::Input(Input::Remove { group }))
+    }
+
+    /// Hands a group's leadership to another voter.
+    pub fn transfer_leader(&self, group: RaftGroupId, to: ReplicaId) -> Result<(), Refused> {
+        self.send(Event::Input(Input::TransferLeader { group, to }))
+    }
+
+    /// Hands in what a peer sent; waits while the worker is behind, which slows the peer's connection down.
+    pub async fn deliver(&self, messages: Vec<(RaftGroupId, RaftMessage)>) -> Result<(), Refused> {
+        let payload: usize = messages.iter().map(|(_, message)| message.payload_bytes()).sum();
+        let bytes = payload + messages.len() * MESSAGE_OVERHEAD_BYTES;
+        let room = self.room(&self.peer_mailbox, bytes).await?;
+        self.send(Event::Messages { messages, _room: room })
+    }
+
+    /// The connection to a node is broken.
+    pub fn unreachable(&self, node: NodeId) -> Result<(), Refused> {
+        self.send(Event::Input(Input::Unreachable(node)))
+    }
+
+    /// How every group of this node stands.
+    pub async fn report(&self) -> Vec<GroupReport> {
+        let (reply, answer) = oneshot::channel();
+        match self.send(Event::Report(reply)) {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Stops the worker and its threads, after the turn in flight.
+    pub fn stop(&self) {
+        // A worker that is gone has stopped.
+        let _gone = self.events.send(Event::Stop);
+    }
+
+    fn send(&self, event: Event) -> Result<(), Refused> {
+        self.events.send(event).map_err(|_| Refused::NoReplica)
+    }
+}

@@ -1,0 +1,242 @@
+//! The production driver: one thread for the core, and one each for what takes time.
+//!
+//! ```text
+//!   Handle ──events──▶ worker ──turns──▶ log thread ──▶ disk
+//!                        │  ◀──completions── every thread
+//!                        ├──entries──▶ apply thread ──▶ database
+//!                        ├──ranges──▶ read thread
+//!                        ├──flush──▶ flush thread
+//!                        └──messages──▶ outbound (transport)
+//! ```
+//!
+//! The worker drains everything that has arrived, ticks at most once, and starts the effects: whatever arrived while the
+//! previous turn was being synced goes into the next one. It never waits for the disk. A thread that fails ends the
+//! process through `Outside::fatal`: nothing is acknowledged that is not durable, so ending is always safe.
+//!
+//! * [`threads`]: the threads for log, state machines, reads and flushes.
+//! * [`status`]: how the groups stand.
+
+pub mod status;
+pub mod threads;
+
+use super::apply::Applier;
+use super::core::effect::{Effect, Input, Proposal, Reply, Ticket};
+use super::core::{Core, CoreOptions, GroupStart};
+use super::handle::{Board, Event, Handle, MAILBOX_BYTES_MAX, Waiting};
+use crate::raft::RaftMessage;
+use crate::storage::Engine;
+use crate::types::{NodeId, RaftGroupId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use threads::{ApplyCommand, LogCommand, Threads};
+use tokio::sync::Semaphore;
+
+/// Events taken in before effects are started, so that a flood cannot keep a turn from starting.
+const EVENTS_PER_ROUND_MAX: usize = 4_096;
+
+/// What the driver needs from the rest of the process.
+pub trait Outside: Send + Sync + 'static {
+    /// Sends messages to a peer, in order; may lose them. Must not block.
+    fn send(&self, to: NodeId, messages: Vec<(RaftGroupId, RaftMessage)>);
+
+    /// A turn has become durable; the time it took, for metrics.
+    fn turn_done(&self, took: Duration, bytes: usize);
+
+    /// Something failed that makes it unsafe to go on. Ends the process.
+    fn fatal(&self, reason: &str);
+}
+
+/// Limits and timing of the driver.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// Limits of the groups.
+    pub core: CoreOptions,
+    /// What the core calls a tick.
+    pub tick: Duration,
+    /// Room for proposals, and as much again for peers' messages, in bytes.
+    pub mailbox_bytes: usize,
+    /// An idle log is sealed after this time.
+    pub seal_after: Duration,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            core: CoreOptions::default(),
+            tick: Duration::from_millis(100),
+            mailbox_bytes: 128 << 20,
+            seal_after: Duration::from_millis(20),
+        }
+    }
+}
+
+/// A running driver.
+pub struct Worker {
+    /// The way in.
+    handle: Handle,
+    /// The worker's thread.
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the driver over an opened log and opened state machines.
+    pub fn start<E, L>(
+        options: WorkerOptions,
+        groups: Vec<GroupStart>,
+        applier: Applier<E>,
+        log: L,
+        outside: Arc<dyn Outside>,
+    ) -> std::io::Result<Self>
+    where
+        E: Engine + Clone + 'static,
+        L: threads::TurnLog,
+    {
+        let (events, inbox) = channel();
+        let mailbox_bytes = options.mailbox_bytes.min(MAILBOX_BYTES_MAX).min(Semaphore::MAX_PERMITS);
+        let handle = Handle {
+            events: events.clone(),
+            mailbox: Arc::new(Semaphore::new(mailbox_bytes)),
+            peer_mailbox: Arc::new(Semaphore::new(mailbox_bytes)),
+            mailbox_bytes,
+            board: Board::default(),
+        };
+        let threads = Threads::start(applier, log, &events, options.seal_after, Arc::clone(&outside))?;
+        let driver = Driver {
+            core: Core::new(options.core.clone(), groups),
+            threads,
+            board: handle.board.clone(),
+            outside,
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            proposals: BTreeMap::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("ackord-raft".to_owned())
+            .spawn(move || driver.run(&inbox, options.tick))?;
+        Ok(Self { handle, thread })
+    }
+
+    /// The way in.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Stops after the turn in flight and waits until every thread has ended.
+    pub fn stop(self) {
+        self.handle.stop();
+        // A worker that panicked has said so already.
+        let _panicked = self.thread.join();
+    }
+}
+
+/// The worker thread's state.
+struct Driver {
+    core: Core,
+    threads: Threads,
+    board: Board,
+    outside: Arc<dyn Outside>,
+    /// Who waits for which ticket.
+    waiting: BTreeMap<Ticket, Waiting>,
+    next_ticket: u64,
+    /// Proposals of this round, so that those of one group become one message.
+    proposals: BTreeMap<RaftGroupId, Vec<Proposal>>,
+}
+
+impl Driver {
+    fn run(mut self, inbox: &Receiver<Event>, tick: Duration) {
+        let mut next_tick = Instant::now() + tick;
+        self.start_effects();
+        loop {
+            match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(event) => self.take_in(event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if !self.drain(inbox) {
+                break;
+            }
+            for (group, proposals) in std::mem::take(&mut self.proposals) {
+                self.core.handle(Input::Propose { group, proposals });
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                self.core.handle(Input::Tick);
+                // Ticks that were missed are not made up for: time that nobody could use must not start elections.
+                next_tick = now + tick;
+            }
+            self.start_effects();
+        }
+        self.threads.stop();
+    }
+
+    /// Takes in what has arrived meanwhile; `false` when the process is stopping.
+    fn drain(&mut self, inbox: &Receiver<Event>) -> bool {
+        for _ in 1..EVENTS_PER_ROUND_MAX {
+            match inbox.try_recv() {
+                Ok(Event::Stop) => return false,
+                Ok(event) => self.take_in(event),
+                Err(_) => break,
+            }
+        }
+        true
+    }
+
+    fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => self.core.handle(input),
+            Event::Messages { messages, .. } => self.core.handle(Input::Messages(messages)),
+            Event::Propose { group, context, data, waiting } => {
+                let ticket = self.wait(waiting);
+                self.proposals.entry(group).or_default().push(Proposal { ticket, context, data });
+            }
+            Event::Read { group, waiting } => {
+                let ticket = self.wait(waiting);
+                self.core.handle(Input::ReadIndex { group, ticket });
+            }
+            // Whoever asked may have gone.
+            Event::Report(reply) => drop(reply.send(status::report(&self.core))),
+            Event::Stop => unreachable!("both receivers look for it first"),
+        }
+    }
+
+    fn wait(&mut self, waiting: Waiting) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    fn start_effects(&mut self) {
+        for effect in self.core.poll() {
+            match effect {
+                Effect::Send { to, messages } => self.outside.send(to, messages),
+                Effect::Append(turn) => self.threads.log(LogCommand::Append(turn)),
+                Effect::Release(bounds) => self.threads.log(LogCommand::Release(bounds)),
+                Effect::ReadEntries { group, wanted } => self.threads.log(LogCommand::Read { group, wanted }),
+                Effect::Apply { group, entries, memberships } => {
+                    self.threads.apply(ApplyCommand::Apply { group, entries, memberships });
+                }
+                Effect::Flush => self.threads.apply(ApplyCommand::Flush),
+                Effect::Reply { ticket, reply } => self.answer(ticket, reply),
+                Effect::Publish { group, leadership } => {
+                    self.board.update(group, |status| status.leadership = leadership);
+                }
+                Effect::Quarantined { group, reason } => {
+                    tracing::error!(%group, reason, "replica quarantined: it no longer votes or acknowledges");
+                    self.board.update(group, |status| status.quarantined = Some(reason.into()));
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, reply: Reply) {
+        if let Some(waiting) = self.waiting.remove(&ticket) {
+            // Whoever asked may have given up.
+            let _gone = waiting.reply.send(reply);
+        }
+    }
+}
