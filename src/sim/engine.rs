@@ -1,0 +1,149 @@
+//! An engine in memory that forgets on a crash what was not flushed, as RocksDB without a write-ahead log does.
+//!
+//! RocksDB also flushes by itself, so a crash leaves *some* prefix of the batches written after the last flush; the
+//! simulator says which. Batches are whole or absent, all families together. Clones share one database, as handles
+//! to one directory would; `crash` is meant for when no other clone is in use.
+
+use crate::storage::{Change, Engine, EngineError, Family, Visitor, WriteBatch};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The keys of every family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tables(BTreeMap<Family, BTreeMap<Vec<u8>, Bytes>>);
+
+/// A database in memory. Cloning gives another handle to the same one.
+#[derive(Clone, Debug, Default)]
+pub struct SimEngine(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What readers see.
+    live: Tables,
+    /// What a crash can't take away.
+    durable: Tables,
+    /// The batches between the two, oldest first.
+    unflushed: Vec<WriteBatch>,
+    /// Why every further write and flush fails, once one has.
+    failed: Option<String>,
+}
+
+impl Tables {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put { family, key, value } => {
+                self.0.entry(*family).or_default().insert(key.clone(), value.clone());
+            }
+            Change::Delete { family, key } => {
+                self.0.entry(*family).or_default().remove(key);
+            }
+            Change::DeleteRange { family, from, to } => {
+                self.0.entry(*family).or_default().retain(|key, _| key < from || key >= to);
+            }
+        }
+    }
+
+    fn range(&self, family: Family, from: &[u8], to: Bound<&[u8]>) -> impl DoubleEndedIterator<Item = (&[u8], &Bytes)> {
+        let empty = match to {
+            Bound::Included(to) => from > to,
+            Bound::Excluded(to) => from >= to,
+            Bound::Unbounded => false,
+        };
+        let table = self.0.get(&family).filter(|_| !empty);
+        let rows = table.map(|table| table.range::<[u8], _>((Bound::Included(from), to)));
+        rows.into_iter().flatten().map(|(key, value)| (key.as_slice(), value))
+    }
+}
+
+impl SimEngine {
+    /// How many batches a crash may take away.
+    #[must_use]
+    pub fn unflushed(&self) -> usize {
+        self.state().unflushed.len()
+    }
+
+    /// Ends the process: of the unflushed batches only the first `kept` were on the disk. Also clears a failure.
+    ///
+    /// # Panics
+    /// If fewer than `kept` batches are unflushed.
+    pub fn crash(&self, kept: usize) {
+        let mut state = self.state();
+        let State { durable, unflushed, .. } = &mut *state;
+        for batch in &unflushed[..kept] {
+            batch.changes.iter().for_each(|change| durable.apply(change));
+        }
+        state.unflushed.clear();
+        state.live = state.durable.clone();
+        state.failed = None;
+    }
+
+    /// Makes every further write and flush fail until the next crash, as a full or broken disk does.
+    pub fn fail(&self, reason: &str) {
+        self.state().failed = Some(reason.to_owned());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<(), EngineError> {
+        self.failed.clone().map_or(Ok(()), |reason| Err(EngineError(reason)))
+    }
+}
+
+impl Engine for SimEngine {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        Ok(self.state().live.0.get(&family).and_then(|table| table.get(key)).cloned())
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), EngineError> {
+        for (key, value) in self.state().live.range(family, from, Bound::Excluded(to)) {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last_at_or_before(
+        &self,
+        family: Family,
+        from: &[u8],
+        at: &[u8],
+    ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
+        let state = self.state();
+        let last = state.live.range(family, from, Bound::Included(at)).next_back();
+        Ok(last.map(|(key, value)| (key.to_vec(), value.clone())))
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        let mut state = self.state();
+        state.check()?;
+        batch.changes.iter().for_each(|change| state.live.apply(change));
+        state.unflushed.push(batch);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        let mut state = self.state();
+        state.check()?;
+        let State { durable, unflushed, .. } = &mut *state;
+        for batch in unflushed.drain(..) {
+            batch.changes.iter().for_each(|change| durable.apply(change));
+        }
+        Ok(())
+    }
+
+    /// Nothing to give back; but dropping files below keys that a crash could bring back is an error worth finding.
+    fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
+        let state = self.state();
+        let at_risk = state.durable.range(family, from, Bound::Excluded(to)).next().is_some()
+            || state.live.range(family, from, Bound::Excluded(to)).next().is_some();
+        assert!(!at_risk, "space of {family:?} is reclaimed although its keys are not durably deleted");
+        Ok(())
+    }
+}
