@@ -40,7 +40,10 @@ impl Tables {
                 self.0.entry(*family).or_default().remove(key);
             }
             Change::DeleteRange { family, from, to } => {
-                self.0.entry(*family).or_default().retain(|key, _| key < from || key >= to);
+                let doomed: Vec<Vec<u8>> =
+                    self.range(*family, from, Bound::Excluded(to)).map(|(key, _)| key.to_vec()).collect();
+                let table = self.0.entry(*family).or_default();
+                doomed.iter().for_each(|key| drop(table.remove(key)));
             }
         }
     }
