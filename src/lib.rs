@@ -2,6 +2,8 @@
 pub mod machine;
 pub mod multiraft;
 pub mod raft;
+pub mod partition;
+pub mod record;
 pub mod sim;
 pub mod storage;
 pub mod types;

@@ -4,6 +4,8 @@
 //! was not flushed. Both may flush by themselves at any moment, so after a crash an engine opens at *some* batch at or
 //! after the last explicit flush, never in the middle of one, and the Raft log replays the rest.
 
+pub mod rocks;
+
 use bytes::Bytes;
 use std::ops::ControlFlow;
 
@@ -12,7 +14,7 @@ use std::ops::ControlFlow;
 pub enum Family {
     /// (group, generation, base offset) → the record batch as the producer sent it.
     Records,
-    /// (group, generation, timestamp, offset) → what a search by time needs.
+    /// (group, generation, first offset of a run of batches) → the run's greatest timestamp, for searches by time.
     Times,
     /// (group, generation, producer id) → epoch and last batches of an idempotent producer.
     Producers,

@@ -67,6 +67,12 @@ impl SimEngine {
         self.state().unflushed.len()
     }
 
+    /// Those batches, oldest first.
+    #[must_use]
+    pub fn unflushed_batches(&self) -> Vec<WriteBatch> {
+        self.state().unflushed.clone()
+    }
+
     /// Ends the process: of the unflushed batches only the first `kept` were on the disk. Also clears a failure.
     ///
     /// # Panics

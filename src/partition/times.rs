@@ -1,0 +1,46 @@
+//! The index for searches by time: one row of `Times` for every run of about 4 MiB of batches.
+//!
+//! A row holds the greatest timestamp of its run. A search walks the rows from the log start to the first run whose
+//! greatest timestamp is high enough, then the batches of that run, then the records of a batch: right for timestamps
+//! in any order and after any trimming, and a terabyte needs no more rows than fit into a few memtable blocks. Kafka
+//! keeps the same per segment. Rows may promise more than their run still holds (the log start has moved on, or a
+//! batch's header lies); they never promise less.
+
+use crate::types::Offset;
+
+/// A run ends with the batch that reaches this size.
+const RUN_BYTES: u64 = 4 << 20;
+
+/// Consecutive batches that share a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Run {
+    /// The base offset of the first batch; the row's key.
+    pub first: Offset,
+    /// The batches' total size in bytes; 0 before the first.
+    pub bytes: u64,
+    /// The row's value.
+    pub row: RunRow,
+}
+
+/// What `Times` says about a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct RunRow {
+    /// The greatest timestamp of any batch, in milliseconds.
+    pub max_timestamp: i64,
+    /// The base offset of the first batch that has it.
+    pub max_batch: Offset,
+}
+
+impl Run {
+    /// The run after adding a batch: this one, or a new one if this one is full.
+    #[must_use]
+    pub fn with(self, base_offset: Offset, bytes: usize, max_timestamp: i64) -> Self {
+        let bytes = bytes as u64;
+        let row = RunRow { max_timestamp, max_batch: base_offset };
+        if self.bytes == 0 || self.bytes >= RUN_BYTES {
+            return Self { first: base_offset, bytes, row };
+        }
+        let row = if max_timestamp > self.row.max_timestamp { row } else { self.row };
+        Self { first: self.first, bytes: self.bytes + bytes, row }
+    }
+}
