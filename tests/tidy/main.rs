@@ -78,7 +78,9 @@ impl Finding {
 fn check(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     check_shape(source, &mut findings);
-    check_fields(source, &mut findings);
+    if !source.file.starts_with("tests/") {
+        check_care(source, &mut findings);
+    }
     layers::check(source, &mut findings);
     check_core(source, &mut findings);
     findings
@@ -106,7 +108,11 @@ fn check_shape(source: &Source, findings: &mut Vec<Finding>) {
     }
 }
 
-fn check_fields(source: &Source, findings: &mut Vec<Finding>) {
+fn check_care(source: &Source, findings: &mut Vec<Finding>) {
+    for line in source.unwraps() {
+        let what = "an error is handled, or expect says why it can't happen".to_owned();
+        findings.push(Finding::new(source, line, "unwrap", what));
+    }
     for (line, field) in source.undocumented_fields() {
         findings.push(Finding::new(source, line, "field-doc", format!("no doc line above: {field}")));
     }
@@ -229,6 +235,7 @@ fn every_rule_can_fail() {
         ("src/wal.rs", "file-length", long_file.as_str()),
         ("tests/chaos.rs", "line-length", long_line.as_str()),
         ("src/wal/mod.rs", "name", ""),
+        ("src/wal.rs", "unwrap", "fn f() { g()\n.unwrap(); }"),
         ("src/wal.rs", "field-doc", "pub struct Log {\n    /// Its number.\n    a: u8,\n    pub b: u8,\n}"),
     ];
     for (file, rule, code) in BROKEN.iter().chain(&shapes) {
@@ -252,6 +259,8 @@ fn what_is_allowed_is_not_found() {
         ("src/sim/world.rs", "use crate::{multiraft::groups::Groups, wal::disk::Disk, controller::View};"),
         ("src/raft/node.rs", "use raft_rs::{RawNode, eraftpb};"),
         ("src/main.rs", "use ackord::{cli, server}; fn main() { println!(\"{}\", 1 != 2); }"),
+        ("src/wal.rs", "fn f() { g().unwrap_or(1); } #[cfg(test)] mod tests { fn f() { g().unwrap(); } }"),
+        ("tests/sim.rs", "fn f() { g().unwrap(); }"),
         ("tests/sim.rs", "use std::time::Instant; use ackord::wal::Turn;"),
     ];
     for (file, code) in allowed {

@@ -147,6 +147,14 @@ impl Source {
         (0..self.tokens.len()).filter(called).map(|at| (self.word(at), self.tokens[at].line)).collect()
     }
 
+    /// The lines with an `unwrap()`, those of the tests at the file's end left out: there it is an assertion.
+    pub fn unwraps(&self) -> Vec<usize> {
+        let tests = |at: &usize| self.word(*at) == "cfg" && self.word(at + 2) == "test";
+        let end = (0..self.tokens.len()).find(tests).unwrap_or(self.tokens.len());
+        let called = |at: &usize| self.word(*at) == "." && self.word(at + 1) == "unwrap" && self.word(at + 2) == "(";
+        (0..end).filter(called).map(|at| self.tokens[at].line).collect()
+    }
+
     /// Every function that has a body.
     pub fn functions(&self) -> Vec<Function> {
         let mut functions = Vec::new();
