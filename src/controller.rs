@@ -4,8 +4,8 @@
 //! `MetadataView` that readers share. The two change together: what a batch writes is what the view shows, so after a
 //! crash at any batch the state is that of some applied position, and the Raft log replays the rest.
 //!
-//! It knows no Raft role, clock or random number: a command carries what it needs. Commands that are refused are answers
-//! like any other. It does not create groups; nodes do, from the difference between two views.
+//! It knows no Raft role, clock or random number: a command carries what it needs. Commands that are refused are
+//! answers like any other. It does not create groups; nodes do, from the difference between two views.
 
 mod brokers;
 mod codec;
@@ -87,8 +87,8 @@ impl Controller {
         bytes.into()
     }
 
-    /// Replaces the state by a snapshot's. `batch` replaces the rows; the caller writes it, whole, and flushes it before
-    /// the group goes on.
+    /// Replaces the state by a snapshot's. `batch` replaces the rows; the caller writes it, whole, and flushes it
+    /// before the group goes on.
     pub fn install(&mut self, bytes: &[u8], batch: &mut WriteBatch) -> Result<(), LoadError> {
         let contradiction = |what: String| LoadError::Contradiction(format!("snapshot: {what}"));
         if bytes.len() > SNAPSHOT_BYTES_MAX {

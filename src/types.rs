@@ -39,7 +39,7 @@ impl ReplicaId {
     }
 }
 
-/// A topic's identity: random, never reused, so that a topic that was deleted and made again is another topic (KIP-516).
+/// A topic's identity: random, never reused, so that a topic that was deleted and made again is another one (KIP-516).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
 pub struct TopicId(pub u128);
 

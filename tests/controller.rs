@@ -1,5 +1,5 @@
-//! The controller as a replicated state machine: what commands do, that every replica and every replay comes to the same
-//! state, that snapshots carry all of it, and that old formats stay readable.
+//! The controller as a replicated state machine: what commands do, that every replica and every replay comes to the
+//! same state, that snapshots carry all of it, and that old formats stay readable.
 
 #[path = "controller/commands.rs"]
 mod commands;

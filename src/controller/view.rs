@@ -142,8 +142,11 @@ pub struct GroupChanges {
 /// The cluster's metadata as of one applied position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetadataView {
+    /// What belongs to the cluster as a whole.
     cluster: Cluster,
+    /// The registered nodes.
     brokers: BTreeMap<NodeId, Arc<Broker>>,
+    /// All topics.
     topics: BTreeMap<TopicId, Arc<Topic>>,
     /// By `collision_key`: unique, because names that collide are refused.
     names: BTreeMap<String, TopicId>,
@@ -233,8 +236,8 @@ impl MetadataView {
     /// What `node` has to do when its state goes from `earlier` to this view. Costs as much as what changed, and a
     /// pointer's comparison for each topic that did not.
     ///
-    /// A node that starts compares with `MetadataView::empty`, creates what it does not have yet, and asks `group` about
-    /// each one that it has.
+    /// A node that starts compares with `MetadataView::empty`, creates what it does not have yet, and asks `group`
+    /// about each one that it has.
     #[must_use]
     pub fn changes_since(&self, earlier: &Self, node: NodeId) -> GroupChanges {
         let mut changes = GroupChanges::default();

@@ -174,7 +174,7 @@ fn unhex(text: &str) -> Bytes {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-/// What version 1 wrote. These bytes are in logs and never change; a new version adds a list, it does not edit this one.
+/// What version 1 wrote. These bytes are in logs and never change: a new version adds a list and leaves this one.
 #[test]
 fn version_1_stays_readable() {
     let samples: Vec<(Command, &str)> = vec![
