@@ -1,4 +1,5 @@
 //! Ackord: a message log for people who cannot lose a message.
+pub mod controller;
 pub mod machine;
 pub mod multiraft;
 pub mod raft;

@@ -39,6 +39,19 @@ impl ReplicaId {
     }
 }
 
+/// A topic's identity: random, never reused, so that a topic that was deleted and made again is another one (KIP-516).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct TopicId(pub u128);
+
+/// The cluster's identity: random, chosen when its first node was formatted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct ClusterId(pub u128);
+
+/// One life of a node's data directory: random, drawn by `ackord format`. A node that lost its disk comes back with
+/// another one, and is therefore not taken for the node whose promises it has forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+pub struct Incarnation(pub u128);
+
 /// A Raft term. Starts at 1 for a living group; 0 means "before the first election".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
 pub struct Term(pub u64);
@@ -165,8 +178,72 @@ macro_rules! display_as_number {
 }
 display_as_number!(NodeId, RaftGroupId, ReplicaId, Term, LogIndex, Offset, LeaderEpoch);
 
+macro_rules! display_and_parse_as_kafka_uuid {
+    ($($name:ident),*) => {$(
+        /// As Kafka shows its ids: 22 characters of unpadded, URL-safe base64 over the 16 bytes, big-endian.
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                // 128 bits are 21 characters of six bits and a last one of two, padded with zeros on the right.
+                for shift in (2..=122).rev().step_by(6).map(Some).chain([None]) {
+                    let sextet = match shift {
+                        Some(shift) => (self.0 >> shift) as usize & 63,
+                        None => (self.0 << 4) as usize & 63,
+                    };
+                    write!(formatter, "{}", char::from(BASE64_URL[sextet]))?;
+                }
+                Ok(())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                if text.len() != 22 {
+                    return Err(InvalidId);
+                }
+                let mut value = 0_u128;
+                for (place, byte) in text.bytes().enumerate() {
+                    let sextet = BASE64_URL.iter().position(|known| *known == byte).ok_or(InvalidId)? as u128;
+                    value = match place {
+                        21 if sextet & 15 != 0 => return Err(InvalidId),
+                        21 => (value << 2) | (sextet >> 4),
+                        _ => (value << 6) | sextet,
+                    };
+                }
+                Ok(Self(value))
+            }
+        }
+    )*};
+}
+const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+display_and_parse_as_kafka_uuid!(TopicId, ClusterId, Incarnation);
+
+/// A text that is not an id as Kafka writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an id: 22 characters of URL-safe base64 are expected")]
+pub struct InvalidId;
+
 impl fmt::Display for LogId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}@{}", self.index, self.term)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_read_and_write_as_kafka_does() {
+        // Kafka's own metadata topic has the id 00000000-0000-0000-0000-000000000001.
+        assert_eq!(TopicId(1).to_string(), "AAAAAAAAAAAAAAAAAAAAAQ");
+        assert_eq!(TopicId(u128::MAX).to_string(), "_____________________w");
+        for value in [0, 1, 42 << 90, u128::MAX, 0x0123_4567_89ab_cdef_0011_2233_4455_6677] {
+            assert_eq!(TopicId(value).to_string().parse(), Ok(TopicId(value)));
+        }
+        for text in ["", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAA+Q"] {
+            assert_eq!(text.parse::<ClusterId>(), Err(InvalidId), "{text}");
+        }
     }
 }

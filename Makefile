@@ -1,0 +1,38 @@
+# Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test fmt lint doc deny
+
+# Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
+CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
+
+help: ## Lists these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: ## Installs what the build needs beside Rust (Debian packages)
+	@tools/setup
+
+build: setup ## Builds the release binary
+	$(CARGO_LINKED) build --release --locked
+
+run: setup ## Starts a three-node cluster on this machine, for development
+	$(CARGO_LINKED) run --release --locked -- dev
+
+test: setup ## Format, lints, documentation and all tests: what a change must pass
+	cargo fmt --all --check
+	$(CARGO_LINKED) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO_LINKED) test --workspace --locked
+	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && $(CARGO_LINKED) doc --workspace --no-deps --locked
+
+fmt: ## Formats the source
+	cargo fmt --all
+
+lint: setup ## Clippy, warnings are errors
+	$(CARGO_LINKED) clippy --workspace --all-targets --locked -- -D warnings
+
+doc: setup ## Builds the documentation of the code
+	$(CARGO_LINKED) doc --workspace --no-deps --locked
+
+deny: ## Licences, advisories and sources of the dependencies (needs cargo-deny and the network)
+	@command -v cargo-deny >/dev/null || { echo "install it first: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny check

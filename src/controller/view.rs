@@ -1,0 +1,315 @@
+//! The cluster's metadata as of one applied position: what readers are given, and what the state machine changes.
+//!
+//! A view is immutable once it is shared: the state machine copies it on its next change. Brokers and topics are behind
+//! `Arc`s, so a copy costs a pointer each, and two views tell by comparing pointers what changed between them.
+
+use crate::types::{ClusterId, Incarnation, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, TopicId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What belongs to the cluster as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Cluster {
+    /// Its identity.
+    pub id: ClusterId,
+    /// The level of features that every node of the cluster understands and may use.
+    pub feature_level: u32,
+    /// The number of the next group to be made. Groups below it exist or have been deleted for good.
+    pub next_group: RaftGroupId,
+    /// The first producer id that no block has handed out.
+    pub next_producer_id: i64,
+}
+
+/// A node as it registered itself.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Broker {
+    /// Its number.
+    pub node: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// Where it stands; replicas of a partition are spread over racks.
+    pub rack: Option<String>,
+    /// Where it is reached, at most one of each kind.
+    pub listeners: Vec<Listener>,
+    /// The highest feature level its program understands.
+    pub feature_level_max: u32,
+    /// The entry that registered it last: Kafka's broker epoch.
+    pub registered: LogIndex,
+}
+
+/// An address that a node advertises.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Listener {
+    /// The protocol that is spoken there.
+    pub kind: ListenerKind,
+    /// Name or address, as others resolve it.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+pub enum ListenerKind {
+    /// The Kafka wire protocol.
+    Kafka,
+    /// The native protocol.
+    Native,
+    /// Metrics, health and the console.
+    Http,
+    /// Raft messages and snapshots between nodes.
+    Peer,
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Topic {
+    /// Its identity.
+    pub id: TopicId,
+    /// Its name; unique among living topics.
+    pub name: String,
+    /// When it was made, in milliseconds since 1970, by the proposer's clock.
+    pub created_ms: i64,
+    /// By partition number.
+    pub partitions: Vec<Partition>,
+    /// What was set on it, normalised; everything else has its default.
+    pub configs: BTreeMap<String, String>,
+}
+
+impl Topic {
+    /// How many replicas each partition has; partitions under reassignment may differ for a while.
+    #[must_use]
+    pub fn replication_factor(&self) -> usize {
+        self.partitions.first().map_or(0, |partition| partition.replicas.len())
+    }
+}
+
+/// A partition's group and where its replicas are.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Partition {
+    /// Its Raft group.
+    pub group: RaftGroupId,
+    /// Its voters, the preferred leader first.
+    pub replicas: Vec<ReplicaId>,
+}
+
+/// Groups that were made by one command have consecutive numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct GroupRange {
+    /// Whose partitions they are.
+    topic: TopicId,
+    /// The partition of the range's first group.
+    first_partition: usize,
+    /// How many.
+    count: u64,
+}
+
+/// Whether a group is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupFate {
+    /// No command applied so far has made it.
+    Unborn,
+    /// It is the partition of this number.
+    Alive(Arc<Topic>, usize),
+    /// It was deleted and never comes back.
+    Deleted,
+}
+
+/// A group that a node is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPlan {
+    /// The group.
+    pub group: RaftGroupId,
+    /// The node's own replica in it.
+    pub replica: ReplicaId,
+    /// The members the group is born with.
+    pub members: Membership,
+    /// Its topic.
+    pub topic: TopicId,
+    /// Its partition.
+    pub partition: usize,
+}
+
+/// What a node has to do to get from one view to a later one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupChanges {
+    /// Groups to create here.
+    pub create: Vec<GroupPlan>,
+    /// Groups to tombstone here.
+    pub tombstone: Vec<RaftGroupId>,
+}
+
+/// The cluster's metadata as of one applied position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataView {
+    /// What belongs to the cluster as a whole.
+    cluster: Cluster,
+    /// The registered nodes.
+    brokers: BTreeMap<NodeId, Arc<Broker>>,
+    /// All topics.
+    topics: BTreeMap<TopicId, Arc<Topic>>,
+    /// By `collision_key`: unique, because names that collide are refused.
+    names: BTreeMap<String, TopicId>,
+    /// By the first group of each range.
+    groups: BTreeMap<RaftGroupId, GroupRange>,
+}
+
+/// What two names have in common that Kafka will not have beside each other: its metrics turn '.' into '_'.
+pub(super) fn collision_key(name: &str) -> String {
+    name.replace('.', "_")
+}
+
+impl MetadataView {
+    /// The view of a cluster without nodes and topics. Group 0 is the controller itself.
+    #[must_use]
+    pub fn empty(id: ClusterId) -> Self {
+        Self::of(Cluster { id, feature_level: 1, next_group: RaftGroupId(1), next_producer_id: 0 })
+    }
+
+    /// The view of this cluster before its nodes and topics have been read.
+    pub(super) fn of(cluster: Cluster) -> Self {
+        let (brokers, topics) = (BTreeMap::new(), BTreeMap::new());
+        Self { cluster, brokers, topics, names: BTreeMap::new(), groups: BTreeMap::new() }
+    }
+
+    /// What belongs to the cluster as a whole.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The registered nodes, by number.
+    pub fn brokers(&self) -> impl ExactSizeIterator<Item = &Arc<Broker>> {
+        self.brokers.values()
+    }
+
+    /// One registered node.
+    #[must_use]
+    pub fn broker(&self, node: NodeId) -> Option<&Arc<Broker>> {
+        self.brokers.get(&node)
+    }
+
+    /// All topics, by id.
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// The topic of this id.
+    #[must_use]
+    pub fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&id)
+    }
+
+    /// The topic of exactly this name.
+    #[must_use]
+    pub fn topic_named(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topic_colliding_with(name).filter(|topic| topic.name == name)
+    }
+
+    /// The topic whose name is this one, or differs from it only in '.' and '_'.
+    #[must_use]
+    pub fn topic_colliding_with(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.names.get(&collision_key(name)).and_then(|id| self.topics.get(id))
+    }
+
+    /// Whether this group is to be, and which partition it is.
+    #[must_use]
+    pub fn group(&self, group: RaftGroupId) -> GroupFate {
+        if group >= self.cluster.next_group {
+            return GroupFate::Unborn;
+        }
+        match self.groups.range(..=group).next_back() {
+            Some((first, range)) if group.0 - first.0 < range.count => {
+                let partition = range.first_partition + usize::try_from(group.0 - first.0).expect("below count");
+                GroupFate::Alive(Arc::clone(&self.topics[&range.topic]), partition)
+            }
+            _ => GroupFate::Deleted,
+        }
+    }
+
+    /// How many partitions all topics have together.
+    #[must_use]
+    pub fn partition_count(&self) -> u64 {
+        self.groups.values().map(|range| range.count).sum()
+    }
+
+    /// What `node` has to do when its state goes from `earlier` to this view. Costs as much as what changed, and a
+    /// pointer's comparison for each topic that did not.
+    ///
+    /// A node that starts compares with `MetadataView::empty`, creates what it does not have yet, and asks `group`
+    /// about each one that it has.
+    #[must_use]
+    pub fn changes_since(&self, earlier: &Self, node: NodeId) -> GroupChanges {
+        let mut changes = GroupChanges::default();
+        for topic in self.topics.values() {
+            let known = match earlier.topics.get(&topic.id) {
+                Some(before) if Arc::ptr_eq(before, topic) => continue,
+                Some(before) => before.partitions.as_slice(),
+                None => &[],
+            };
+            let new = topic.partitions.iter().enumerate().skip(known.len());
+            changes.create.extend(new.filter_map(|(number, partition)| plan(topic, number, partition, node)));
+        }
+        for topic in earlier.topics.values().filter(|topic| !self.topics.contains_key(&topic.id)) {
+            let hosted = topic.partitions.iter().filter(|partition| partition.replica_on(node).is_some());
+            changes.tombstone.extend(hosted.map(|partition| partition.group));
+        }
+        changes
+    }
+
+    pub(super) fn set_cluster(&mut self, cluster: Cluster) {
+        assert!(cluster.next_group >= self.cluster.next_group, "group numbers are never given out twice");
+        assert!(cluster.next_producer_id >= self.cluster.next_producer_id, "producer ids are never given out twice");
+        self.cluster = cluster;
+    }
+
+    pub(super) fn set_broker(&mut self, broker: Broker) {
+        self.brokers.insert(broker.node, Arc::new(broker));
+    }
+
+    pub(super) fn remove_broker(&mut self, node: NodeId) {
+        self.brokers.remove(&node);
+    }
+
+    /// Adds or replaces a topic; a replaced one keeps its name and the partitions it had.
+    pub(super) fn set_topic(&mut self, topic: Topic) {
+        let known = self.topics.get(&topic.id).map_or(0, |before| before.partitions.len());
+        let named = self.names.insert(collision_key(&topic.name), topic.id);
+        assert!(named.is_none_or(|before| before == topic.id), "topic {} has another topic's name", topic.id);
+        let mut range: Option<(RaftGroupId, GroupRange)> = None;
+        for (number, partition) in topic.partitions.iter().enumerate().skip(known) {
+            assert!(partition.group < self.cluster.next_group, "{} was never given out", partition.group);
+            match &mut range {
+                Some((first, range)) if first.0 + range.count == partition.group.0 => range.count += 1,
+                _ => {
+                    let next = GroupRange { topic: topic.id, first_partition: number, count: 1 };
+                    let done = range.replace((partition.group, next));
+                    self.groups.extend(done);
+                }
+            }
+        }
+        self.groups.extend(range);
+        self.topics.insert(topic.id, Arc::new(topic));
+    }
+
+    pub(super) fn remove_topic(&mut self, id: TopicId) {
+        if let Some(topic) = self.topics.remove(&id) {
+            self.names.remove(&collision_key(&topic.name));
+            self.groups.retain(|_, range| range.topic != id);
+        }
+    }
+}
+
+impl Partition {
+    /// The replica that `node` has of this partition.
+    #[must_use]
+    pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
+        self.replicas.iter().copied().find(|replica| replica.node() == node)
+    }
+}
+
+fn plan(topic: &Topic, number: usize, partition: &Partition, node: NodeId) -> Option<GroupPlan> {
+    let replica = partition.replica_on(node)?;
+    let members = Membership::of_voters(partition.replicas.iter().copied());
+    Some(GroupPlan { group: partition.group, replica, members, topic: topic.id, partition: number })
+}
