@@ -1,31 +1,73 @@
-//! Runs committed entries through the state machines of this node's groups.
+//! Runs committed entries through the state machines of this node's groups, and moves whole states between nodes.
 //!
 //! One applier owns all machines and runs on a thread of its own (or inside the simulator's loop): a stall of the
 //! database must not delay heartbeats, votes or appends. It is deterministic; the same entries give the same outcomes
 //! and the same writes.
+//!
+//! * [`machine`]: the kinds of state machines.
+//! * [`transfer`]: states on their way between replicas.
 
-use crate::machine::{MachineError, Outcome, StateMachine};
-use crate::storage::{Engine, WriteBatch};
-use crate::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId};
+pub mod machine;
+pub mod transfer;
+
+use crate::machine::{MachineError, Outcome};
+use crate::partition::trim::Freed;
+use crate::raft::SnapshotMeta;
+use crate::storage::{Engine, EngineError, WriteBatch};
+use crate::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
+use machine::Machine;
 use std::collections::BTreeMap;
+use transfer::{Departures, PIECE_BYTES_MAX, SnapshotBody, SnapshotMessage, Transfer};
+
+/// What a message about a state in transit leads to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Transferred {
+    /// To be said to the peer.
+    pub send: Option<SnapshotMessage>,
+    /// The transfer to this node has ended: the state is here under a generation, or (`None`) can't be had.
+    pub done: Option<(LogId, Option<u64>)>,
+    /// A follower has asked for something: its transfer is alive.
+    pub pulled_by: Option<ReplicaId>,
+}
+
+/// Who is told after each write, so that readers see the new state.
+pub trait Observer: Send {
+    /// `machine` has changed and its rows are written.
+    fn changed(&mut self, group: RaftGroupId, machine: &Machine);
+}
+
+/// Nobody is told.
+pub struct NoObserver;
+
+impl Observer for NoObserver {
+    fn changed(&mut self, _group: RaftGroupId, _machine: &Machine) {}
+}
 
 /// See the module.
 pub struct Applier<E> {
     /// The database of every machine.
     engine: E,
     /// The machines.
-    machines: BTreeMap<RaftGroupId, Box<dyn StateMachine>>,
+    machines: BTreeMap<RaftGroupId, Machine>,
     /// What each machine has applied since the last flush began.
     unflushed: BTreeMap<RaftGroupId, LogIndex>,
+    /// States offered to followers.
+    departures: Departures,
+    /// States on their way here.
+    transfers: BTreeMap<RaftGroupId, Transfer>,
+    /// Who is told.
+    observer: Box<dyn Observer>,
 }
 
 impl<E: Engine> Applier<E> {
     /// An applier over machines that were opened from `engine`.
     #[must_use]
-    pub fn new(engine: E, machines: BTreeMap<RaftGroupId, Box<dyn StateMachine>>) -> Self {
+    pub fn new(engine: E, machines: BTreeMap<RaftGroupId, Machine>, mut observer: Box<dyn Observer>) -> Self {
+        machines.iter().for_each(|(group, machine)| observer.changed(*group, machine));
         // A machine may be ahead of what any flush has announced: the next flush announces it.
         let unflushed = machines.iter().map(|(group, machine)| (*group, machine.applied().index)).collect();
-        Self { engine, machines, unflushed }
+        let (departures, transfers) = (Departures::default(), BTreeMap::new());
+        Self { engine, machines, unflushed, departures, transfers, observer }
     }
 
     /// The database.
@@ -36,20 +78,23 @@ impl<E: Engine> Applier<E> {
 
     /// A machine, to look at.
     #[must_use]
-    pub fn machine(&self, group: RaftGroupId) -> Option<&dyn StateMachine> {
-        self.machines.get(&group).map(Box::as_ref)
+    pub fn machine(&self, group: RaftGroupId) -> Option<&Machine> {
+        self.machines.get(&group)
     }
 
     /// Takes in a machine that was just created, durably.
-    pub fn add(&mut self, group: RaftGroupId, machine: Box<dyn StateMachine>) {
+    pub fn add(&mut self, group: RaftGroupId, machine: Machine) {
+        self.observer.changed(group, &machine);
         self.unflushed.insert(group, machine.applied().index);
         self.machines.insert(group, machine);
     }
 
     /// Lets go of a deleted group's machine.
-    pub fn remove(&mut self, group: RaftGroupId) -> Option<Box<dyn StateMachine>> {
+    pub fn remove(&mut self, group: RaftGroupId) {
         self.unflushed.remove(&group);
-        self.machines.remove(&group)
+        self.machines.remove(&group);
+        self.departures.forget(group);
+        self.transfers.remove(&group);
     }
 
     /// Applies committed entries, which follow those applied before. The outcomes are visible to readers of the
@@ -72,6 +117,7 @@ impl<E: Engine> Applier<E> {
         let outcomes = machine.apply(entries, memberships, &mut batch)?;
         assert_eq!(outcomes.len(), entries.len(), "group {group}: one outcome per entry");
         self.engine.write(batch)?;
+        self.observer.changed(group, machine);
         self.unflushed.insert(group, last.id.index);
         Ok(entries.iter().map(|entry| entry.id).zip(outcomes).collect())
     }
@@ -80,4 +126,111 @@ impl<E: Engine> Applier<E> {
     pub fn begin_flush(&mut self) -> Vec<(RaftGroupId, LogIndex)> {
         std::mem::take(&mut self.unflushed).into_iter().collect()
     }
+
+    /// Takes the group's state as of now, for followers to ask for.
+    pub fn build_snapshot(&mut self, group: RaftGroupId) -> Option<SnapshotMeta> {
+        let (meta, head) = self.machines.get(&group)?.head();
+        self.departures.keep(group, meta.at, head);
+        Some(meta)
+    }
+
+    /// Begins to fetch a state, or asks again for the piece that is missing.
+    pub fn fetch(
+        &mut self,
+        group: RaftGroupId,
+        own: ReplicaId,
+        from: ReplicaId,
+        meta: SnapshotMeta,
+    ) -> Transferred {
+        let at = meta.at;
+        let fresh = self.transfers.get(&group).is_none_or(|transfer| transfer.meta.at != at || transfer.from != from);
+        if fresh {
+            self.transfers.insert(group, Transfer::new(own, from, meta));
+        }
+        let transfer = self.transfers.get_mut(&group).expect("the transfer was just seen or made");
+        if transfer.is_hopeless() {
+            self.transfers.remove(&group);
+            return Transferred { done: Some((at, None)), ..Transferred::default() };
+        }
+        let send = transfer.request(group);
+        let generation = transfer.arrival.as_ref().filter(|_| send.is_none()).map(machine::Arrival::generation);
+        let done = generation.map(|generation| (at, Some(generation)));
+        Transferred { send, done, pulled_by: None }
+    }
+
+    /// Takes in what a peer says of a state in transit.
+    pub fn transferred(&mut self, message: SnapshotMessage) -> Result<Transferred, EngineError> {
+        let SnapshotMessage { group, from, to, at, body } = message;
+        let answer = match body {
+            SnapshotBody::WantHead { from_byte } => self.departures.piece(group, at, from_byte),
+            SnapshotBody::WantRecords { from, until } => match self.machines.get(&group) {
+                Some(machine) if self.departures.has(group, at) => machine
+                    .chunk(&self.engine, from, until, PIECE_BYTES_MAX)
+                    .map_or(SnapshotBody::Gone, SnapshotBody::Records),
+                _ => SnapshotBody::Gone,
+            },
+            body => return Ok(self.arrived(group, at, from, body)),
+        };
+        let send = Some(SnapshotMessage { group, from: to, to: from, at, body: answer });
+        Ok(Transferred { send, done: None, pulled_by: Some(from) })
+    }
+
+    fn arrived(&mut self, group: RaftGroupId, at: LogId, from: ReplicaId, body: SnapshotBody) -> Transferred {
+        let (Some(machine), Some(transfer)) = (self.machines.get(&group), self.transfers.get_mut(&group)) else {
+            return Transferred::default();
+        };
+        if transfer.meta.at != at || transfer.from != from {
+            return Transferred::default();
+        }
+        transfer.heard();
+        match take(machine, transfer, &self.engine, body) {
+            Ok(()) => {
+                let send = transfer.request(group);
+                let here = transfer.arrival.as_ref().filter(|_| send.is_none());
+                let done = here.map(|arrival| (at, Some(arrival.generation())));
+                Transferred { send, done, pulled_by: None }
+            }
+            Err(reason) => {
+                tracing::warn!(%group, %at, %from, reason, "snapshot transfer given up");
+                self.transfers.remove(&group);
+                Transferred { done: Some((at, None)), ..Transferred::default() }
+            }
+        }
+    }
+
+    /// Switches to the state that was fetched. The caller flushes before it says so, then calls `Freed::reclaim`.
+    pub fn install(&mut self, group: RaftGroupId, at: LogId) -> Result<Option<Freed>, String> {
+        let transfer = self.transfers.remove(&group).filter(|transfer| transfer.meta.at == at);
+        let arrival = transfer.and_then(|transfer| transfer.arrival).ok_or("no such snapshot was fetched")?;
+        let machine = self.machines.get_mut(&group).ok_or("the group is gone")?;
+        let freed = machine.finish_install(&self.engine, arrival)?;
+        self.observer.changed(group, machine);
+        self.unflushed.insert(group, at.index);
+        Ok(freed)
+    }
+}
+
+/// Takes one answer into a transfer. An error ends the transfer; the present state is as it was.
+fn take(machine: &Machine, transfer: &mut Transfer, engine: &dyn Engine, body: SnapshotBody) -> Result<(), String> {
+    match body {
+        SnapshotBody::Head { from_byte, total_bytes, bytes } => {
+            if let Some(head) = transfer.take_piece(from_byte, total_bytes, &bytes)? {
+                transfer.arrival = Some(machine.begin_install(engine, &transfer.meta, head)?);
+            }
+            Ok(())
+        }
+        SnapshotBody::Records(chunk) => match &mut transfer.arrival {
+            Some(arrival) if arrival.wants().is_some() && continues(arrival, &chunk) => arrival.receive(engine, &chunk),
+            _ => Ok(()), // a repeated answer
+        },
+        SnapshotBody::Gone => Err("the sender no longer has this state".to_owned()),
+        SnapshotBody::WantHead { .. } | SnapshotBody::WantRecords { .. } => Ok(()),
+    }
+}
+
+/// Whether a chunk brings what is missing next, rather than repeating what is here.
+fn continues(arrival: &machine::Arrival, chunk: &crate::partition::snapshot::SnapshotChunk) -> bool {
+    let Some((wanted, _)) = arrival.wants() else { return false };
+    let moved = chunk.log_start > wanted;
+    moved || chunk.batches.first().is_some_and(|(base_offset, _)| *base_offset >= wanted)
 }

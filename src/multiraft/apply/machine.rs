@@ -1,0 +1,152 @@
+//! The kinds of state machines a group can have, and how each hands its state to a replica that lacks the entries.
+//!
+//! A state is a head (small tables, sent in pieces of bytes) and, for partitions, the records below the head's next
+//! offset, sent by offset. Both are asked for by the receiver, so a transfer resumes wherever it stopped.
+
+use crate::controller::Controller;
+use crate::machine::{MachineError, Outcome, StateMachine};
+use crate::partition::Partition;
+use crate::partition::snapshot::{Install, SnapshotChunk, SnapshotHead};
+use crate::partition::trim::Freed;
+use crate::raft::SnapshotMeta;
+use crate::storage::{Engine, WriteBatch};
+use crate::types::{LogEntry, LogId, LogIndex, Membership, Offset};
+use bytes::Bytes;
+
+/// A group's state machine.
+pub enum Machine {
+    /// A partition of a topic.
+    Partition(Box<Partition>),
+    /// The cluster's metadata.
+    Controller(Box<Controller>),
+}
+
+/// A state on its way in, with everything but its switch done beside the present state.
+pub enum Arrival {
+    /// A partition's: rows are written where nothing reads them yet.
+    Partition(Box<Install>),
+    /// The controller's: small, kept in memory.
+    Controller { meta: SnapshotMeta, head: Bytes },
+}
+
+impl Machine {
+    fn inner(&self) -> &dyn StateMachine {
+        match self {
+            Self::Partition(partition) => partition.as_ref(),
+            Self::Controller(controller) => controller.as_ref(),
+        }
+    }
+
+    /// The newest entry whose effects are in the state.
+    #[must_use]
+    pub fn applied(&self) -> LogId {
+        self.inner().applied()
+    }
+
+    /// The members as of that entry.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        self.inner().membership()
+    }
+
+    /// See [`StateMachine::apply`].
+    pub fn apply(
+        &mut self,
+        entries: &[LogEntry],
+        memberships: &[(LogIndex, Membership)],
+        batch: &mut WriteBatch,
+    ) -> Result<Vec<Outcome>, MachineError> {
+        match self {
+            Self::Partition(partition) => partition.apply(entries, memberships, batch),
+            Self::Controller(controller) => controller.apply(entries, memberships, batch),
+        }
+    }
+
+    /// The state as of now, to be handed out.
+    #[must_use]
+    pub fn head(&self) -> (SnapshotMeta, Bytes) {
+        let meta = SnapshotMeta { at: self.applied(), membership: self.membership().clone() };
+        let head = match self {
+            Self::Partition(partition) => partition.snapshot_head().encode(),
+            Self::Controller(controller) => controller.snapshot(),
+        };
+        (meta, head)
+    }
+
+    /// Some records from `from` on, below `until`.
+    pub fn chunk(
+        &self,
+        engine: &dyn Engine,
+        from: Offset,
+        until: Offset,
+        bytes_max: usize,
+    ) -> Result<SnapshotChunk, String> {
+        match self {
+            Self::Partition(partition) => {
+                partition.view().snapshot_chunk(engine, from, until, bytes_max).map_err(|error| error.to_string())
+            }
+            Self::Controller(_) => Err("the controller's state has no records".to_owned()),
+        }
+    }
+
+    /// Begins to take in a state whose head is complete.
+    pub fn begin_install(&self, engine: &dyn Engine, meta: &SnapshotMeta, head: Bytes) -> Result<Arrival, String> {
+        match self {
+            Self::Partition(partition) => {
+                let head = SnapshotHead::decode(&head).map_err(|error| error.to_string())?;
+                if head.at != meta.at || head.membership != meta.membership {
+                    return Err(format!("the head is of entry {}, not {}", head.at, meta.at));
+                }
+                let install = partition.begin_install(engine, head).map_err(|error| error.to_string())?;
+                Ok(Arrival::Partition(Box::new(install)))
+            }
+            Self::Controller(_) => Ok(Arrival::Controller { meta: meta.clone(), head }),
+        }
+    }
+
+    /// Switches to the state that arrived, in one write. `Freed` gives space back after the next flush.
+    pub fn finish_install(&mut self, engine: &dyn Engine, arrival: Arrival) -> Result<Option<Freed>, String> {
+        match (self, arrival) {
+            (Self::Partition(partition), Arrival::Partition(install)) => {
+                let (installed, freed) = install.finish(engine).map_err(|error| error.to_string())?;
+                **partition = installed;
+                Ok(Some(freed))
+            }
+            (Self::Controller(controller), Arrival::Controller { head, .. }) => {
+                let mut batch = WriteBatch::default();
+                controller.install(&head, &mut batch).map_err(|error| error.to_string())?;
+                engine.write(batch).map_err(|error| error.to_string())?;
+                Ok(None)
+            }
+            _ => Err("the snapshot is of another kind of state machine".to_owned()),
+        }
+    }
+}
+
+impl Arrival {
+    /// The generation under which the state will lie.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        match self {
+            Self::Partition(install) => install.generation(),
+            Self::Controller { .. } => 0,
+        }
+    }
+
+    /// The records to ask for next, and where they end; `None` when all are here.
+    #[must_use]
+    pub fn wants(&self) -> Option<(Offset, Offset)> {
+        match self {
+            Self::Partition(install) => install.wants().map(|from| (from, install.head().next_offset)),
+            Self::Controller { .. } => None,
+        }
+    }
+
+    /// Takes in some records.
+    pub fn receive(&mut self, engine: &dyn Engine, chunk: &SnapshotChunk) -> Result<(), String> {
+        match self {
+            Self::Partition(install) => install.receive(engine, chunk).map_err(|error| error.to_string()),
+            Self::Controller { .. } => Err("the controller's state has no records".to_owned()),
+        }
+    }
+}
