@@ -2,8 +2,8 @@
 pub mod controller;
 pub mod machine;
 pub mod multiraft;
-pub mod raft;
 pub mod partition;
+pub mod raft;
 pub mod record;
 pub mod sim;
 pub mod storage;

@@ -1,13 +1,129 @@
 //! The write-ahead log: Raft entries and hard states of every group of this node, in one stream of turns.
+//!
+//! One append and one fdatasync make a *turn* durable, for all groups that have something to write. The log knows what
+//! it has promised: each turn repeats the identifier and all section headers of the turn before it, so a start tells a
+//! torn tail, which nobody was promised, from damage, which quarantines the groups it touches and no others.
+//!
+//! * `layout` says what the bytes mean, `encode` builds a turn, `scan` finds and verifies turns in a segment.
+//! * `index` knows where every entry lies and what every group promised; `read` fetches entries, from any thread.
+//! * `recover` turns segments into an index and a list of findings; `log` appends, and opens by ending the old tail
+//!   and rotating into a new segment; `space` makes room: spares, freeing, copying forward.
+//! * `disk` is the waist below; `real_disk` the one implementation that touches files.
+//!
+//! The log never truncates, retries or guesses: a failed write or sync ends it, and damage stays damage until a snapshot
+//! or a peer's copy replaces what was lost. What it cannot detect: media damage to the very last turn, not yet sealed,
+//! which looks like a torn write; and a whole directory put back to an older state, which the peers notice.
 
 pub mod disk;
+mod encode;
+mod index;
+mod layout;
+mod log;
+mod read;
+pub mod real_disk;
+mod recover;
+mod scan;
+mod space;
 
-use crate::types::{HardState, LogEntry, LogId, LogIndex, RaftGroupId};
+pub use log::Log;
+pub use read::{Location, Reader};
+pub use space::{Headroom, Spare, SpareOrder, prepare_spare};
+
+use crate::types::{HardState, LogEntry, LogId, LogIndex, NodeId, RaftGroupId};
 use std::collections::BTreeMap;
+use std::io;
 
 /// The number of a turn. Starts at 1 and grows by one with every append; a dropped, torn turn leaves a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TurnNumber(pub u64);
+
+/// Whose log it is. Every header carries it, so that a foreign file is never taken for ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: u128,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// How the log uses its disk.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The length of a segment file. 256 KiB to 2 GiB, a multiple of 4 KiB. An existing segment keeps its own.
+    pub segment_bytes: u64,
+    /// How much log is kept for replicas that were away, beyond what this node needs itself.
+    pub retain_bytes: u64,
+    /// How far beyond `retain_bytes` the log may grow before entries that hold back an old segment are copied forward.
+    pub slack_bytes: u64,
+    /// How many spare segments to keep ready.
+    pub spares: usize,
+    /// Turns that carry entries leave this much room to turns that carry only promises.
+    pub reserve_bytes: u64,
+    /// Whether an empty directory becomes a new log. Otherwise it is a lost disk, and refused: a replica that comes back
+    /// without its promises can lose what others committed.
+    pub create: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            retain_bytes: 1 << 30,
+            slack_bytes: 256 << 20,
+            spares: 2,
+            reserve_bytes: 4 << 20,
+            create: false,
+        }
+    }
+}
+
+/// Why the log did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A write, sync or other call failed. It is unknown what of it is durable; the process must end.
+    #[error("the log's disk failed while {doing}: {error}")]
+    Disk { doing: &'static str, error: io::Error },
+    /// An earlier call failed, so the log accepts nothing any more.
+    #[error("the log has failed before and accepts nothing any more")]
+    Failed,
+    /// There is no space for this turn. Nothing was written, and the log goes on.
+    #[error("no space for a turn that carries entries; nothing was written")]
+    Full,
+    /// The turn is larger than a segment can take. Nothing was written, and the log goes on.
+    #[error("a turn of {bytes} bytes does not fit into a segment; nothing was written")]
+    TooLarge { bytes: u64 },
+    /// The directory holds no log, and none may be created.
+    #[error(
+        "the log's directory is empty: its disk was lost or replaced. This node must not rejoin under its old \
+         identity, because it has forgotten its promises; format it anew and let it replace the old replicas"
+    )]
+    Empty,
+    /// The directory holds another node's log.
+    #[error("the log belongs to node {} of cluster {:032x}", owner.node, owner.cluster)]
+    Foreign { owner: Identity },
+    /// A newer program wrote the log.
+    #[error("the log has format {0}, which this version does not know")]
+    UnknownFormat(u32),
+    /// There are segments, and no turn in any of them can be read.
+    #[error("the log can't be opened: {0}")]
+    Unreadable(String),
+}
+
+/// Why entries could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The log has let go of some of them: whoever needs them needs a snapshot.
+    #[error("group {group}: the log no longer holds these entries")]
+    Released { group: RaftGroupId },
+    /// The log should hold them and does not. The group is to be quarantined.
+    #[error("group {group}: entries {first} to {last} are damaged: {reason}")]
+    Damaged { group: RaftGroupId, first: LogIndex, last: LogIndex, reason: String },
+}
+
+/// The file name of the segment with this number.
+fn segment_name(number: u64) -> String {
+    format!("segment-{number:016}.wal")
+}
 
 /// What one append makes durable, for any number of groups, under one fdatasync.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +169,9 @@ pub struct Recovery {
     pub tombstones: Vec<RaftGroupId>,
     /// The highest turn that is durable whole.
     pub durable_turn: TurnNumber,
+    /// Whether turns of unknown content are missing and nothing later settles what was in them: then a group that is
+    /// not listed may still have existed here, and voted. No group may be born on this node before that is settled.
+    pub incomplete: bool,
     /// What was found and done about it, one sentence each, for the operator.
     pub findings: Vec<String>,
 }

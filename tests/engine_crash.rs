@@ -73,7 +73,8 @@ fn a_killed_process_leaves_a_whole_prefix_that_holds_what_was_flushed() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut flushed = lines.map_while(|line| line.ok()?.strip_prefix("flushed ").map_or(Some(0), |n| n.parse().ok()));
+        let mut flushed =
+            lines.map_while(|line| line.ok()?.strip_prefix("flushed ").map_or(Some(0), |n| n.parse().ok()));
         // Die at another moment of the work in every round.
         let at_death: u64 = flushed.by_ref().filter(|n| *n > 0).nth(round as usize * 2).unwrap();
         child.kill().unwrap();

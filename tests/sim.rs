@@ -1,7 +1,7 @@
 //! Three nodes in one thread, crashed at every kind of effect, over a thousand seeds: every acknowledged record must be
 //! there, at its offset, once. `ACKORD_SEED=n` runs one seed and prints what happened; `ACKORD_SEEDS=n` runs more.
 
-use ackord::sim::cluster::node::{CrashPoint, Kind};
+use ackord::sim::cluster::effects::{CrashPoint, Kind};
 use ackord::sim::cluster::{Cluster, Report, Sabotage, Scenario};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,8 +21,7 @@ fn run(scenario: Scenario) -> Report {
 #[test]
 fn acknowledged_records_survive_crashes() {
     if let Some(seed) = number("ACKORD_SEED") {
-        let report = run(Scenario { trace: true, ..Scenario::of_seed(seed) });
-        report.trace.iter().for_each(|line| println!("{line}"));
+        run(Scenario { trace: true, ..Scenario::of_seed(seed) });
         return;
     }
     let (mut acknowledged, mut reads, mut crashes) = (0, 0, BTreeMap::new());
@@ -35,7 +34,7 @@ fn acknowledged_records_survive_crashes() {
         }
     }
     println!("{acknowledged} records acknowledged, {reads} reads served, crashes: {crashes:?}");
-    for kind in [Kind::Append, Kind::Apply, Kind::Read, Kind::Flush, Kind::Release] {
+    for kind in Kind::ALL {
         for point in [CrashPoint::Before(kind), CrashPoint::After(kind)] {
             assert!(crashes.contains_key(&point), "no node crashed at {point:?}: the test lost its teeth");
         }

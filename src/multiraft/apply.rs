@@ -11,8 +11,10 @@ pub mod machine;
 pub mod transfer;
 
 use crate::machine::{MachineError, Outcome};
+use crate::partition::snapshot::SnapshotChunk;
 use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
+use crate::record::RecordBatch;
 use crate::storage::{Engine, EngineError, WriteBatch};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
 use machine::Machine;
@@ -135,13 +137,7 @@ impl<E: Engine> Applier<E> {
     }
 
     /// Begins to fetch a state, or asks again for the piece that is missing.
-    pub fn fetch(
-        &mut self,
-        group: RaftGroupId,
-        own: ReplicaId,
-        from: ReplicaId,
-        meta: SnapshotMeta,
-    ) -> Transferred {
+    pub fn fetch(&mut self, group: RaftGroupId, own: ReplicaId, from: ReplicaId, meta: SnapshotMeta) -> Transferred {
         let at = meta.at;
         let fresh = self.transfers.get(&group).is_none_or(|transfer| transfer.meta.at != at || transfer.from != from);
         if fresh {
@@ -229,8 +225,11 @@ fn take(machine: &Machine, transfer: &mut Transfer, engine: &dyn Engine, body: S
 }
 
 /// Whether a chunk brings what is missing next, rather than repeating what is here.
-fn continues(arrival: &machine::Arrival, chunk: &crate::partition::snapshot::SnapshotChunk) -> bool {
+fn continues(arrival: &machine::Arrival, chunk: &SnapshotChunk) -> bool {
     let Some((wanted, _)) = arrival.wants() else { return false };
-    let moved = chunk.log_start > wanted;
-    moved || chunk.batches.first().is_some_and(|(base_offset, _)| *base_offset >= wanted)
+    let end = chunk.batches.last().and_then(|(base_offset, bytes)| {
+        let batch = RecordBatch::parse(bytes.clone()).ok()?;
+        Some(base_offset.0.saturating_add(i64::from(batch.last_offset_delta()) + 1))
+    });
+    chunk.log_start > wanted || end.is_some_and(|end| end > wanted.0)
 }

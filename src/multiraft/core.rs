@@ -38,7 +38,7 @@ pub struct CoreOptions {
     pub turn_bytes_max: usize,
     /// Payload waiting for the log before new entries are refused or dropped, in bytes.
     pub queued_bytes_max: usize,
-    /// Payload handed to a group's state machine and not applied yet, before more is refused, in bytes.
+    /// Payload handed to state machines and not applied yet, before more is refused, in bytes.
     pub unapplied_bytes_max: usize,
     /// Recent payload kept in memory per group, in bytes.
     pub tail_bytes_per_group: usize,
@@ -56,7 +56,7 @@ impl Default for CoreOptions {
             replica: ReplicaOptions::default(),
             turn_bytes_max: 8 << 20,
             queued_bytes_max: 64 << 20,
-            unapplied_bytes_max: 64 << 20,
+            unapplied_bytes_max: 128 << 20,
             tail_bytes_per_group: 8 << 20,
             tail_bytes_max: 256 << 20,
             flush_after_bytes: 256 << 20,
@@ -108,6 +108,10 @@ pub struct Core {
     unflushed_bytes: usize,
     /// A flush is running.
     flushing: bool,
+    /// Payload handed to state machines and not applied yet, of all groups, in bytes.
+    unapplied_bytes: usize,
+    /// The log has room for new entries.
+    writable: bool,
     /// Effects not taken yet, but for messages.
     effects: Vec<Effect>,
     /// Messages not taken yet, by node: one frame per peer and poll.
@@ -127,6 +131,8 @@ impl Core {
             turn_started: 0,
             unflushed_bytes: 0,
             flushing: false,
+            unapplied_bytes: 0,
+            writable: true,
             effects: Vec::new(),
             outbox: BTreeMap::new(),
         };
@@ -190,24 +196,27 @@ impl Core {
             }
             Input::Applied { group, outcomes, bytes } => {
                 let now = self.now;
+                self.unapplied_bytes -= bytes;
                 self.with_group(group, |group, effects| {
-                    group.applied(outcomes, bytes, now, effects);
+                    group.applied(outcomes, now, effects);
                     Ok(())
                 });
             }
-            Input::ApplyFailed { group, reason } => self.quarantine(group, reason),
+            Input::ApplyFailed { group, reason, bytes } => {
+                self.unapplied_bytes -= bytes;
+                self.quarantine(group, reason);
+            }
             Input::Flushed { applied } => {
                 self.flushing = false;
                 let release = |(group, index): (RaftGroupId, LogIndex)| (group, index.next());
                 self.effects.push(Effect::Release(applied.into_iter().map(release).collect()));
             }
-            Input::LogStart { group, start } => self.with_group(group, |group, _| {
-                group.replica.log_mut().advance_start(start.previous());
-                Ok(())
-            }),
             Input::EntriesRead { group, wanted, result } => match result {
                 Ok(entries) => self.with_group(group, |group, _| group.entries_read(wanted, Some(entries))),
-                Err(ReadFailure::Released) => self.with_group(group, |group, _| group.entries_read(wanted, None)),
+                Err(ReadFailure::Released { first }) => self.with_group(group, |group, _| {
+                    group.replica.log_mut().advance_start(first.previous());
+                    group.entries_read(wanted, None)
+                }),
                 Err(ReadFailure::Damaged(reason)) => self.quarantine(group, reason),
             },
             Input::SnapshotBuilt { group, meta } => self.with_group(group, |group, _| {
@@ -230,6 +239,7 @@ impl Core {
             Input::TransferLeader { group, to } => {
                 self.with_group(group, |group, _| group.replica.transfer_leader(to));
             }
+            Input::Space { writable } => self.writable = writable,
             Input::Unreachable(node) => self.unreachable(node),
         }
     }
@@ -283,7 +293,12 @@ impl Core {
             if group.expire(self.now, &mut self.effects) {
                 self.touched.insert(*id);
             }
-            if stuck || group.is_gated() {
+            group.fetch_again(self.now, &mut self.effects);
+            if group.is_gated() {
+                self.touched.insert(*id); // a replay may have paused
+                continue;
+            }
+            if stuck {
                 continue;
             }
             let ticked = group.expire_snapshots(self.now).and_then(|late| Ok(group.replica.tick()? || late));
@@ -302,15 +317,15 @@ impl Core {
 
     /// Entries are dropped, not queued, beyond the limits: Raft sends them again.
     fn receive(&mut self, id: RaftGroupId, message: RaftMessage) {
-        let full = !message.entries.is_empty() && self.queue.bytes() > self.options.queued_bytes_max;
-        let unapplied_bytes_max = self.options.unapplied_bytes_max;
+        let has_entries = !message.entries.is_empty();
+        let full = has_entries && self.overload().is_some();
+        let now = self.now;
         self.with_group(id, |group, effects| {
-            let behind = !message.entries.is_empty() && group.unapplied_bytes() > unapplied_bytes_max;
-            if full || behind || group.is_gated() {
+            if full || group.is_gated() || (has_entries && group.is_fetching()) {
                 return Ok(());
             }
             if message.kind == MessageKind::Snapshot {
-                return group.snapshot_offered(message, effects);
+                return group.snapshot_offered(message, now, effects);
             }
             group.replica.step(message)
         });
@@ -327,19 +342,27 @@ impl Core {
         if !matches!(self.groups.get(&id), Some(Slot::Live(_))) {
             return refuse(proposals, Refused::NoReplica, &mut self.effects);
         }
-        let full = self.queue.bytes() > self.options.queued_bytes_max;
-        let options = (self.options.unapplied_bytes_max, self.options.pending_proposals_max);
+        if let Some(refused) = self.overload() {
+            return refuse(proposals, refused, &mut self.effects);
+        }
+        let pending_max = self.options.pending_proposals_max;
         self.with_group(id, |group, effects| {
-            let (unapplied_bytes_max, pending_max) = options;
-            let busy = full
-                || group.unapplied_bytes() > unapplied_bytes_max
-                || group.pending_count() + proposals.len() > pending_max;
-            if busy {
+            if group.pending_count() + proposals.len() > pending_max {
                 refuse(proposals, Refused::Busy, effects);
                 return Ok(());
             }
             group.propose(proposals, effects)
         });
+    }
+
+    /// Why no new entries are taken now, if so.
+    fn overload(&self) -> Option<Refused> {
+        if !self.writable {
+            return Some(Refused::NoSpace);
+        }
+        let busy = self.queue.bytes() > self.options.queued_bytes_max
+            || self.unapplied_bytes > self.options.unapplied_bytes_max;
+        busy.then_some(Refused::Busy)
     }
 
     fn read_index(&mut self, id: RaftGroupId, ticket: Ticket) {
@@ -429,8 +452,9 @@ impl Core {
     fn drain(&mut self, id: RaftGroupId) {
         let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
         let mut output = group::Output::default();
-        let limits = (self.options.tail_bytes_per_group, self.options.unapplied_bytes_max);
-        if let Err(Broken(reason)) = group.drain(self.now, limits, &mut output, &mut self.effects) {
+        let may_replay = self.unapplied_bytes <= self.options.unapplied_bytes_max;
+        let tail_bytes = self.options.tail_bytes_per_group;
+        if let Err(Broken(reason)) = group.drain(self.now, tail_bytes, may_replay, &mut output, &mut self.effects) {
             return self.quarantine(id, reason);
         }
         let mut announcement = group.announcement();
@@ -440,7 +464,9 @@ impl Core {
                 self.queue.push_change(write, Then::Install);
                 continue;
             }
-            self.unflushed_bytes += ready.committed.iter().map(LogEntry::payload_bytes).sum::<usize>();
+            let bytes: usize = ready.committed.iter().map(LogEntry::payload_bytes).sum();
+            self.unflushed_bytes += bytes;
+            self.unapplied_bytes += bytes;
             if !ready.committed.is_empty() {
                 let (entries, memberships) = (ready.committed, ready.memberships);
                 self.effects.push(Effect::Apply { group: id, entries, memberships });

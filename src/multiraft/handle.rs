@@ -4,7 +4,9 @@
 //! finds it full waits, which is the node's backpressure. Who leads what is published on a [`Board`], to look at without
 //! asking the worker and to wait on.
 
-use super::core::effect::{Leadership, Refused, Reply};
+use super::apply::machine::Machine;
+use super::apply::transfer::SnapshotMessage;
+use super::core::effect::{Input, Leadership, Refused, Reply};
 use crate::raft::RaftMessage;
 use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId};
 use bytes::Bytes;
@@ -13,7 +15,6 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::core::effect::Input;
 use super::worker::status::GroupReport;
 
 /// What a proposal costs beyond its payload, so that empty ones are bounded, too.
@@ -31,6 +32,10 @@ pub(super) enum Event {
     Input(Input),
     /// Messages of a peer, and the room they take until they are stepped.
     Messages { messages: Vec<(RaftGroupId, RaftMessage)>, _room: OwnedSemaphorePermit },
+    /// What a peer says of a state in transit, and the room it takes.
+    Snapshot { message: SnapshotMessage, _room: OwnedSemaphorePermit },
+    /// The controller wants this node to take part in a new group, whose state machine is durable.
+    Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine },
     /// A command, admitted to the mailbox.
     Propose { group: RaftGroupId, context: Bytes, data: Bytes, waiting: Waiting },
     /// A linearizable read.
@@ -156,8 +161,9 @@ impl Handle {
     }
 
     /// Takes part in a new group. Its state machine exists, durably.
-    pub fn create(&self, group: RaftGroupId, replica: ReplicaId, membership: Membership) -> Result<(), Refused> {
-        self.send(Event::Input(Input::Create { group, replica, membership }))
+    pub fn create(&self, group: RaftGroupId, replica: ReplicaId, machine: Machine) -> Result<(), Refused> {
+        let membership = machine.membership().clone();
+        self.send(Event::Create { group, replica, membership, machine })
     }
 
     /// Ends this node's replica of a deleted group.
@@ -177,6 +183,13 @@ impl Handle {
         let bytes = payload + messages.len() * MESSAGE_OVERHEAD_BYTES;
         let room = self.room(&self.peer_mailbox, bytes).await?;
         self.send(Event::Messages { messages, _room: room })
+    }
+
+    /// Hands in what a peer said of a state in transit.
+    pub async fn deliver_snapshot(&self, message: SnapshotMessage) -> Result<(), Refused> {
+        let bytes = MESSAGE_OVERHEAD_BYTES + message.payload_bytes();
+        let room = self.room(&self.peer_mailbox, bytes).await?;
+        self.send(Event::Snapshot { message, _room: room })
     }
 
     /// The connection to a node is broken.

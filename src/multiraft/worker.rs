@@ -20,18 +20,23 @@ pub mod status;
 pub mod threads;
 
 use super::apply::Applier;
+use super::apply::transfer::SnapshotMessage;
 use super::core::effect::{Effect, Input, Proposal, Reply, Ticket};
 use super::core::{Core, CoreOptions, GroupStart};
 use super::handle::{Board, Event, Handle, MAILBOX_BYTES_MAX, Waiting};
 use crate::raft::RaftMessage;
 use crate::storage::Engine;
 use crate::types::{NodeId, RaftGroupId};
+use crate::wal::Log;
+use crate::wal::disk::Disk;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use threads::{ApplyCommand, LogCommand, Threads};
+use threads::apply_thread::ApplyCommand;
+use threads::log_thread::{LogCommand, LogLimits};
+use threads::{Surroundings, Threads};
 use tokio::sync::Semaphore;
 
 /// Events taken in before effects are started, so that a flood cannot keep a turn from starting.
@@ -44,6 +49,12 @@ pub trait Outside: Send + Sync + 'static {
 
     /// A turn has become durable; the time it took, for metrics.
     fn turn_done(&self, took: Duration, bytes: usize);
+
+    /// Sends a piece of a state to the node of its receiver; may lose it. Must not block.
+    fn send_snapshot(&self, message: SnapshotMessage);
+
+    /// The end of a deleted group is durable and its state machine gone: its rows can be deleted.
+    fn removed(&self, group: RaftGroupId);
 
     /// Something failed that makes it unsafe to go on. Ends the process.
     fn fatal(&self, reason: &str);
@@ -58,8 +69,8 @@ pub struct WorkerOptions {
     pub tick: Duration,
     /// Room for proposals, and as much again for peers' messages, in bytes.
     pub mailbox_bytes: usize,
-    /// An idle log is sealed after this time.
-    pub seal_after: Duration,
+    /// When the log thread does what nobody asks for.
+    pub log: LogLimits,
 }
 
 impl Default for WorkerOptions {
@@ -68,7 +79,7 @@ impl Default for WorkerOptions {
             core: CoreOptions::default(),
             tick: Duration::from_millis(100),
             mailbox_bytes: 128 << 20,
-            seal_after: Duration::from_millis(20),
+            log: LogLimits { seal_after: Duration::from_millis(20), headroom_bytes_min: 32 << 20 },
         }
     }
 }
@@ -83,16 +94,17 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the driver over an opened log and opened state machines.
-    pub fn start<E, L>(
+    pub fn start<E, D>(
         options: WorkerOptions,
         groups: Vec<GroupStart>,
         applier: Applier<E>,
-        log: L,
+        (log, disk): (Log<D>, D),
         outside: Arc<dyn Outside>,
     ) -> std::io::Result<Self>
     where
         E: Engine + Clone + 'static,
-        L: threads::TurnLog,
+        D: Disk + Send + 'static,
+        D::File: Send,
     {
         let (events, inbox) = channel();
         let mailbox_bytes = options.mailbox_bytes.min(MAILBOX_BYTES_MAX).min(Semaphore::MAX_PERMITS);
@@ -103,7 +115,8 @@ impl Worker {
             mailbox_bytes,
             board: Board::default(),
         };
-        let threads = Threads::start(applier, log, &events, options.seal_after, Arc::clone(&outside))?;
+        let surroundings = Surroundings { worker: events, outside: Arc::clone(&outside) };
+        let threads = Threads::start(applier, log, disk, options.log, &surroundings)?;
         let driver = Driver {
             core: Core::new(options.core.clone(), groups),
             threads,
@@ -189,6 +202,11 @@ impl Driver {
         match event {
             Event::Input(input) => self.core.handle(input),
             Event::Messages { messages, .. } => self.core.handle(Input::Messages(messages)),
+            Event::Snapshot { message, .. } => self.threads.apply(ApplyCommand::Transferred(message)),
+            Event::Create { group, replica, membership, machine } => {
+                self.threads.apply(ApplyCommand::Add { group, machine });
+                self.core.handle(Input::Create { group, replica, membership });
+            }
             Event::Propose { group, context, data, waiting } => {
                 let ticket = self.wait(waiting);
                 self.proposals.entry(group).or_default().push(Proposal { ticket, context, data });
@@ -220,6 +238,14 @@ impl Driver {
                 Effect::Apply { group, entries, memberships } => {
                     self.threads.apply(ApplyCommand::Apply { group, entries, memberships });
                 }
+                Effect::BuildSnapshot { group } => self.threads.apply(ApplyCommand::BuildSnapshot { group }),
+                Effect::FetchSnapshot { group, own, from, meta } => {
+                    self.threads.apply(ApplyCommand::Fetch { group, own, from, meta });
+                }
+                Effect::InstallSnapshot { group, meta, .. } => {
+                    self.threads.apply(ApplyCommand::Install { group, at: meta.at });
+                }
+                Effect::Removed { group } => self.threads.apply(ApplyCommand::Remove { group }),
                 Effect::Flush => self.threads.apply(ApplyCommand::Flush),
                 Effect::Reply { ticket, reply } => self.answer(ticket, reply),
                 Effect::Publish { group, leadership } => {

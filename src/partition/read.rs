@@ -112,11 +112,7 @@ impl PartitionView {
     }
 
     /// The first record, by offset, whose timestamp is at least `timestamp`, as Kafka's ListOffsets has it.
-    pub fn offset_for_timestamp(
-        &self,
-        engine: &dyn Engine,
-        timestamp: i64,
-    ) -> Result<Option<TimedOffset>, ReadError> {
+    pub fn offset_for_timestamp(&self, engine: &dyn Engine, timestamp: i64) -> Result<Option<TimedOffset>, ReadError> {
         let mut from = self.first_run(engine)?;
         while let Some((run, end)) = self.next_run(engine, from, |row| row.max_timestamp >= timestamp)? {
             let found = self.first_record_in(engine, run.0, end, |found| found >= timestamp)?;
@@ -132,7 +128,9 @@ impl PartitionView {
     pub fn offset_of_max_timestamp(&self, engine: &dyn Engine) -> Result<Option<TimedOffset>, ReadError> {
         let mut greatest: Option<i64> = None;
         let mut from = self.first_run(engine)?;
-        while let Some((run, end)) = self.next_run(engine, from, |row| greatest.is_none_or(|g| row.max_timestamp > g))? {
+        while let Some((run, end)) =
+            self.next_run(engine, from, |row| greatest.is_none_or(|g| row.max_timestamp > g))?
+        {
             // A run at either edge also covers what this view doesn't; of the others the row says enough.
             let is_edge = run.0 < self.log_start || end >= self.high_watermark;
             let here = if is_edge { self.max_timestamp_in(engine, run.0, end)? } else { Some(run.1.max_timestamp) };
@@ -166,21 +164,21 @@ impl PartitionView {
         visit: &mut dyn FnMut(FetchedBatch) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let (mut expected, mut flaw) = (from, None);
-        engine.scan(Family::Records, &self.key(from), &self.key(to), &mut |key, value| {
-            match self.fetched(key, Bytes::copy_from_slice(value)) {
-                Ok(batch) if batch.base_offset == expected => {
-                    expected = batch.next_offset();
-                    let flow = visit(batch);
-                    if flow.is_break() {
-                        expected = to;
-                    }
-                    flow
+        engine.scan(Family::Records, &self.key(from), &self.key(to), &mut |key, value| match self
+            .fetched(key, Bytes::copy_from_slice(value))
+        {
+            Ok(batch) if batch.base_offset == expected => {
+                expected = batch.next_offset();
+                let flow = visit(batch);
+                if flow.is_break() {
+                    expected = to;
                 }
-                Ok(_) => ControlFlow::Break(()),
-                Err(error) => {
-                    flaw = Some(error);
-                    ControlFlow::Break(())
-                }
+                flow
+            }
+            Ok(_) => ControlFlow::Break(()),
+            Err(error) => {
+                flaw = Some(error);
+                ControlFlow::Break(())
             }
         })?;
         match flaw {

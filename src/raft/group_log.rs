@@ -272,7 +272,8 @@ impl raft_rs::Storage for GroupLog {
         let held = self.from_memory(low, high);
         if held.is_empty() && low < high {
             assert!(context.can_async(), "entries {low}..{high} of a synchronous read are pinned in memory");
-            let wanted = Wanted { low, high, max_bytes: limit };
+            // What is still in memory need not be on the disk yet.
+            let wanted = Wanted { low, high: high.min(self.tail_first()), max_bytes: limit };
             self.requests.borrow_mut().entries.push((wanted, context));
             return Err(StorageError::LogTemporarilyUnavailable.into());
         }

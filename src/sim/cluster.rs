@@ -6,20 +6,22 @@
 //! what its disk and database had not synced is then lost, kept or torn. All the while, and once more at the end when
 //! faults have stopped, the promises are checked.
 //!
+//! * [`effects`]: what takes time, and where a crash can hit.
 //! * [`node`]: one node: core, log, applier, and the effects it has not finished.
 //! * [`client`]: who writes and reads, and what each was told.
 
 pub mod client;
+pub mod effects;
 pub mod node;
-pub mod stub_log;
 
-use super::random::Random;
+use super::Random;
+use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Reply, Ticket};
 use crate::raft::{RaftMessage, Role};
-use crate::sim::ledger::Ledger;
 use crate::types::{NodeId, RaftGroupId, ReplicaId, Term};
 use client::Client;
-use node::{Crash, CrashPoint, Node};
+use effects::{Crash, CrashPoint, describe};
+use node::{Finished, Node};
 use std::collections::BTreeMap;
 
 /// What one run does.
@@ -34,26 +36,37 @@ pub struct Scenario {
     /// Steps under faults.
     pub steps: usize,
     /// An effect meets a crash once in so many, on average; 0: never.
-    pub crash_one_in: usize,
+    pub crash_one_in: u64,
+    /// A node that is down is started again once in so many chances, on average.
+    pub restart_one_in: u64,
     /// A message is lost once in so many, on average; 0: never.
-    pub loss_one_in: usize,
-    /// Write down what happens, line by line, beside its hash.
+    pub loss_one_in: u64,
+    /// Payload after which state machines are flushed, in bytes.
+    pub flush_after_bytes: usize,
+    /// Log kept for replicas that were away, in bytes.
+    pub retain_bytes: u64,
+    /// Print what happens, line by line.
     pub trace: bool,
     /// Negative controls: what to break on purpose.
     pub sabotage: Sabotage,
 }
 
 impl Scenario {
-    /// The ordinary run of this seed.
+    /// The ordinary run of this seed. Every other one keeps little log and leaves nodes down for longer, so that they
+    /// come back to a log that no longer reaches back to them.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
+        let short_log = seed % 2 == 1;
         Self {
             seed,
             nodes: 3,
             groups: 2,
-            steps: 3_000,
+            steps: 4_000,
+            restart_one_in: if short_log { 30 } else { 1 },
             crash_one_in: 150,
             loss_one_in: 50,
+            flush_after_bytes: 1_000,
+            retain_bytes: if short_log { 0 } else { 512 << 10 },
             trace: false,
             sabotage: Sabotage::default(),
         }
@@ -77,7 +90,16 @@ struct Packet {
     /// To whom.
     to: NodeId,
     /// What.
-    messages: Vec<(RaftGroupId, RaftMessage)>,
+    cargo: Cargo,
+}
+
+/// What travels.
+#[derive(Clone, Debug)]
+enum Cargo {
+    /// Messages between replicas.
+    Raft(Vec<(RaftGroupId, RaftMessage)>),
+    /// A piece of a state.
+    Snapshot(SnapshotMessage),
 }
 
 /// What a run came to.
@@ -85,8 +107,6 @@ struct Packet {
 pub struct Report {
     /// The hash of everything that happened, in order.
     pub trace_hash: u64,
-    /// The lines, if they were asked for.
-    pub trace: Vec<String>,
     /// Writes acknowledged.
     pub acknowledged: usize,
     /// Reads served.
@@ -123,7 +143,7 @@ impl Cluster {
     #[must_use]
     pub fn new(scenario: Scenario) -> Self {
         let mut random = Random::new(scenario.seed);
-        let nodes = (1..=scenario.nodes).map(|id| Node::new(NodeId(id), &scenario, random.next())).collect();
+        let nodes = (1..=scenario.nodes).map(|id| Node::new(NodeId(id), &scenario, random.next_u64())).collect();
         let mut cluster = Self {
             random,
             nodes,
@@ -154,7 +174,7 @@ impl Cluster {
     }
 
     fn step(&mut self) {
-        match self.random.below(100) {
+        match self.random.below(100) as usize {
             0..40 => self.deliver(),
             40..50 => self.tick(),
             50..85 => self.finish_something(),
@@ -170,7 +190,7 @@ impl Cluster {
             self.report.trace_hash = (self.report.trace_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         if self.scenario.trace {
-            self.report.trace.push(line);
+            println!("{line}");
         }
     }
 
@@ -178,7 +198,7 @@ impl Cluster {
         if self.network.is_empty() {
             return;
         }
-        let index = self.random.below(self.network.len());
+        let index = self.pick(self.network.len());
         let loss = self.scenario.loss_one_in;
         let packet = if self.faults && loss > 0 && self.random.one_in(loss) {
             if self.random.one_in(2) {
@@ -189,13 +209,37 @@ impl Cluster {
         } else {
             self.network.swap_remove(index)
         };
+        self.note(|| format!("deliver to {}", packet.to));
+        self.arrive(packet);
+    }
+
+    fn arrive(&mut self, packet: Packet) {
         let position = packet.to.0 as usize - 1;
-        self.note(|| format!("deliver {} messages to {}", packet.messages.len(), packet.to));
-        self.input(position, Input::Messages(packet.messages));
+        match packet.cargo {
+            Cargo::Raft(messages) => self.input(position, Input::Messages(messages)),
+            Cargo::Snapshot(message) => {
+                self.note(|| format!("{message:?}"));
+                let finished = self.nodes[position].transferred(message);
+                self.finished(position, finished);
+            }
+        }
+    }
+
+    fn finished(&mut self, position: usize, finished: Finished) {
+        if let Some(message) = finished.send {
+            self.network.push(Packet { to: message.to.node(), cargo: Cargo::Snapshot(message) });
+        }
+        for input in finished.inputs {
+            self.input(position, input);
+        }
+    }
+
+    fn pick(&mut self, count: usize) -> usize {
+        self.random.below(count as u64) as usize
     }
 
     fn tick(&mut self) {
-        let position = self.random.below(self.nodes.len());
+        let position = self.pick(self.nodes.len());
         self.input(position, Input::Tick);
     }
 
@@ -210,14 +254,14 @@ impl Cluster {
     /// What takes no time happens at once; the rest waits on the node until chance finishes it.
     fn begin(&mut self, position: usize, effect: Effect) {
         let node = self.nodes[position].id;
-        self.note(|| format!("{node}: {}", node::describe(&effect)));
+        self.note(|| format!("{node}: {}", describe(&effect)));
         match effect {
             Effect::Send { to, messages } => {
                 if self.crash_instead(position, CrashPoint::Send) {
                     return;
                 }
                 if self.network.len() < Self::NETWORK_PACKETS_MAX {
-                    self.network.push(Packet { to, messages });
+                    self.network.push(Packet { to, cargo: Cargo::Raft(messages) });
                 }
             }
             Effect::Reply { ticket, reply } => self.answer(position, ticket, reply),
@@ -234,7 +278,7 @@ impl Cluster {
             return;
         }
         if let Reply::ReadAt(_) = reply {
-            let seen = self.client.group_of(ticket).map(|group| self.nodes[position].records(group).len());
+            let seen = self.client.group_of(ticket).map(|group| self.nodes[position].record_count(group));
             self.client.read_served(ticket, seen.unwrap_or_default(), self.scenario.seed);
             return;
         }
@@ -252,25 +296,22 @@ impl Cluster {
 
     /// Finishes one effect of one node, or crashes before, during or after it.
     fn finish_something(&mut self) {
-        let position = self.random.below(self.nodes.len());
+        let position = self.pick(self.nodes.len());
         let Some(kind) = self.nodes[position].pick(&mut self.random) else { return };
         if self.crash_instead(position, CrashPoint::Before(kind)) {
             return;
         }
-        let during = self.crash_due().then(|| Crash { operations: self.random.below(4) });
+        let during = self.crash_due().then(|| Crash { operations: 1 + self.random.below(6) });
         let interrupted = during.is_some();
-        let done = self.nodes[position].finish(kind, during);
+        let done = self.nodes[position].finish(kind, during, &self.scenario);
         match done {
             None => {
                 let point = if interrupted { CrashPoint::During(kind) } else { CrashPoint::Before(kind) };
                 self.crash(position, point);
             }
-            Some(inputs) => {
-                if self.crash_instead(position, CrashPoint::After(kind)) {
-                    return;
-                }
-                for input in inputs {
-                    self.input(position, input);
+            Some(finished) => {
+                if !self.crash_instead(position, CrashPoint::After(kind)) {
+                    self.finished(position, finished);
                 }
             }
         }
@@ -305,8 +346,8 @@ impl Cluster {
     }
 
     fn restart_something(&mut self) {
-        let position = self.random.below(self.nodes.len());
-        if !self.nodes[position].is_running() {
+        let position = self.pick(self.nodes.len());
+        if !self.nodes[position].is_running() && self.random.one_in(self.scenario.restart_one_in) {
             self.start(position);
         }
     }
@@ -314,16 +355,17 @@ impl Cluster {
     fn start(&mut self, position: usize) {
         let node = self.nodes[position].id;
         let inputs = self.nodes[position].start(&self.scenario);
-        self.note(|| format!("{node}: start"));
+        let findings = self.nodes[position].findings.join("; ");
+        self.note(|| format!("{node}: start; {findings}"));
         for input in inputs {
             self.input(position, input);
         }
     }
 
     fn write(&mut self) {
-        let group = RaftGroupId(1 + self.random.below(self.scenario.groups as usize) as u64);
-        let position = self.random.below(self.nodes.len());
-        let count = 1 + self.random.below(3);
+        let group = RaftGroupId(1 + self.random.below(self.scenario.groups));
+        let position = self.pick(self.nodes.len());
+        let count = 1 + self.pick(3);
         self.write_at(position, group, count);
     }
 
@@ -338,8 +380,8 @@ impl Cluster {
     }
 
     fn read(&mut self) {
-        let group = RaftGroupId(1 + self.random.below(self.scenario.groups as usize) as u64);
-        let position = self.random.below(self.nodes.len());
+        let group = RaftGroupId(1 + self.random.below(self.scenario.groups));
+        let position = self.pick(self.nodes.len());
         let node = self.nodes[position].id;
         if self.nodes[position].is_running() {
             let ticket = self.client.read(node, group);
@@ -375,13 +417,12 @@ impl Cluster {
     /// Everything that can happen, happens once: each message arrives, each effect finishes, each node ticks.
     fn fair_round(&mut self) {
         for packet in std::mem::take(&mut self.network) {
-            self.input(packet.to.0 as usize - 1, Input::Messages(packet.messages));
+            self.arrive(packet);
         }
         for position in 0..self.nodes.len() {
             while let Some(kind) = self.nodes[position].pick(&mut self.random) {
-                for input in self.nodes[position].finish(kind, None).expect("nothing interrupts a healthy node") {
-                    self.input(position, input);
-                }
+                let finished = self.nodes[position].finish(kind, None, &self.scenario);
+                self.finished(position, finished.expect("nothing interrupts a healthy node"));
             }
             self.input(position, Input::Tick);
         }
@@ -413,8 +454,7 @@ impl Cluster {
     /// Every acknowledged record is there, at its offset; no refused record is; none is there twice.
     fn check_contents(&self) {
         for group in self.groups() {
-            let records = Ledger::records(self.nodes[0].engine(), group).expect("the simulated database reads");
-            self.client.check(group, &records, self.scenario.seed);
+            self.client.check(group, &self.nodes[0].records(group), self.scenario.seed);
         }
     }
 }

@@ -5,8 +5,9 @@
 
 use std::io::{self, IoSlice};
 
-/// One directory of files. Names are plain: no separators.
-pub trait Disk {
+/// One directory of files. Names are plain: no separators. A clone is another handle of the same directory, so that
+/// another thread can read and prepare files.
+pub trait Disk: Clone {
     /// A file of this disk.
     type File: DiskFile;
 

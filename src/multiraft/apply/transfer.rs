@@ -49,6 +49,18 @@ pub enum SnapshotBody {
     Gone,
 }
 
+impl SnapshotMessage {
+    /// The payload bytes this message pins in memory.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        match &self.body {
+            SnapshotBody::Head { bytes, .. } => bytes.len(),
+            SnapshotBody::Records(chunk) => chunk.batches.iter().map(|(_, bytes)| bytes.len()).sum(),
+            SnapshotBody::WantHead { .. } | SnapshotBody::WantRecords { .. } | SnapshotBody::Gone => 0,
+        }
+    }
+}
+
 /// Heads that followers may ask for.
 #[derive(Debug, Default)]
 pub struct Departures {

@@ -31,6 +31,8 @@ pub enum Refused {
     NotLeader,
     /// A limit is reached; retry.
     Busy,
+    /// The log's disk has no room for new entries; retry when it has.
+    NoSpace,
     /// The entry was proposed and another leader's entry took its place.
     Overwritten,
 }
@@ -51,8 +53,8 @@ pub enum Reply {
 /// Why entries could not be read back from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadFailure {
-    /// Their segments were freed. Whoever needs them needs a snapshot.
-    Released,
+    /// Their segments were freed, and the group's entries begin here now. Whoever needs older ones needs a snapshot.
+    Released { first: LogIndex },
     /// They are damaged.
     Damaged(String),
 }
@@ -72,12 +74,10 @@ pub enum Input {
     Appended,
     /// The state machine has applied these entries, which followed the ones before; `bytes` is their payload.
     Applied { group: RaftGroupId, outcomes: Vec<(LogId, Outcome)>, bytes: usize },
-    /// The state machine can't go on.
-    ApplyFailed { group: RaftGroupId, reason: String },
+    /// The state machine can't go on; it takes no entries any more. `bytes`: the payload of those it did not take.
+    ApplyFailed { group: RaftGroupId, reason: String, bytes: usize },
     /// The flush is durable: these groups' states up to these entries.
     Flushed { applied: Vec<(RaftGroupId, LogIndex)> },
-    /// The log freed segments: this group's entries begin at `start` now.
-    LogStart { group: RaftGroupId, start: LogIndex },
     /// What `Effect::ReadEntries` read.
     EntriesRead { group: RaftGroupId, wanted: Wanted, result: Result<Vec<LogEntry>, ReadFailure> },
     /// A state to hand to followers exists: the entry it was taken at, and the members as of it.
@@ -94,6 +94,8 @@ pub enum Input {
     Remove { group: RaftGroupId },
     /// Hand the leadership of a group to another voter.
     TransferLeader { group: RaftGroupId, to: ReplicaId },
+    /// Whether the log has room for new entries. Promises always fit.
+    Space { writable: bool },
     /// The connection to a node is broken.
     Unreachable(NodeId),
 }
@@ -123,8 +125,9 @@ pub enum Effect {
     ReadEntries { group: RaftGroupId, wanted: Wanted },
     /// Take a state that followers can fetch, then say `Input::SnapshotBuilt`.
     BuildSnapshot { group: RaftGroupId },
-    /// Fetch a state from a peer, beside the present one, then say `Input::SnapshotFetched`.
-    FetchSnapshot { group: RaftGroupId, from: ReplicaId, meta: SnapshotMeta },
+    /// Fetch a state from a peer, beside the present one, then say `Input::SnapshotFetched`. Asked
+    /// again while nothing has come of it; what is here already is not fetched twice.
+    FetchSnapshot { group: RaftGroupId, own: ReplicaId, from: ReplicaId, meta: SnapshotMeta },
     /// Switch to the fetched state and flush, then say `Input::SnapshotInstalled`.
     InstallSnapshot { group: RaftGroupId, meta: SnapshotMeta, generation: u64 },
     /// The group's end is durable: its state can be deleted.

@@ -50,8 +50,6 @@ pub struct Group {
     pub replica: Replica,
     /// The newest entry the group's state machine has applied, as reported.
     applied: LogId,
-    /// Payload handed over and not reported as applied, in bytes.
-    unapplied_bytes: usize,
     /// Proposals by the place they were given.
     pending: BTreeMap<LogIndex, Pending>,
     /// Reads in order of arrival.
@@ -88,7 +86,6 @@ impl Group {
             id,
             replica,
             applied: LogId { index: applied, term: Term(0) },
-            unapplied_bytes: 0,
             pending: BTreeMap::new(),
             reads: Vec::new(),
             next_read: 0,
@@ -107,12 +104,6 @@ impl Group {
     #[must_use]
     pub fn is_gated(&self) -> bool {
         self.installing().is_some() || self.replica.replay_wanted().is_some()
-    }
-
-    /// Payload handed to the state machine and not applied yet.
-    #[must_use]
-    pub fn unapplied_bytes(&self) -> usize {
-        self.unapplied_bytes
     }
 
     /// Proposals that wait for their outcome.
@@ -164,8 +155,7 @@ impl Group {
     }
 
     /// The state machine has applied these entries.
-    pub fn applied(&mut self, outcomes: Vec<(LogId, Outcome)>, bytes: usize, now: u64, effects: &mut Vec<Effect>) {
-        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(bytes);
+    pub fn applied(&mut self, outcomes: Vec<(LogId, Outcome)>, now: u64, effects: &mut Vec<Effect>) {
         for (at, outcome) in outcomes {
             assert!(at.index > self.applied.index, "group {}: {at} applied after {}", self.id, self.applied);
             self.applied = at;
@@ -257,17 +247,17 @@ impl Group {
         self.replica.fetched(wanted, entries)
     }
 
-    /// Takes everything the replica wants done. `limits`: bytes of recent payload to keep, and of payload that may
-    /// wait for the state machine before a replay pauses.
+    /// Takes everything the replica wants done, and keeps `tail_bytes` of recent payload in memory. A replay pauses
+    /// while the state machines are behind (`may_replay`).
     pub fn drain(
         &mut self,
         now: u64,
-        limits: (usize, usize),
+        tail_bytes: usize,
+        may_replay: bool,
         output: &mut Output,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Broken> {
-        let (tail_bytes, unapplied_bytes_max) = limits;
-        while self.installing().is_none() && !self.wait_for_replay(unapplied_bytes_max, effects) {
+        while self.installing().is_none() && !self.wait_for_replay(may_replay, effects) {
             let Some(mut ready) = self.replica.take_ready()? else { break };
             if let Some(meta) = ready.snapshot.take() {
                 self.accept_snapshot(meta, &mut ready);
@@ -275,7 +265,6 @@ impl Group {
             for message in ready.send_now.iter().filter(|message| message.kind == MessageKind::Snapshot) {
                 self.snapshot_progress(message.to, now);
             }
-            self.unapplied_bytes += ready.committed.iter().map(LogEntry::payload_bytes).sum::<usize>();
             for (context, index) in &ready.reads {
                 self.confirm_read(context, *index);
             }
@@ -308,7 +297,7 @@ impl Group {
     }
 
     /// Whether committed entries must come from the disk before the replica goes on; asks for them, one read at a time.
-    fn wait_for_replay(&mut self, unapplied_bytes_max: usize, effects: &mut Vec<Effect>) -> bool {
+    fn wait_for_replay(&mut self, may_replay: bool, effects: &mut Vec<Effect>) -> bool {
         if self.replaying.is_some() {
             return true;
         }
@@ -316,7 +305,7 @@ impl Group {
             return false;
         }
         let Some(wanted) = self.replica.replay_wanted() else { return false };
-        if self.unapplied_bytes <= unapplied_bytes_max {
+        if may_replay {
             self.replaying = Some(wanted);
             effects.push(Effect::ReadEntries { group: self.id, wanted });
         }

@@ -29,7 +29,7 @@ pub enum Incoming {
     #[default]
     None,
     /// Its data is being fetched.
-    Fetching(SnapshotMeta),
+    Fetching { meta: SnapshotMeta, from: ReplicaId, since: u64 },
     /// raft-rs has accepted it; nothing else happens in the group until it is durable.
     Installing(Box<Install>),
 }
@@ -60,22 +60,41 @@ pub struct Outgoing {
 
 impl Group {
     /// A leader names a state to fetch. One that this replica has anyway is left to raft-rs, which says so.
-    pub(super) fn snapshot_offered(&mut self, message: RaftMessage, effects: &mut Vec<Effect>) -> Result<(), Broken> {
+    pub(super) fn snapshot_offered(
+        &mut self,
+        message: RaftMessage,
+        now: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Broken> {
         let Some(meta) = message.snapshot.clone() else { return Ok(()) };
         let stale = message.term < self.replica.term() || message.to != self.replica.id();
         if stale || meta.at.index <= self.replica.commit() {
             return self.replica.step(message);
         }
         if matches!(self.incoming, Incoming::None) {
-            effects.push(Effect::FetchSnapshot { group: self.id, from: message.from, meta: meta.clone() });
-            self.incoming = Incoming::Fetching(meta);
+            self.incoming = Incoming::Fetching { meta, from: message.from, since: now };
+            self.fetch_again(now, effects);
         }
         Ok(())
     }
 
+    /// Whether a snapshot is on its way: the state must not move meanwhile.
+    pub(super) fn is_fetching(&self) -> bool {
+        matches!(self.incoming, Incoming::Fetching { .. })
+    }
+
+    /// Asks for the snapshot's data, and again every election timeout: a question or an answer may be lost.
+    pub(super) fn fetch_again(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        let Incoming::Fetching { meta, from, since } = &self.incoming else { return };
+        if (now - since).is_multiple_of(self.replica.election_ticks()) {
+            let (own, from, meta) = (self.replica.id(), *from, meta.clone());
+            effects.push(Effect::FetchSnapshot { group: self.id, own, from, meta });
+        }
+    }
+
     /// The data is there (or could not be had: `None`). What it shows is committed, so it is valid whoever leads now.
     pub(super) fn snapshot_fetched(&mut self, at: LogId, generation: Option<u64>) -> Result<(), Broken> {
-        let Incoming::Fetching(meta) = &self.incoming else { return Ok(()) };
+        let Incoming::Fetching { meta, .. } = &self.incoming else { return Ok(()) };
         if meta.at != at {
             return Ok(());
         }

@@ -2,8 +2,10 @@
 
 use crate::machine::Outcome;
 use crate::multiraft::core::effect::{Proposal, Reply, Ticket};
+use crate::partition::command::Command;
+use crate::record::RecordBatch;
+use crate::record::writer::BatchWriter;
 use crate::types::{NodeId, Offset, RaftGroupId};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a writer knows of its record.
@@ -58,6 +60,15 @@ pub struct Client {
     acknowledged_end: BTreeMap<RaftGroupId, usize>,
 }
 
+/// The ticket in a batch that `Client::write` made.
+#[must_use]
+pub fn payload_of(batch: &RecordBatch) -> u64 {
+    let records = batch.records(1 << 20).expect("a batch of the client's can be read");
+    let record = records.iter().next().expect("it holds a record").expect("which can be read");
+    let value = record.value.expect("it has a value");
+    u64::from_be_bytes(value.try_into().expect("which is a ticket"))
+}
+
 impl Client {
     fn ticket(&mut self) -> Ticket {
         self.next += 1;
@@ -68,7 +79,9 @@ impl Client {
     pub fn write(&mut self, node: NodeId, group: RaftGroupId) -> Proposal {
         let ticket = self.ticket();
         self.writes.insert(ticket, Write { group, node, fate: Fate::Unknown });
-        Proposal { ticket, context: Bytes::new(), data: Bytes::copy_from_slice(&ticket.0.to_be_bytes()) }
+        let batch = BatchWriter::new(0).record(None, Some(&ticket.0.to_be_bytes()), 0).finish();
+        let context = Command::Produce { proposed_at_ms: 0 }.encode();
+        Proposal { ticket, context, data: batch.into_bytes() }
     }
 
     /// The faults have stopped: every group must acknowledge a write from now on.
@@ -150,11 +163,10 @@ impl Client {
     }
 
     /// Holds the final records of a group against the history.
-    pub fn check(&self, group: RaftGroupId, records: &[Vec<u8>], seed: u64) {
+    pub fn check(&self, group: RaftGroupId, records: &[u64], seed: u64) {
         let mut places: BTreeMap<Ticket, usize> = BTreeMap::new();
         for (offset, record) in records.iter().enumerate() {
-            let number = <[u8; 8]>::try_from(record.as_slice()).expect("a record is a ticket");
-            let earlier = places.insert(Ticket(u64::from_be_bytes(number)), offset);
+            let earlier = places.insert(Ticket(*record), offset);
             assert_eq!(earlier, None, "seed {seed}: a record of group {group} is there twice");
         }
         for (ticket, write) in self.writes.iter().filter(|(_, write)| write.group == group) {

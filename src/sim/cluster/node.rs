@@ -1,76 +1,46 @@
 //! One simulated node: the production core, log and applier, and the effects that have not finished yet.
 
 use super::Scenario;
-use super::stub_log::NodeLog;
-use crate::multiraft::apply::Applier;
+use super::client::payload_of;
+use super::effects::{Crash, Kind, Open};
+use crate::multiraft::apply::machine::Machine;
+use crate::multiraft::apply::transfer::SnapshotMessage;
+use crate::multiraft::apply::{Applier, NoObserver};
 use crate::multiraft::core::effect::{Effect, Input, ReadFailure};
 use crate::multiraft::core::{BIRTH, Core, CoreOptions, GroupStart};
-use crate::raft::Role;
-use crate::raft::group_log::Wanted;
+use crate::partition::Partition;
+use crate::raft::{Replica, Role};
 use crate::sim::engine::SimEngine;
-use crate::sim::ledger::Ledger;
-use crate::sim::random::Random;
+use crate::sim::{Random, SimDisk};
 use crate::storage::{Engine, WriteBatch};
-use crate::types::{LogEntry, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
-use crate::wal::Turn;
-use std::collections::{BTreeMap, VecDeque};
+use crate::types::{LogEntry, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
+use crate::wal::{Identity, Log, LogChange, Options, ReadError, Turn, prepare_spare};
+use std::collections::BTreeMap;
 
-/// An effect that takes time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A turn of the log.
-    Append,
-    /// Entries for a state machine.
-    Apply,
-    /// Old entries for a follower or a replay.
-    Read,
-    /// State machines made durable.
-    Flush,
-    /// Log to be freed.
-    Release,
-}
+/// The cluster that every simulated node belongs to.
+const CLUSTER: u128 = 0xac0d;
 
-/// Where a crash hit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CrashPoint {
-    /// Nothing in particular was going on.
-    Idle,
-    /// Instead of sending.
-    Send,
-    /// Instead of answering a client.
-    Reply,
-    /// Before an effect began.
-    Before(Kind),
-    /// In the middle of it.
-    During(Kind),
-    /// After it was done and before its completion was heard.
-    After(Kind),
-}
-
-/// A crash in the middle of an effect: after so many operations of the disk.
-#[derive(Clone, Copy, Debug)]
-pub struct Crash {
-    /// Operations that still happen.
-    pub operations: usize,
-}
-
-/// Entries on their way to a state machine.
-struct Apply {
-    group: RaftGroupId,
-    entries: Vec<LogEntry>,
-    memberships: Vec<(LogIndex, Membership)>,
+/// What finishing an effect leads to.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// For the node's own core.
+    pub inputs: Vec<Input>,
+    /// For another node.
+    pub send: Option<SnapshotMessage>,
 }
 
 /// A process.
 struct Running {
+    /// Decides.
     core: Core,
+    /// Runs the state machines.
     applier: Applier<SimEngine>,
-    log: NodeLog,
-    append: Option<Turn>,
-    applies: VecDeque<Apply>,
-    reads: VecDeque<(RaftGroupId, Wanted)>,
-    flush: Option<Vec<(RaftGroupId, LogIndex)>>,
-    releases: VecDeque<Vec<(RaftGroupId, LogIndex)>>,
+    /// Keeps the promises.
+    log: Log<SimDisk>,
+    /// The log's disk, to prepare spares on.
+    disk: SimDisk,
+    /// Effects that have not finished.
+    open: Open,
 }
 
 /// One node: what survives a crash, and the process if it runs.
@@ -79,115 +49,159 @@ pub struct Node {
     pub id: NodeId,
     /// The members of every group.
     members: Membership,
+    /// The log's disk, which survives.
+    disk: SimDisk,
     /// The database, which survives.
     engine: SimEngine,
+    /// Supplies the log's segment identities.
+    identities: Random,
     /// The process.
     running: Option<Running>,
-    disk: NodeLog,
+    /// What the log found when it was last opened.
+    pub findings: Vec<String>,
 }
 
 impl Node {
     /// A node that has never run.
-    pub fn new(id: NodeId, scenario: &Scenario, _seed: u64) -> Self {
-        let members = Membership::of_voters((1..=scenario.nodes).map(|node| ReplicaId::new(NodeId(node), 0)));
-        Self { id, members, engine: SimEngine::default(), running: None, disk: NodeLog::default() }
+    #[must_use]
+    pub fn new(id: NodeId, scenario: &Scenario, seed: u64) -> Self {
+        let disk = SimDisk::new();
+        if scenario.sabotage.sync_nothing {
+            disk.lie();
+        }
+        Self {
+            id,
+            members: Membership::of_voters((1..=scenario.nodes).map(|node| ReplicaId::new(NodeId(node), 0))),
+            disk,
+            engine: SimEngine::default(),
+            identities: Random::new(seed),
+            running: None,
+            findings: Vec::new(),
+        }
     }
 
     /// Starts the process: opens what is there, and creates the groups that are not.
     pub fn start(&mut self, scenario: &Scenario) -> Vec<Input> {
         assert!(self.running.is_none(), "a node runs once");
-        let log = self.disk.clone();
-        let recovery = log.recover();
-        let mut machines: BTreeMap<RaftGroupId, Box<dyn crate::machine::StateMachine>> = BTreeMap::new();
-        let mut starts = Vec::new();
-        let mut inputs = Vec::new();
+        let identity = Identity { cluster: CLUSTER, node: self.id };
+        let mut identities = Random::new(self.identities.next_u64());
+        let options = Options {
+            segment_bytes: 256 << 10,
+            retain_bytes: scenario.retain_bytes,
+            slack_bytes: 256 << 10,
+            spares: 1,
+            reserve_bytes: 64 << 10,
+            create: true,
+        };
+        let (log, recovery) = Log::open(self.disk.clone(), identity, options, move || identities.next_u128())
+            .unwrap_or_else(|error| panic!("seed {}: node {}: {error}", scenario.seed, self.id));
+        self.findings = recovery.findings;
+        let (mut machines, mut starts, mut inputs) = (BTreeMap::new(), Vec::new(), Vec::new());
         for group in (1..=scenario.groups).map(RaftGroupId) {
-            let ledger = self.open_ledger(group);
+            let machine = self.open_machine(group);
             let replica = self.replica_of(group);
             match recovery.groups.get(&group) {
                 Some(recovered) => starts.push(GroupStart {
                     group,
                     replica,
                     recovery: recovered.clone(),
-                    applied: crate::machine::StateMachine::applied(&ledger),
-                    membership: crate::machine::StateMachine::membership(&ledger).clone(),
+                    applied: machine.applied(),
+                    membership: machine.membership().clone(),
                 }),
                 None => inputs.push(Input::Create { group, replica, membership: self.members.clone() }),
             }
-            machines.insert(group, Box::new(ledger));
+            machines.insert(group, machine);
         }
         self.running = Some(Running {
-            core: Core::new(options(scenario), starts),
-            applier: Applier::new(self.engine.clone(), machines),
+            core: Core::new(core_options(scenario), starts),
+            applier: Applier::new(self.engine.clone(), machines, Box::new(NoObserver)),
             log,
-            append: None,
-            applies: VecDeque::new(),
-            reads: VecDeque::new(),
-            flush: None,
-            releases: VecDeque::new(),
+            disk: self.disk.clone(),
+            open: Open::default(),
         });
         inputs
     }
 
     /// A group's state machine, made durable before anybody hears of the group.
-    fn open_ledger(&self, group: RaftGroupId) -> Ledger {
-        if let Some(ledger) = Ledger::open(&self.engine, group).expect("the simulated database reads") {
-            return ledger;
-        }
-        let ledger = Ledger::born(group, BIRTH, self.members.clone());
-        let mut batch = WriteBatch::default();
-        ledger.save(&mut batch);
-        self.engine.write(batch).expect("the simulated database writes");
-        self.engine.flush().expect("the simulated database flushes");
-        ledger
+    fn open_machine(&self, group: RaftGroupId) -> Machine {
+        let partition = Partition::open(&self.engine, group).expect("the simulated database reads");
+        Machine::Partition(Box::new(partition.unwrap_or_else(|| {
+            let mut batch = WriteBatch::default();
+            let partition = Partition::create(group, BIRTH, self.members.clone(), &mut batch);
+            self.engine.write(batch).expect("the simulated database writes");
+            self.engine.flush().expect("the simulated database flushes");
+            partition
+        })))
     }
 
     /// Ends the process. What was not synced is lost, or kept, or torn.
     pub fn crash(&mut self, random: &mut Random) {
         self.running = None;
-        let kept = random.below(self.engine.unflushed() + 1);
-        self.engine.crash(kept);
+        self.disk.crash(random);
+        let kept = random.below(self.engine.unflushed() as u64 + 1);
+        self.engine.crash(kept as usize);
     }
 
     /// Whether the process runs.
+    #[must_use]
     pub fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
     /// This node's replica of a group.
+    #[must_use]
     pub fn replica_of(&self, _group: RaftGroupId) -> ReplicaId {
         ReplicaId::new(self.id, 0)
     }
 
+    fn replica(&self, group: RaftGroupId) -> Option<&Replica> {
+        self.running.as_ref()?.core.replica(group)
+    }
+
     /// The part this node plays in a group.
+    #[must_use]
     pub fn role(&self, group: RaftGroupId) -> Option<Role> {
-        self.running.as_ref()?.core.replica(group).map(crate::raft::Replica::role)
+        self.replica(group).map(Replica::role)
     }
 
-    /// The database.
-    pub fn engine(&self) -> &dyn Engine {
-        &self.engine
+    /// The payloads of a group's records as this node has them, by offset.
+    #[must_use]
+    pub fn records(&self, group: RaftGroupId) -> Vec<u64> {
+        let Some(Machine::Partition(partition)) =
+            self.running.as_ref().and_then(|running| running.applier.machine(group))
+        else {
+            return Vec::new();
+        };
+        let view = partition.view();
+        let batches = view.fetch(&self.engine, Offset(0), usize::MAX, true).expect("what a view covers can be read");
+        batches.iter().map(|batch| payload_of(&batch.batch)).collect()
     }
 
-    /// A group's records as this node has them.
-    pub fn records(&self, group: RaftGroupId) -> Vec<Vec<u8>> {
-        Ledger::records(&self.engine, group).expect("the simulated database reads")
+    /// How many records a group has here.
+    #[must_use]
+    pub fn record_count(&self, group: RaftGroupId) -> usize {
+        match self.running.as_ref().and_then(|running| running.applier.machine(group)) {
+            Some(Machine::Partition(partition)) => partition.view().high_watermark.0 as usize,
+            _ => 0,
+        }
     }
 
     /// One line for a failure's report.
+    #[must_use]
     pub fn describe_group(&self, group: RaftGroupId) -> String {
-        let Some(replica) = self.running.as_ref().and_then(|running| running.core.replica(group)) else {
+        let Some(replica) = self.replica(group) else {
             return format!("node {}: not running", self.id);
         };
         format!(
-            "node {}: {:?} term {} last {} commit {} handed {} records {}",
+            "node {}: {:?} term {} start {} last {} commit {} handed {} records {}",
             self.id,
             replica.role(),
             replica.term(),
+            replica.log().start(),
             replica.log().last(),
             replica.commit(),
             replica.handed(),
-            self.records(group).len()
+            self.record_count(group)
         )
     }
 
@@ -200,124 +214,122 @@ impl Node {
 
     /// Keeps an effect until chance finishes it.
     pub fn defer(&mut self, effect: Effect) {
-        let Some(running) = self.running.as_mut() else { return };
-        match effect {
-            Effect::Append(turn) => {
-                assert!(running.append.is_none(), "one turn is in flight at a time");
-                running.append = Some(turn);
-            }
-            Effect::Apply { group, entries, memberships } => {
-                running.applies.push_back(Apply { group, entries, memberships });
-            }
-            Effect::ReadEntries { group, wanted } => running.reads.push_back((group, wanted)),
-            Effect::Flush => running.flush = Some(running.applier.begin_flush()),
-            Effect::Release(bounds) => running.releases.push_back(bounds),
-            other => unreachable!("{} takes no time", describe(&other)),
+        if let Some(running) = self.running.as_mut() {
+            running.open.add(effect, || running.applier.begin_flush());
         }
     }
 
     /// Chooses one of the effects that could finish now.
+    #[must_use]
     pub fn pick(&self, random: &mut Random) -> Option<Kind> {
-        let running = self.running.as_ref()?;
-        let open = [
-            (Kind::Append, running.append.is_some()),
-            (Kind::Apply, !running.applies.is_empty()),
-            (Kind::Read, !running.reads.is_empty()),
-            (Kind::Flush, running.flush.is_some()),
-            (Kind::Release, !running.releases.is_empty()),
-        ];
-        let open: Vec<_> = open.into_iter().filter(|(_, is_open)| *is_open).map(|(kind, _)| kind).collect();
-        (!open.is_empty()).then(|| open[random.below(open.len())])
+        self.running.as_ref()?.open.pick(random)
     }
 
-    /// Does an effect and gives the inputs that tell of it; `None` if the process ended in the middle.
-    pub fn finish(&mut self, kind: Kind, crash: Option<Crash>) -> Option<Vec<Input>> {
+    /// Does an effect; `None` if the process ended in the middle.
+    pub fn finish(&mut self, kind: Kind, crash: Option<Crash>, scenario: &Scenario) -> Option<Finished> {
         let running = self.running.as_mut().expect("only a running node finishes anything");
+        if let Some(crash) = crash {
+            self.disk.stop_after(crash.operations);
+        }
+        let finished = running.finish(kind, &self.engine, scenario);
+        // A crash in the middle of something that the disk has no part in leaves it half said.
+        if crash.is_some() { None } else { finished }
+    }
+
+    /// What another node says of a state in transit.
+    pub fn transferred(&mut self, message: SnapshotMessage) -> Finished {
+        let Some(running) = self.running.as_mut() else { return Finished::default() };
+        let group = message.group;
+        let transferred = running.applier.transferred(message).expect("the simulated database works");
+        super::effects::after_transfer(group, transferred)
+    }
+}
+
+impl Running {
+    fn finish(&mut self, kind: Kind, engine: &SimEngine, scenario: &Scenario) -> Option<Finished> {
+        let mut finished = Finished::default();
         match kind {
             Kind::Append => {
-                let turn = running.append.take().expect("an append is open");
-                if crash.is_some_and(|crash| crash.operations < 2) {
-                    return None;
-                }
-                running.log.append(&turn);
-                self.disk = running.log.clone();
-                if crash.is_some() {
-                    return None;
-                }
-                Some(vec![Input::Appended])
+                let turn = self.open.append.take().expect("an append is open");
+                self.append(turn, scenario)?;
+                finished.inputs.push(Input::Appended);
             }
             Kind::Apply => {
-                let apply = running.applies.pop_front().expect("an apply is open");
-                let bytes = apply.entries.iter().map(LogEntry::payload_bytes).sum();
-                let outcomes = running
-                    .applier
-                    .apply(apply.group, &apply.entries, &apply.memberships)
-                    .expect("the simulated state machine applies");
-                if crash.is_some() {
-                    return None;
+                let (group, entries, memberships) = self.open.applies.pop_front().expect("an apply is open");
+                let bytes = entries.iter().map(LogEntry::payload_bytes).sum();
+                let outcomes =
+                    self.applier.apply(group, &entries, &memberships).expect("the simulated state machine applies");
+                if scenario.sabotage.release_unflushed
+                    && let Some((last, _)) = outcomes.last()
+                {
+                    self.log.release(group, last.index.next());
                 }
-                Some(vec![Input::Applied { group: apply.group, outcomes, bytes }])
+                finished.inputs.push(Input::Applied { group, outcomes, bytes });
             }
             Kind::Read => {
-                let (group, wanted) = running.reads.pop_front().expect("a read is open");
-                let result: Result<_, ReadFailure> =
-                    Ok(running.log.entries(group, wanted.low, wanted.high, wanted.max_bytes));
-                Some(vec![Input::EntriesRead { group, wanted, result }])
+                let (group, wanted) = self.open.reads.pop_front().expect("a read is open");
+                let read = self.log.entries(group, wanted.low, wanted.high, wanted.max_bytes);
+                let result = read.map_err(|error| match error {
+                    ReadError::Released { group } => {
+                        ReadFailure::Released { first: self.log.first_index(group).unwrap_or_default() }
+                    }
+                    damaged @ ReadError::Damaged { .. } => ReadFailure::Damaged(damaged.to_string()),
+                });
+                finished.inputs.push(Input::EntriesRead { group, wanted, result });
             }
             Kind::Flush => {
-                let applied = running.flush.take().expect("a flush is open");
-                self.engine.flush().expect("the simulated database flushes");
-                if crash.is_some() {
-                    return None;
-                }
-                Some(vec![Input::Flushed { applied }])
+                let applied = self.open.flushes.pop_front().expect("a flush is open");
+                engine.flush().expect("the simulated database flushes");
+                finished.inputs.push(Input::Flushed { applied });
             }
             Kind::Release => {
-                running.releases.pop_front();
-                Some(Vec::new())
+                for (group, below) in self.open.releases.pop_front().expect("a release is open") {
+                    self.log.release(group, below);
+                }
+            }
+            Kind::Build => {
+                let group = self.open.builds.pop_front().expect("a build is open");
+                let meta = self.applier.build_snapshot(group).expect("the group is there");
+                finished.inputs.push(Input::SnapshotBuilt { group, meta });
+            }
+            Kind::Fetch => {
+                let (group, own, from, meta) = self.open.fetches.pop_front().expect("a fetch is open");
+                return Some(super::effects::after_transfer(group, self.applier.fetch(group, own, from, meta)));
+            }
+            Kind::Install => {
+                let (group, meta) = self.open.installs.pop_front().expect("an install is open");
+                let freed = self.applier.install(group, meta.at).expect("what was fetched can be installed");
+                engine.flush().expect("the simulated database flushes");
+                if let Some(freed) = freed {
+                    freed.reclaim(engine).expect("the simulated database reclaims");
+                }
+                finished.inputs.push(Input::SnapshotInstalled { group });
             }
         }
+        Some(finished)
+    }
+
+    /// `None` if the disk stopped in the middle.
+    fn append(&mut self, mut turn: Turn, scenario: &Scenario) -> Option<()> {
+        if scenario.sabotage.forget_votes {
+            turn.writes.iter_mut().for_each(|write| write.hard_state.vote = None);
+            turn.writes.retain(|write| write.change != LogChange::None);
+        }
+        self.log.append(&turn).ok()?;
+        if let Some(order) = self.log.order_spare() {
+            let spare = prepare_spare(&self.disk, order).ok()?;
+            self.log.add_spare(spare);
+        }
+        Some(())
     }
 }
 
-fn options(scenario: &Scenario) -> CoreOptions {
-    let mut options = CoreOptions { flush_after_bytes: 80, tail_bytes_per_group: 64, ..CoreOptions::default() };
+fn core_options(scenario: &Scenario) -> CoreOptions {
+    let mut options = CoreOptions {
+        flush_after_bytes: scenario.flush_after_bytes,
+        tail_bytes_per_group: 512,
+        ..CoreOptions::default()
+    };
     options.replica.seed = scenario.seed;
     options
-}
-
-/// One line for the trace.
-pub fn describe(effect: &Effect) -> String {
-    match effect {
-        Effect::Send { to, messages } => {
-            let each: Vec<_> = messages
-                .iter()
-                .map(|(group, message)| {
-                    format!(
-                        "{group}:{:?} t{} i{} lt{} n{} c{} r{}",
-                        message.kind,
-                        message.term,
-                        message.index,
-                        message.log_term,
-                        message.entries.len(),
-                        message.commit,
-                        message.reject
-                    )
-                })
-                .collect();
-            format!("send to {to}: {}", each.join(", "))
-        }
-        Effect::Append(turn) => format!("append {} writes", turn.writes.len()),
-        Effect::Apply { group, entries, .. } => format!("apply {} entries of group {group}", entries.len()),
-        Effect::ReadEntries { group, wanted } => format!("read {}..{} of group {group}", wanted.low, wanted.high),
-        Effect::BuildSnapshot { group } => format!("build a snapshot of group {group}"),
-        Effect::FetchSnapshot { group, meta, .. } => format!("fetch a snapshot of group {group} at {}", meta.at),
-        Effect::InstallSnapshot { group, meta, .. } => format!("install a snapshot of group {group} at {}", meta.at),
-        Effect::Removed { group } => format!("removed group {group}"),
-        Effect::Flush => "flush".to_owned(),
-        Effect::Release(bounds) => format!("release {bounds:?}"),
-        Effect::Reply { ticket, reply } => format!("reply to {}: {reply:?}", ticket.0),
-        Effect::Publish { group, leadership } => format!("group {group}: {leadership:?}"),
-        Effect::Quarantined { group, reason } => format!("quarantined group {group}: {reason}"),
-    }
 }

@@ -1,0 +1,120 @@
+//! The apply thread: runs committed entries through the state machines and moves whole states between nodes. Beside it,
+//! flushes, which take long and need nothing of the machines.
+
+use super::Surroundings;
+use crate::multiraft::apply::machine::Machine;
+use crate::multiraft::apply::transfer::SnapshotMessage;
+use crate::multiraft::apply::{Applier, Transferred};
+use crate::multiraft::core::effect::Input;
+use crate::raft::SnapshotMeta;
+use crate::storage::Engine;
+use crate::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
+use std::sync::mpsc::{Receiver, Sender};
+
+/// What the apply thread is asked to do.
+pub enum ApplyCommand {
+    /// Apply committed entries.
+    Apply { group: RaftGroupId, entries: Vec<LogEntry>, memberships: Vec<(LogIndex, Membership)> },
+    /// Begin a flush.
+    Flush,
+    /// Take in the state machine of a new group; its rows are durable.
+    Add { group: RaftGroupId, machine: Machine },
+    /// Let go of a group whose end is durable.
+    Remove { group: RaftGroupId },
+    /// Take a state for followers.
+    BuildSnapshot { group: RaftGroupId },
+    /// Fetch a state from a peer.
+    Fetch { group: RaftGroupId, own: ReplicaId, from: ReplicaId, meta: SnapshotMeta },
+    /// Switch to the state that was fetched.
+    Install { group: RaftGroupId, at: LogId },
+    /// A peer says something about a state in transit.
+    Transferred(SnapshotMessage),
+}
+
+/// Serves until nobody can ask any more.
+pub(super) fn run<E: Engine>(
+    mut applier: Applier<E>,
+    inbox: &Receiver<ApplyCommand>,
+    flushes: &Sender<Vec<(RaftGroupId, LogIndex)>>,
+    surroundings: &Surroundings,
+) {
+    while let Ok(command) = inbox.recv() {
+        match command {
+            ApplyCommand::Apply { group, entries, memberships } => {
+                let bytes = entries.iter().map(LogEntry::payload_bytes).sum();
+                surroundings.tell(match applier.apply(group, &entries, &memberships) {
+                    Ok(outcomes) => Input::Applied { group, outcomes, bytes },
+                    Err(error) => {
+                        applier.remove(group);
+                        Input::ApplyFailed { group, reason: error.to_string(), bytes }
+                    }
+                });
+            }
+            // What was applied before this moment is in the memtables that the flush thread will write.
+            ApplyCommand::Flush => drop(flushes.send(applier.begin_flush())),
+            ApplyCommand::Add { group, machine } => applier.add(group, machine),
+            ApplyCommand::Remove { group } => {
+                applier.remove(group);
+                surroundings.outside.removed(group);
+            }
+            ApplyCommand::BuildSnapshot { group } => {
+                if let Some(meta) = applier.build_snapshot(group) {
+                    surroundings.tell(Input::SnapshotBuilt { group, meta });
+                }
+            }
+            ApplyCommand::Fetch { group, own, from, meta } => {
+                transferred(group, applier.fetch(group, own, from, meta), surroundings);
+            }
+            ApplyCommand::Install { group, at } => surroundings.tell(match install(&mut applier, group, at) {
+                Ok(()) => Input::SnapshotInstalled { group },
+                Err(reason) => Input::ApplyFailed { group, reason, bytes: 0 },
+            }),
+            ApplyCommand::Transferred(message) => {
+                let group = message.group;
+                match applier.transferred(message) {
+                    Ok(next) => transferred(group, next, surroundings),
+                    Err(error) => surroundings.outside.fatal(&error.to_string()),
+                }
+            }
+        }
+    }
+}
+
+fn transferred(group: RaftGroupId, transferred: Transferred, surroundings: &Surroundings) {
+    if let Some(message) = transferred.send {
+        surroundings.outside.send_snapshot(message);
+    }
+    if let Some(by) = transferred.pulled_by {
+        surroundings.tell(Input::SnapshotPulled { group, by });
+    }
+    if let Some((at, generation)) = transferred.done {
+        surroundings.tell(Input::SnapshotFetched { group, at, generation });
+    }
+}
+
+/// The switch is durable before anybody hears of it, and the old state's space comes back only then.
+fn install<E: Engine>(applier: &mut Applier<E>, group: RaftGroupId, at: LogId) -> Result<(), String> {
+    let freed = applier.install(group, at)?;
+    applier.engine().flush().map_err(|error| error.to_string())?;
+    match freed {
+        Some(freed) => freed.reclaim(applier.engine()).map_err(|error| error.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// A database that can't be flushed has lost writes it had accepted: only a restart, which replays the log, is safe.
+pub(super) fn run_flushes<E: Engine>(
+    engine: &E,
+    inbox: &Receiver<Vec<(RaftGroupId, LogIndex)>>,
+    surroundings: &Surroundings,
+) {
+    while let Ok(applied) = inbox.recv() {
+        match engine.flush() {
+            Ok(()) => surroundings.tell(Input::Flushed { applied }),
+            Err(error) => {
+                surroundings.outside.fatal(&error.to_string());
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! The log that is written to: appends turns, seals, rotates, and opens by ending the old tail and rotating.
+//!
+//! Nothing of a turn is written before the fdatasync of the turn before it has returned; the start relies on it. Any
+//! failure of the disk ends the log for good: what is durable after it is unknown until the next start has looked.
+
+use super::disk::{Disk, DiskFile};
+use super::encode::{Encoder, section_bytes, turn_bytes};
+use super::index::{Index, Place};
+use super::layout::{BLOCK, SECTION_HEADER, SEGMENT_BYTES_MAX, SectionHeader, SectionKind, SegmentHeader};
+use super::layout::{TurnHeader, TurnId, TurnKind};
+use super::read::{Budget, Location, Reader, read_location};
+use super::recover::{Excerpt, Previous, Recovered, recover};
+use super::space::{Spare, spare_number};
+use super::{GroupWrite, Identity, LogChange, LogError, Options, ReadError, Recovery, Turn, TurnNumber, segment_name};
+use crate::types::{HardState, LogEntry, LogId, LogIndex, RaftGroupId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+
+/// No more torn turns than this are kept for inspection.
+const TORN_FILES_MAX: usize = 8;
+
+/// A segment of the log.
+pub(super) struct LiveSegment<F> {
+    /// Its secret; 0 when unknown.
+    pub identity: u128,
+    /// Its length.
+    pub length: u64,
+    /// Whether something in it is damaged, so that its bytes are kept.
+    pub flawed: bool,
+    /// The file; nothing if it could not be opened.
+    pub file: Option<F>,
+}
+
+/// The write-ahead log.
+pub struct Log<D: Disk> {
+    /// Where the files are.
+    pub(super) disk: D,
+    /// Whose log it is.
+    owner: Identity,
+    /// How it uses its disk.
+    pub(super) options: Options,
+    /// Where segments get their secrets from.
+    fresh_id: Box<dyn FnMut() -> u128 + Send>,
+    /// Where every group's entries are.
+    pub(super) index: Index,
+    /// Live segments, ascending; the last one is written to.
+    pub(super) segments: BTreeMap<u64, LiveSegment<D::File>>,
+    /// Where the next turn goes in the last segment; nothing before the first rotation if it can't take one.
+    pub(super) end: Option<u64>,
+    /// The last turn.
+    previous: Previous,
+    /// The next turn's number.
+    next_turn: u64,
+    /// The next segment's number.
+    next_segment: u64,
+    /// Segments ready to be used.
+    pub(super) spares: Vec<Spare<D::File>>,
+    /// The next spare's number.
+    pub(super) next_spare: u64,
+    /// Whether groups may have existed that nobody remembers.
+    incomplete: bool,
+    /// Builds turns.
+    encoder: Encoder,
+    /// Whether a call has failed.
+    failed: bool,
+}
+
+/// How much a turn needs.
+pub(super) struct TurnSize {
+    /// What its sections take.
+    bytes: u64,
+    /// How many sections it has.
+    sections: usize,
+    /// Whether it carries entries, which may be refused, or only promises.
+    entries: bool,
+}
+
+impl TurnSize {
+    fn of(turn: &Turn) -> Self {
+        let entries_of = |write: &GroupWrite| match &write.change {
+            LogChange::Append(entries) => section_bytes(entries),
+            _ => SECTION_HEADER as u64,
+        };
+        Self {
+            bytes: turn.writes.iter().map(entries_of).sum(),
+            sections: turn.writes.len(),
+            entries: turn
+                .writes
+                .iter()
+                .any(|write| matches!(&write.change, LogChange::Append(some) if !some.is_empty())),
+        }
+    }
+
+    /// The room it takes behind a turn of `copies` sections, together with the close turn that must fit behind it.
+    pub(super) fn room(&self, copies: usize) -> u64 {
+        turn_bytes(self.bytes, copies) + turn_bytes(0, self.sections)
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log on `disk`: reads it all, drops a torn tail, finds damage, and continues in a new segment.
+    ///
+    /// `fresh_id` supplies the segments' secrets, at every rotation; they must be random where clients are not trusted.
+    pub fn open(
+        disk: D,
+        owner: Identity,
+        options: Options,
+        fresh_id: impl FnMut() -> u128 + Send + 'static,
+    ) -> Result<(Self, Recovery), LogError> {
+        let is_valid = options.segment_bytes.is_multiple_of(BLOCK) && options.segment_bytes <= SEGMENT_BYTES_MAX;
+        assert!(is_valid && options.segment_bytes >= 64 * BLOCK, "a segment is 256 KiB to 2 GiB, in whole blocks");
+        let doing = "opening it";
+        let fail = |error| LogError::Disk { doing, error };
+        // A name that a killed process has made visible need not be durable.
+        disk.sync_directory().map_err(fail)?;
+        let names = disk.list().map_err(fail)?;
+        let numbers = names.iter().filter_map(|name| segment_number(name)).collect::<BTreeSet<_>>();
+        let recovered = recover(&disk, owner, &options, &numbers)?;
+        let mut log = Self {
+            disk,
+            owner,
+            options,
+            fresh_id: Box::new(fresh_id),
+            index: recovered.index.clone(),
+            segments: BTreeMap::new(),
+            end: recovered.end,
+            previous: recovered.previous.clone(),
+            next_turn: recovered.next_turn,
+            next_segment: recovered.next_segment,
+            spares: Vec::new(),
+            next_spare: names.iter().filter_map(|name| spare_number(name)).max().map_or(1, |highest| highest + 1),
+            incomplete: recovered.incomplete,
+            encoder: Encoder::default(),
+            failed: false,
+        };
+        let recovery = log.take_over(recovered, &names)?;
+        Ok((log, recovery))
+    }
+
+    /// Makes what was found durable and final. Killed at any step, the next start finds the same.
+    fn take_over(&mut self, mut recovered: Recovered, names: &[String]) -> Result<Recovery, LogError> {
+        for (&number, found) in &recovered.segments {
+            let file = self.disk.open(&segment_name(number)).ok();
+            let (identity, length, flawed) = (found.identity, found.length, found.flawed);
+            self.segments.insert(number, LiveSegment { identity, length, flawed, file });
+        }
+        if let Some(torn) = &recovered.torn
+            && let Err(error) = self.keep_torn(torn, names)
+        {
+            recovered.findings.push(format!("no copy of the torn turn was kept: {error}"));
+        }
+        if let Some(last) = &recovered.unproven {
+            let file = self.segments.get(&last.segment).and_then(|segment| segment.file.as_ref());
+            let file = file.ok_or_else(|| io::Error::other("a segment that was read can't be opened"));
+            let written = file.and_then(|file| {
+                file.write_all_at(&[IoSlice::new(&last.bytes)], last.id.offset)?;
+                file.sync_data()
+            });
+            self.fatal("rewriting its last turn", written)?;
+        }
+        self.adopt_spares(names)?;
+        self.give_up(&recovered.stale)?;
+        self.rotate(&TurnSize { bytes: 0, sections: 0, entries: false })?;
+        let mut recovery = self.index.recovery();
+        recovery.durable_turn = recovered.previous.id.number;
+        recovery.incomplete = recovered.incomplete;
+        recovery.findings = recovered.findings;
+        Ok(recovery)
+    }
+
+    /// Keeps a copy of a torn turn before it is written over.
+    fn keep_torn(&self, torn: &Excerpt, names: &[String]) -> io::Result<()> {
+        let mut kept: Vec<&String> = names.iter().filter(|name| name.ends_with(".torn")).collect();
+        kept.sort_unstable();
+        let name = format!("segment-{:016}-turn-{:020}.torn", torn.segment, torn.id.number.0);
+        let surplus = (kept.len() + 1).saturating_sub(TORN_FILES_MAX);
+        for old in kept.iter().enumerate().filter(|(position, old)| *position < surplus || ***old == name) {
+            self.disk.remove(old.1)?;
+        }
+        let file = self.disk.create(&name, torn.bytes.len() as u64)?;
+        file.write_all_at(&[IoSlice::new(&torn.bytes)], 0)?;
+        file.sync_data()?;
+        self.disk.sync_directory()
+    }
+
+    /// Passes a result on; a failure ends the log.
+    pub(super) fn fatal<T>(&mut self, doing: &'static str, result: io::Result<T>) -> Result<T, LogError> {
+        self.failed |= result.is_err();
+        result.map_err(|error| LogError::Disk { doing, error })
+    }
+
+    /// Makes `turn` durable: one write, one fdatasync, unless a new segment must be begun first.
+    ///
+    /// Fails with `Full` or `TooLarge` before anything is written; after any other failure the log refuses every call.
+    ///
+    /// # Panics
+    /// If a write contradicts what the log knows of its group: entries with a gap, of a lower term or at or before its
+    /// start, or the birth of a group that exists or has existed.
+    pub fn append(&mut self, turn: &Turn) -> Result<TurnNumber, LogError> {
+        if self.failed {
+            return Err(LogError::Failed);
+        }
+        self.make_room(&TurnSize::of(turn))?;
+        self.encoder.begin(&self.previous.sections);
+        for write in &turn.writes {
+            self.add_write(write);
+        }
+        self.commit(TurnKind::Data, 0, 0)
+    }
+
+    /// Proves the last turn durable, by an empty turn that repeats its identifiers. Does nothing if that is proven.
+    pub fn seal(&mut self) -> Result<(), LogError> {
+        if self.failed {
+            return Err(LogError::Failed);
+        }
+        if !self.previous.sections.is_empty() {
+            self.make_room(&TurnSize { bytes: 0, sections: 0, entries: false })?;
+        }
+        if !self.previous.sections.is_empty() {
+            self.encoder.begin(&self.previous.sections);
+            self.commit(TurnKind::Seal, 0, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the last turn is not proven durable yet.
+    #[must_use]
+    pub fn is_unsealed(&self) -> bool {
+        !self.previous.sections.is_empty()
+    }
+
+    /// Says that `group` needs no entry below `below` any more to rebuild its state machine.
+    pub fn release(&mut self, group: RaftGroupId, below: LogIndex) {
+        self.index.release(group, below);
+    }
+
+    fn add_write(&mut self, write: &GroupWrite) {
+        let group = write.group;
+        let log = self.index.groups.get(&group);
+        let last = log.map_or(LogId::default(), |log| log.last);
+        let (kind, base, end, number, entries): (_, _, _, _, &[LogEntry]) = match &write.change {
+            LogChange::Append(entries) if !entries.is_empty() => {
+                let base = self.check_append(group, entries);
+                (SectionKind::Append, base, entries[entries.len() - 1].id, 0, entries)
+            }
+            LogChange::None | LogChange::Append(_) => (SectionKind::HardState, last, last, 0, &[]),
+            LogChange::Born { start } => {
+                assert!(log.is_none() && !self.index.tombstones.contains(&group), "group {group} is born only once");
+                (SectionKind::Born, *start, *start, 0, &[])
+            }
+            &LogChange::Installing { at, generation } => (SectionKind::Installing, last, at, generation, &[]),
+            &LogChange::Installed { at, generation } => (SectionKind::Installed, at, at, generation, &[]),
+            LogChange::Tombstone => (SectionKind::Tombstone, last, last, 0, &[]),
+        };
+        let is_first = matches!(kind, SectionKind::Born | SectionKind::Installed | SectionKind::Tombstone);
+        assert!(log.is_some() || is_first, "group {group} was never born, or is gone");
+        let header = SectionHeader { base, last: end, number, ..self.blank(kind, group, write.hard_state) };
+        self.add_section(header, entries);
+    }
+
+    /// The entry before the first of `entries`, after checking that they continue this log.
+    fn check_append(&self, group: RaftGroupId, entries: &[LogEntry]) -> LogId {
+        let log = self.index.groups.get(&group).unwrap_or_else(|| panic!("group {group} was never born, or is gone"));
+        let base = LogIndex(entries[0].id.index.0 - 1);
+        assert!(base >= log.start.index && base <= log.last.index, "group {group}: entries leave a gap");
+        let base = log.id_at(base).unwrap_or_else(|| panic!("group {group} is damaged, and was written to"));
+        entries.iter().fold(base, |before, entry| {
+            assert_eq!(entry.id.index, before.index.next(), "group {group}: entries are consecutive");
+            assert!(entry.id.term >= before.term, "group {group}: terms never fall along a log (Raft §5.3)");
+            entry.id
+        });
+        base
+    }
+
+    pub(super) fn blank(&self, kind: SectionKind, group: RaftGroupId, hard_state: HardState) -> SectionHeader {
+        let identity = self.segments.last_key_value().map_or(0, |(_, segment)| segment.identity);
+        SectionHeader {
+            kind,
+            doubt: false,
+            group,
+            turn: TurnNumber(self.next_turn),
+            identity,
+            hard_state,
+            base: LogId::default(),
+            last: LogId::default(),
+            number: 0,
+            records: 0,
+            records_crc: 0,
+            offset: 0,
+            length: 0,
+        }
+    }
+
+    /// Adds a section to the turn under construction, and takes it into the index.
+    pub(super) fn add_section(&mut self, header: SectionHeader, entries: &[LogEntry]) {
+        let header = self.encoder.section(header, entries);
+        let (&segment, _) = self.segments.last_key_value().expect("an open log has a segment");
+        let turn = self.end.expect("an open log has an end");
+        let offset = u32::try_from(turn + u64::from(header.offset)).expect("a segment is smaller than 4 GiB");
+        let place = Place { segment, offset, length: header.length };
+        self.index.apply(&header, place, entries.iter().map(|entry| Some(entry.id.term)));
+    }
+
+    pub(super) fn previous_sections(&self) -> usize {
+        self.previous.sections.len()
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.encoder.begin(&self.previous.sections);
+    }
+
+    /// Writes the turn under construction and makes it durable.
+    pub(super) fn commit(&mut self, kind: TurnKind, link: u64, link_identity: u128) -> Result<TurnNumber, LogError> {
+        let (&number, segment) = self.segments.last_key_value().expect("an open log has a segment");
+        let end = self.end.expect("an open log has an end");
+        let mut header = TurnHeader {
+            kind,
+            id: TurnId {
+                number: TurnNumber(self.next_turn),
+                identity: segment.identity,
+                offset: end,
+                length: 0,
+                body_crc: 0,
+            },
+            segment: number,
+            previous: self.previous.id,
+            copies: 0,
+            sections: 0,
+            link,
+            link_identity,
+            incomplete: kind == TurnKind::Checkpoint && self.incomplete,
+        };
+        self.encoder.finish(&mut header, self.owner);
+        assert!(header.id.end() <= segment.length, "room was made for this turn");
+        let file = segment.file.as_ref().expect("the segment that is written to is open");
+        let written = file.write_all_at(&self.encoder.slices(), end).and_then(|()| file.sync_data());
+        self.fatal("writing a turn", written)?;
+        self.end = Some(header.id.end());
+        self.next_turn += 1;
+        self.previous = Previous { id: header.id, sections: self.encoder.take_sections() };
+        Ok(header.id.number)
+    }
+
+    /// Makes sure that a turn fits, beginning a new segment if it must. Refuses before anything is written.
+    fn make_room(&mut self, size: &TurnSize) -> Result<(), LogError> {
+        let checkpoint = self.checkpoint_sections();
+        let at_head = BLOCK + turn_bytes((checkpoint * SECTION_HEADER) as u64, 0) + size.room(checkpoint);
+        if at_head > self.options.segment_bytes {
+            return Err(LogError::TooLarge { bytes: size.bytes });
+        }
+        let reserve = self.options.reserve_bytes.min(self.options.segment_bytes / 4);
+        let needed = size.room(self.previous.sections.len());
+        if size.entries && self.headroom().bytes < needed + reserve {
+            self.make_spare()?;
+        }
+        if !self.has_room(needed) {
+            if self.spares.is_empty() {
+                self.make_spare()?;
+            }
+            self.rotate(size)?;
+        }
+        assert!(self.has_room(size.room(self.previous.sections.len())), "a new segment takes what was checked to fit");
+        Ok(())
+    }
+
+    pub(super) fn has_room(&self, needed: u64) -> bool {
+        let length = self.segments.last_key_value().map_or(0, |(_, segment)| segment.length);
+        self.end.is_some_and(|end| end + needed <= length)
+    }
+
+    fn checkpoint_sections(&self) -> usize {
+        let installing = self.index.groups.values().filter(|log| log.installing.is_some()).count();
+        self.index.groups.len() + installing + self.index.tombstones.len()
+    }
+
+    /// Continues in a new segment: its header and name durable, then the old one's close turn, then the checkpoint,
+    /// then what the checkpoint allows: old segments freed, entries copied forward. `next` is the turn that is to fit.
+    pub(super) fn rotate(&mut self, next: &TurnSize) -> Result<(), LogError> {
+        if self.spares.is_empty() {
+            self.make_spare()?;
+        }
+        let spare = self.spares.pop().expect("one was made");
+        let (number, identity) = (self.next_segment, (self.fresh_id)());
+        assert_ne!(identity, 0, "a segment's identity is random");
+        let before = self.segments.last_key_value();
+        let header = SegmentHeader {
+            owner: self.owner,
+            number,
+            identity,
+            predecessor: before.map_or(0, |(&number, _)| number),
+            predecessor_identity: before.map_or(0, |(_, segment)| segment.identity),
+            predecessor_end: self.end.unwrap_or_default(),
+            last_turn: self.previous.id.number,
+            length: spare.length,
+        };
+        let begun = (|| {
+            spare.file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
+            spare.file.sync_data()?;
+            self.disk.rename(&spare.name, &segment_name(number))?;
+            self.disk.sync_directory()
+        })();
+        self.fatal("beginning a segment", begun)?;
+        let closing = turn_bytes(0, self.previous.sections.len());
+        if self.has_room(closing) && self.segments.last_key_value().is_some_and(|(_, last)| last.file.is_some()) {
+            self.encoder.begin(&self.previous.sections);
+            self.commit(TurnKind::Close, number, identity)?;
+        }
+        let segment = LiveSegment { identity, length: spare.length, flawed: false, file: Some(spare.file) };
+        self.segments.insert(number, segment);
+        self.next_segment += 1;
+        self.end = Some(BLOCK);
+        let freed = self.choose_freed();
+        self.write_checkpoint()?;
+        self.give_up(&freed)?;
+        self.copy_forward(next)
+    }
+
+    /// All groups' promises and bounds, at the head of a segment.
+    fn write_checkpoint(&mut self) -> Result<(), LogError> {
+        let mut headers = Vec::with_capacity(self.checkpoint_sections());
+        for (&group, log) in &self.index.groups {
+            let blank = |kind| self.blank(kind, group, log.hard_state);
+            let (doubt, number) = (log.doubt.is_some(), log.released.0);
+            let bounds = blank(SectionKind::Checkpoint);
+            headers.push(SectionHeader { doubt, base: log.start, last: log.last, number, ..bounds });
+            if let Some((at, generation)) = log.installing {
+                let mark = blank(SectionKind::Installing);
+                headers.push(SectionHeader { base: log.last, last: at, number: generation, ..mark });
+            }
+        }
+        for &group in &self.index.tombstones {
+            headers.push(self.blank(SectionKind::Tombstone, group, HardState::default()));
+        }
+        self.encoder.begin(&self.previous.sections);
+        for header in headers {
+            self.encoder.section(header, &[]);
+        }
+        let oldest = self.segments.first_key_value().map_or(0, |(&number, _)| number);
+        self.commit(TurnKind::Checkpoint, oldest, 0).map(|_| ())
+    }
+
+    /// What the log knows of every group, as after a start.
+    #[must_use]
+    pub fn groups(&self) -> Recovery {
+        Recovery { durable_turn: self.previous.id.number, incomplete: self.incomplete, ..self.index.recovery() }
+    }
+
+    /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which
+    /// `max_bytes` are reached; at least one.
+    ///
+    /// # Panics
+    /// If `high` is beyond the last entry: whoever asks does not know what the log holds.
+    pub fn locate(
+        &self,
+        group: RaftGroupId,
+        low: LogIndex,
+        high: LogIndex,
+        max_bytes: u64,
+    ) -> Result<Vec<Location>, ReadError> {
+        let log = self.index.groups.get(&group).ok_or(ReadError::Released { group })?;
+        if low <= log.start.index {
+            return Err(ReadError::Released { group });
+        }
+        assert!(high <= log.last.index.next(), "group {group}: entries up to {high} were never written");
+        let mut locations: Vec<Location> = Vec::new();
+        let (mut next, mut bytes) = (low, 0);
+        for run in log.runs_between(low, high.previous()) {
+            if next >= high || run.first > next || (bytes >= max_bytes && !locations.is_empty()) {
+                break;
+            }
+            let segment = &self.segments[&run.place.segment];
+            let mut wanted = *run;
+            (wanted.first, wanted.last) = (next, run.last.min(high.previous()));
+            let location = Location::new(group, wanted, segment.identity);
+            bytes += location.bytes();
+            next = wanted.last.next();
+            locations.push(location);
+        }
+        if next < high && (locations.is_empty() || bytes < max_bytes) {
+            let reason = log.damage().unwrap_or_default();
+            return Err(ReadError::Damaged { group, first: next, last: high.previous(), reason });
+        }
+        Ok(locations)
+    }
+
+    /// The entries `low .. high` of a group, until `max_bytes` of payload have been read; at least one.
+    pub fn entries(
+        &self,
+        group: RaftGroupId,
+        low: LogIndex,
+        high: LogIndex,
+        max_bytes: u64,
+    ) -> Result<Vec<LogEntry>, ReadError> {
+        let mut entries = Vec::new();
+        let mut budget = Budget { left: max_bytes, any: false };
+        for location in self.locate(group, low, high, max_bytes)? {
+            let file = self.segments.get(&location.segment()).and_then(|segment| segment.file.as_ref());
+            let file = file.ok_or(ReadError::Released { group })?;
+            if !read_location(file, &location, &mut budget, &mut entries)? {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The first entry of a group that the log still holds, or would hold next.
+    #[must_use]
+    pub fn first_index(&self, group: RaftGroupId) -> Option<LogIndex> {
+        self.index.groups.get(&group).map(|log| log.start.index.next())
+    }
+
+    /// A reader for another thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader<D> {
+        Reader::new(self.disk.clone())
+    }
+}
+
+fn segment_number(name: &str) -> Option<u64> {
+    let number = name.strip_prefix("segment-")?.strip_suffix(".wal")?.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
+}
