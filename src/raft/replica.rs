@@ -496,8 +496,15 @@ impl Replica {
     pub fn persisted(&mut self, number: u64) -> Result<(), Broken> {
         assert!(number >= self.persisted_number, "readies become durable in order");
         self.persisted_number = number;
-        let node = &mut self.node;
-        catch(|| node.on_persist_ready(number))
+        let (node, handed) = (&mut self.node, self.handed.0);
+        catch(|| {
+            node.on_persist_ready(number);
+            // A snapshot is applied once it is durable; raft-rs does not conclude that by itself.
+            let log = &node.raft.raft_log;
+            if log.applied < handed && handed <= log.committed.min(log.persisted) {
+                node.advance_apply_to(handed);
+            }
+        })
     }
 
     /// Old entries that followers need and memory no longer holds. Each is answered by `fetched`, once.

@@ -41,6 +41,8 @@ pub struct Scenario {
     pub restart_one_in: u64,
     /// A message is lost once in so many, on average; 0: never.
     pub loss_one_in: u64,
+    /// The length of a record's key, in bytes.
+    pub key_bytes: usize,
     /// Payload after which state machines are flushed, in bytes.
     pub flush_after_bytes: usize,
     /// Log kept for replicas that were away, in bytes.
@@ -61,11 +63,12 @@ impl Scenario {
             seed,
             nodes: 3,
             groups: 2,
-            steps: 4_000,
-            restart_one_in: if short_log { 30 } else { 1 },
-            crash_one_in: 150,
+            steps: if short_log { 9_000 } else { 6_000 },
+            restart_one_in: if short_log { 60 } else { 1 },
+            crash_one_in: 400,
             loss_one_in: 50,
-            flush_after_bytes: 1_000,
+            key_bytes: if short_log { 20_000 } else { 0 },
+            flush_after_bytes: if short_log { 60_000 } else { 500 },
             retain_bytes: if short_log { 0 } else { 512 << 10 },
             trace: false,
             sabotage: Sabotage::default(),
@@ -301,7 +304,7 @@ impl Cluster {
         if self.crash_instead(position, CrashPoint::Before(kind)) {
             return;
         }
-        let during = self.crash_due().then(|| Crash { operations: 1 + self.random.below(6) });
+        let during = self.crash_due(CrashPoint::During(kind)).then(|| Crash { operations: 1 + self.random.below(6) });
         let interrupted = during.is_some();
         let done = self.nodes[position].finish(kind, during, &self.scenario);
         match done {
@@ -317,12 +320,14 @@ impl Cluster {
         }
     }
 
-    fn crash_due(&mut self) -> bool {
-        self.faults && self.scenario.crash_one_in > 0 && self.random.one_in(self.scenario.crash_one_in)
+    /// What happens rarely is interrupted more often, so that it is interrupted at all.
+    fn crash_due(&mut self, point: CrashPoint) -> bool {
+        let times = if point.is_rare() { self.scenario.crash_one_in.div_ceil(40) } else { self.scenario.crash_one_in };
+        self.faults && times > 0 && self.random.one_in(times)
     }
 
     fn crash_instead(&mut self, position: usize, point: CrashPoint) -> bool {
-        let due = self.nodes[position].is_running() && self.crash_due();
+        let due = self.nodes[position].is_running() && self.crash_due(point);
         if due {
             self.crash(position, point);
             // Power goes out in whole racks, too.
@@ -374,7 +379,8 @@ impl Cluster {
         if !self.nodes[position].is_running() {
             return;
         }
-        let proposals: Vec<Proposal> = (0..count).map(|_| self.client.write(node, group)).collect();
+        let proposals: Vec<Proposal> =
+            (0..count).map(|_| self.client.write(node, group, self.scenario.key_bytes)).collect();
         self.note(|| format!("{node}: {count} writes to group {group}"));
         self.input(position, Input::Propose { group, proposals });
     }

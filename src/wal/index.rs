@@ -183,14 +183,18 @@ impl GroupLog {
     }
 
     /// Takes in that the log ended with `id` when this was written. If ours holds the same entry, both agree up to it
-    /// (log matching, Raft §5.3), and a doubt is settled. If not, nothing between start and `id` can be trusted.
+    /// (log matching, Raft §5.3), and a doubt is settled. If not, nothing between start and `id` can be trusted. While
+    /// nothing is in doubt, an entry whose place is unknown was in a segment that is gone and is moved later on: what is
+    /// known of the others stands.
     fn reconcile(&mut self, id: LogId, certain: bool) {
-        if self.term_at(id.index) == Some(id.term) {
-            if certain && !self.doubt_stands {
-                self.doubt = None;
+        match self.term_at(id.index) {
+            Some(term) if term == id.term => {
+                if certain && !self.doubt_stands {
+                    self.doubt = None;
+                }
             }
-        } else {
-            self.runs.clear();
+            None if self.doubt.is_none() => {}
+            _ => self.runs.clear(),
         }
         self.cut_after(if id.index > self.start.index { id } else { self.start });
     }

@@ -75,11 +75,12 @@ impl Client {
         Ticket(self.next)
     }
 
-    /// A new record for `group`, written through `node`.
-    pub fn write(&mut self, node: NodeId, group: RaftGroupId) -> Proposal {
+    /// A new record for `group`, written through `node`, with a key of so many bytes.
+    pub fn write(&mut self, node: NodeId, group: RaftGroupId, key_bytes: usize) -> Proposal {
         let ticket = self.ticket();
         self.writes.insert(ticket, Write { group, node, fate: Fate::Unknown });
-        let batch = BatchWriter::new(0).record(None, Some(&ticket.0.to_be_bytes()), 0).finish();
+        let key = vec![0; key_bytes];
+        let batch = BatchWriter::new(0).record(Some(&key), Some(&ticket.0.to_be_bytes()), 0).finish();
         let context = Command::Produce { proposed_at_ms: 0 }.encode();
         Proposal { ticket, context, data: batch.into_bytes() }
     }

@@ -54,6 +54,19 @@ pub enum CrashPoint {
     After(Kind),
 }
 
+impl CrashPoint {
+    /// Whether it has to do with moving whole states between nodes.
+    #[must_use]
+    pub fn is_rare(self) -> bool {
+        match self {
+            Self::Before(kind) | Self::During(kind) | Self::After(kind) => {
+                matches!(kind, Kind::Build | Kind::Fetch | Kind::Install)
+            }
+            Self::Idle | Self::Send | Self::Reply => false,
+        }
+    }
+}
+
 /// A crash in the middle of an effect: at the so-manieth change of the disk (1 is the first).
 #[derive(Clone, Copy, Debug)]
 pub struct Crash {

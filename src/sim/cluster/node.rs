@@ -14,7 +14,7 @@ use crate::sim::engine::SimEngine;
 use crate::sim::{Random, SimDisk};
 use crate::storage::{Engine, WriteBatch};
 use crate::types::{LogEntry, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
-use crate::wal::{Identity, Log, LogChange, Options, ReadError, Turn, prepare_spare};
+use crate::wal::{Identity, Log, LogChange, LogError, Options, ReadError, Turn, prepare_spare};
 use std::collections::BTreeMap;
 
 /// The cluster that every simulated node belongs to.
@@ -231,7 +231,7 @@ impl Node {
         if let Some(crash) = crash {
             self.disk.stop_after(crash.operations);
         }
-        let finished = running.finish(kind, &self.engine, scenario);
+        let finished = running.finish(kind, crash.is_some(), &self.engine, scenario);
         // A crash in the middle of something that the disk has no part in leaves it half said.
         if crash.is_some() { None } else { finished }
     }
@@ -246,12 +246,15 @@ impl Node {
 }
 
 impl Running {
-    fn finish(&mut self, kind: Kind, engine: &SimEngine, scenario: &Scenario) -> Option<Finished> {
+    fn finish(&mut self, kind: Kind, may_fail: bool, engine: &SimEngine, scenario: &Scenario) -> Option<Finished> {
         let mut finished = Finished::default();
         match kind {
             Kind::Append => {
                 let turn = self.open.append.take().expect("an append is open");
-                self.append(turn, scenario)?;
+                if let Err(error) = self.append(turn, scenario) {
+                    assert!(may_fail, "seed {}: the log fails by itself: {error}", scenario.seed);
+                    return None;
+                }
                 finished.inputs.push(Input::Appended);
             }
             Kind::Apply => {
@@ -309,18 +312,18 @@ impl Running {
         Some(finished)
     }
 
-    /// `None` if the disk stopped in the middle.
-    fn append(&mut self, mut turn: Turn, scenario: &Scenario) -> Option<()> {
+    fn append(&mut self, mut turn: Turn, scenario: &Scenario) -> Result<(), LogError> {
         if scenario.sabotage.forget_votes {
             turn.writes.iter_mut().for_each(|write| write.hard_state.vote = None);
             turn.writes.retain(|write| write.change != LogChange::None);
         }
-        self.log.append(&turn).ok()?;
-        if let Some(order) = self.log.order_spare() {
-            let spare = prepare_spare(&self.disk, order).ok()?;
+        self.log.append(&turn)?;
+        if let Some(order) = self.log.order_spare()
+            && let Ok(spare) = prepare_spare(&self.disk, order)
+        {
             self.log.add_spare(spare);
         }
-        Some(())
+        Ok(())
     }
 }
 
@@ -328,6 +331,7 @@ fn core_options(scenario: &Scenario) -> CoreOptions {
     let mut options = CoreOptions {
         flush_after_bytes: scenario.flush_after_bytes,
         tail_bytes_per_group: 512,
+        turn_bytes_max: 64 << 10,
         ..CoreOptions::default()
     };
     options.replica.seed = scenario.seed;
