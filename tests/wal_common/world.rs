@@ -99,7 +99,7 @@ impl World {
                 self.model = next;
                 true
             }
-            Err(LogError::Full) => true,
+            Err(LogError::Full | LogError::TooLarge { .. }) => true,
             Err(LogError::Disk { .. }) => {
                 assert!(matches!(log.append(turn), Err(LogError::Failed)), "a failed log accepts nothing");
                 assert!(matches!(log.seal(), Err(LogError::Failed)), "a failed log accepts nothing");
@@ -151,8 +151,10 @@ fn random_write(random: &mut Random, model: &mut Model) -> GroupWrite {
         return born(number);
     };
     let last = known.last();
-    let write = |known: &mut ModelGroup, change| {
-        GroupWrite { group: RaftGroupId(number), hard_state: known.hard_state, change }
+    let write = |known: &mut ModelGroup, change| GroupWrite {
+        group: RaftGroupId(number),
+        hard_state: known.hard_state,
+        change,
     };
     match random.below(40) {
         0 if number >= GROUPS => {
@@ -180,7 +182,8 @@ fn random_write(random: &mut Random, model: &mut Model) -> GroupWrite {
         }
         _ => {
             let bottom = known.hard_state.commit.0.max(known.start.index.0).min(last.index.0) + 1;
-            let first = if random.one_in(8) { bottom + random.below(last.index.0 + 2 - bottom) } else { last.index.0 + 1 };
+            let first =
+                if random.one_in(8) { bottom + random.below(last.index.0 + 2 - bottom) } else { last.index.0 + 1 };
             if first <= last.index.0 {
                 known.hard_state.term.0 += 1;
             }
