@@ -494,6 +494,9 @@ impl Replay {
         segments: BTreeMap<u64, FoundSegment>,
         stale: BTreeMap<u64, bool>,
     ) -> Recovered {
+        for group in self.index.skip_released_holes() {
+            self.find(format!("group {group}: its log begins behind damaged entries that it needs no more"));
+        }
         if self.unlisted > 0 {
             self.findings.push(format!("and {} more", self.unlisted));
         }

@@ -214,26 +214,29 @@ fn born_anew(random: &mut Random, model: &mut Model) -> GroupWrite {
 }
 
 /// Whether the log is what the model says, but for released entries, which may be gone.
-fn matches(log: &Log<SimDisk>, recovery: &Recovery, model: &Model) -> Result<(), String> {
+pub fn matches(log: &Log<SimDisk>, recovery: &Recovery, model: &Model) -> Result<(), String> {
     let same = |what: &str, same: bool| if same { Ok(()) } else { Err(what.to_owned()) };
     same("groups", recovery.groups.keys().map(|group| group.0).eq(model.groups.keys().copied()))?;
     same("tombstones", recovery.tombstones.iter().map(|group| group.0).eq(model.tombstones.iter().copied()))?;
-    for (&group, expected) in &model.groups {
-        let found = &recovery.groups[&RaftGroupId(group)];
-        let same = |what: &str, same_: bool| same(&format!("group {group}: {what}"), same_);
-        same("damage", found.damage.is_none())?;
-        same("hard state", found.hard_state == expected.hard_state)?;
-        same("last", found.last == expected.last())?;
-        same("installing", found.installing == expected.installing)?;
-        let start = found.start.index.0;
-        same("start", start >= expected.start.index.0 && start < expected.released.max(expected.start.index.0 + 1))?;
-        let entries = log.entries(RaftGroupId(group), found.first_index(), found.last.index.next(), u64::MAX);
-        let entries = entries.map_err(|error| error.to_string())?;
-        let kept = expected.entries.range(start + 1..);
-        same("entries", entries.iter().cloned().eq(kept.map(|(&i, &(term, bytes))| entry(group, i, term, bytes))))?;
-        for begin in &found.terms {
-            same("terms", expected.entries.get(&begin.index.0).is_some_and(|(term, _)| *term == begin.term.0))?;
-        }
+    model.groups.iter().try_for_each(|(&group, expected)| group_matches(log, recovery, group, expected))
+}
+
+/// Whether one group is what the model says.
+pub fn group_matches(log: &Log<SimDisk>, recovery: &Recovery, group: u64, expected: &ModelGroup) -> Result<(), String> {
+    let same = |what: &str, same: bool| if same { Ok(()) } else { Err(format!("group {group}: {what}")) };
+    let found = &recovery.groups[&RaftGroupId(group)];
+    same("damage", found.damage.is_none())?;
+    same("hard state", found.hard_state == expected.hard_state)?;
+    same("last", found.last == expected.last())?;
+    same("installing", found.installing == expected.installing)?;
+    let start = found.start.index.0;
+    same("start", start >= expected.start.index.0 && start < expected.released.max(expected.start.index.0 + 1))?;
+    let entries = log.entries(RaftGroupId(group), found.first_index(), found.last.index.next(), u64::MAX);
+    let entries = entries.map_err(|error| error.to_string())?;
+    let kept = expected.entries.range(start + 1..);
+    same("entries", entries.iter().cloned().eq(kept.map(|(&i, &(term, bytes))| entry(group, i, term, bytes))))?;
+    for begin in &found.terms {
+        same("terms", expected.entries.get(&begin.index.0).is_some_and(|(term, _)| *term == begin.term.0))?;
     }
     Ok(())
 }
