@@ -33,6 +33,8 @@ struct Content {
     durable: BTreeMap<u64, Page>,
     /// Pages with writes that are not durable.
     dirty: BTreeMap<u64, Page>,
+    /// Pages whose sync failed: programs see them, later syncs skip them, a crash loses what it likes of them.
+    forsaken: BTreeMap<u64, Page>,
     /// Blocks that can't be read.
     unreadable: BTreeSet<u64>,
 }
@@ -102,18 +104,10 @@ struct State {
     faults: Faults,
 }
 
+/// Counts towards a fault; true, once, when it is due.
 fn count_down(counter: &mut Option<u64>) -> bool {
-    match counter {
-        Some(0) => true,
-        Some(left) => {
-            *left -= 1;
-            *left == 0 && {
-                *counter = None;
-                true
-            }
-        }
-        None => false,
-    }
+    *counter = counter.map(|left| left.saturating_sub(1));
+    counter.take_if(|left| *left == 0).is_some()
 }
 
 impl State {
@@ -148,7 +142,7 @@ impl State {
 
 impl Content {
     fn page(&self, number: u64) -> Option<&Page> {
-        self.dirty.get(&number).or_else(|| self.durable.get(&number))
+        self.dirty.get(&number).or_else(|| self.forsaken.get(&number)).or_else(|| self.durable.get(&number))
     }
 
     fn read(&self, mut buffer: &mut [u8], mut offset: u64) {
@@ -172,10 +166,10 @@ impl Content {
             let count = bytes.len().min(PAGE as usize - within);
             let (piece, rest) = bytes.split_at(count);
             let number = offset / PAGE;
-            let durable = &self.durable;
-            let page = self.dirty.entry(number).or_insert_with(|| match durable.get(&number) {
-                Some(page) => page.clone(),
-                None => Box::new([0; PAGE as usize]),
+            let (durable, forsaken) = (&self.durable, &mut self.forsaken);
+            let page = self.dirty.entry(number).or_insert_with(|| {
+                let before = forsaken.remove(&number).or_else(|| durable.get(&number).cloned());
+                before.unwrap_or_else(|| Box::new([0; PAGE as usize]))
             });
             page[within..within + count].copy_from_slice(piece);
             bytes = rest;
@@ -188,11 +182,17 @@ impl Content {
         self.durable_length = self.length;
     }
 
+    /// A sync that failed: the kernel takes the pages for clean (Rebello et al., USENIX ATC '20).
+    fn forsake(&mut self) {
+        self.forsaken.append(&mut self.dirty);
+    }
+
     /// What a power cut leaves: of each sector that was not synced, the old or the new.
     fn crash(&mut self, random: &mut Random) {
         let fate = random.below(4); // Often all or nothing, because that is what real power cuts often are.
         let survives = |random: &mut Random| fate == 0 || (fate > 1 && random.one_in(2));
-        for (number, new) in std::mem::take(&mut self.dirty) {
+        self.forsake();
+        for (number, new) in std::mem::take(&mut self.forsaken) {
             let page = self.durable.entry(number).or_insert_with(|| Box::new([0; PAGE as usize]));
             for (old, new) in page.chunks_mut(SECTOR).zip(new.chunks(SECTOR)) {
                 if old != new && survives(random) {
@@ -207,7 +207,7 @@ impl Content {
     }
 
     fn cut(&mut self, length: u64) {
-        for pages in [&mut self.durable, &mut self.dirty] {
+        for pages in [&mut self.durable, &mut self.dirty, &mut self.forsaken] {
             pages.retain(|&number, _| number * PAGE < length);
             if let Some(page) = pages.get_mut(&(length / PAGE)) {
                 page[(length % PAGE) as usize..].fill(0);
@@ -276,7 +276,8 @@ impl SimDisk {
         state.faults.stop_at = Some(state.changes + count);
     }
 
-    /// The `count`-th sync from now (1 is the next) fails, and syncs nothing; what follows works.
+    /// The `count`-th sync from now (1 is the next) fails. Programs still see what it should have synced, but no later
+    /// sync will do it, unless it is written again.
     pub fn fail_sync(&self, count: u64) {
         self.state().faults.failing_sync = Some(count);
     }
@@ -486,7 +487,11 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.with(|state, inode| {
-            if state.change()? || count_down(&mut state.faults.failing_sync) {
+            if state.change()? {
+                return Err(io::Error::other("the simulated disk has stopped"));
+            }
+            if count_down(&mut state.faults.failing_sync) {
+                content_of(state, inode).forsake();
                 return Err(io::Error::other("the simulated disk failed to sync"));
             }
             if !state.faults.lying {

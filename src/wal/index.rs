@@ -328,6 +328,24 @@ impl Index {
         }
     }
 
+    /// Lets go of damaged entries that no group needs any more: a flushed state machine covers them, and as soon as their
+    /// segment is freed they would be gone in any case. The entry that follows becomes the log's start, because the
+    /// term of the damaged one may be unknown. Yields the groups.
+    pub(crate) fn skip_released_holes(&mut self) -> Vec<RaftGroupId> {
+        let mut skipped = Vec::new();
+        for (&group, log) in &mut self.groups {
+            let follows = |&(_, last): &(LogIndex, LogIndex)| {
+                let next = log.runs_between(last.next(), last.next()).next()?;
+                (next.first < log.released).then_some(LogId { index: next.first, term: next.term })
+            };
+            if let Some(start) = log.holes().iter().rev().find_map(follows) {
+                log.start_after(start);
+                skipped.push(group);
+            }
+        }
+        skipped
+    }
+
     /// Marks the doubts that remain after a start: nothing written from now on can settle them.
     pub(crate) fn let_doubts_stand(&mut self) {
         for log in self.groups.values_mut() {

@@ -109,11 +109,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<(Self, Recovery), LogError> {
         let is_valid = options.segment_bytes.is_multiple_of(BLOCK) && options.segment_bytes <= SEGMENT_BYTES_MAX;
         assert!(is_valid && options.segment_bytes >= 64 * BLOCK, "a segment is 256 KiB to 2 GiB, in whole blocks");
-        let doing = "opening it";
-        let fail = |error| LogError::Disk { doing, error };
-        // A name that a killed process has made visible need not be durable.
-        disk.sync_directory().map_err(fail)?;
-        let names = disk.list().map_err(fail)?;
+        let names = disk.list().map_err(|error| LogError::Disk { doing: "listing its files", error })?;
         let numbers = names.iter().filter_map(|name| segment_number(name)).collect::<BTreeSet<_>>();
         let recovered = recover(&disk, owner, &options, &numbers)?;
         let mut log = Self {
@@ -137,7 +133,8 @@ impl<D: Disk> Log<D> {
         Ok((log, recovery))
     }
 
-    /// Makes what was found durable and final. Killed at any step, the next start finds the same.
+    /// Makes what was found durable and final. Killed at any step, the next start finds the same. (Names that a killed
+    /// process has made visible become durable with the rotation, before anything is built on them.)
     fn take_over(&mut self, mut recovered: Recovered, names: &[String]) -> Result<Recovery, LogError> {
         for (&number, found) in &recovered.segments {
             let file = self.disk.open(&segment_name(number)).ok();
@@ -445,8 +442,8 @@ impl<D: Disk> Log<D> {
         Recovery { durable_turn: self.previous.id.number, incomplete: self.incomplete, ..self.index.recovery() }
     }
 
-    /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which
-    /// `max_bytes` are reached; at least one.
+    /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which the
+    /// sections that hold them reach `max_bytes` (entries' own lengths are not kept in memory); at least one.
     ///
     /// # Panics
     /// If `high` is beyond the last entry: whoever asks does not know what the log holds.
@@ -483,7 +480,8 @@ impl<D: Disk> Log<D> {
         Ok(locations)
     }
 
-    /// The entries `low .. high` of a group, until `max_bytes` of payload have been read; at least one.
+    /// The entries `low .. high` of a group, until `max_bytes` of payload, or of the sections that hold it, have been
+    /// read; at least one.
     pub fn entries(
         &self,
         group: RaftGroupId,

@@ -280,7 +280,8 @@ impl Replay {
             if next.kind == TurnKind::Checkpoint && self.previous.is_none() {
                 return; // Where the log begins. What came before was freed.
             }
-            return self.settle_missing(before, &[segment], &copies, false);
+            let is_first = before.identity == segment.identity && before.offset == BLOCK;
+            return self.settle_missing(before, &[segment], &copies, is_first);
         };
         if pending.header.id == before {
             return self.settle_pending(pending, &copies);
@@ -288,7 +289,11 @@ impl Replay {
         if !pending.whole && self.previous.as_ref().is_some_and(|previous| previous.id == before) {
             return; // Torn, and dropped by an earlier start, which could not write over it.
         }
-        let follows = before.identity == pending.header.id.identity && before.offset == pending.header.id.end();
+        let header = &pending.header;
+        let follows = match header.kind {
+            TurnKind::Close => before.identity == header.link_identity && before.offset == BLOCK,
+            _ => before.identity == header.id.identity && before.offset == header.id.end(),
+        };
         let segments = [segment, &Rc::clone(&pending.segment)];
         self.settle_pending(pending, &[]);
         self.settle_missing(before, &segments, &copies, follows);
@@ -489,6 +494,9 @@ impl Replay {
         segments: BTreeMap<u64, FoundSegment>,
         stale: BTreeMap<u64, bool>,
     ) -> Recovered {
+        for group in self.index.skip_released_holes() {
+            self.find(format!("group {group}: its log begins behind damaged entries that it needs no more"));
+        }
         if self.unlisted > 0 {
             self.findings.push(format!("and {} more", self.unlisted));
         }

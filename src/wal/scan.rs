@@ -96,7 +96,7 @@ pub(crate) struct FoundSection {
     pub header: SectionHeader,
     /// Whether the header in its own place is damaged and this is the copy.
     pub repaired: bool,
-    /// Each record's term, or nothing where the payload is damaged. Absent when the record headers are.
+    /// Each record's term, or nothing where the payload is damaged. Absent when it can't be read at all.
     pub records: Option<Vec<Option<Term>>>,
 }
 
@@ -148,7 +148,8 @@ pub(crate) fn sections(
         });
         let repaired = own.is_none();
         let section = own.or_else(|| copy.cloned()).map(|header| {
-            let records = records(turn, &header);
+            // A read begins at the section's own header: without it, its entries are lost even if they are whole.
+            let records = if repaired && header.records > 0 { None } else { records(turn, &header) };
             FoundSection { header, repaired, records }
         });
         next = section.as_ref().map(|section| (section.header.offset as usize) + section.header.length as usize);

@@ -1,6 +1,8 @@
 //! What all tests of the log share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod world;
+
 use ackord::sim::{Random, SimDisk};
 use ackord::types::{EntryKind, HardState, LogEntry, LogId, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use ackord::wal::disk::Disk;
@@ -40,7 +42,8 @@ pub fn state(term: u64, commit: u64) -> HardState {
 /// The entry at `index`; its payload tells (group, index, term), so that a wrong one shows.
 pub fn entry(group: u64, index: u64, term: u64, bytes: usize) -> LogEntry {
     let mut random = Random::new(group << 40 ^ index << 8 ^ term);
-    let data: Vec<u8> = (0..bytes).map(|_| random.next_u64() as u8).collect();
+    let mut data = [0; 64].map(|_: u8| random.next_u64() as u8).repeat(bytes.div_ceil(64));
+    data.truncate(bytes);
     let kind = if index.is_multiple_of(17) { EntryKind::ConfChange } else { EntryKind::Normal };
     let context = Bytes::from(format!("{group}/{index}@{term}"));
     LogEntry { id: LogId::new(index, term), kind, context, data: Bytes::from(data) }
