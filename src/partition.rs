@@ -133,7 +133,7 @@ impl Partition {
 
     fn put_run(&self, run: &Run, batch: &mut WriteBatch) {
         let key = rows::key(self.group, self.position.generation, run.first.0);
-        batch.put(Family::Times, key, rows::encode(ROW_VERSION, &run.row));
+        batch.put(Family::Times, key, rows::encode(ROW_VERSION, &run.max_timestamp));
     }
 
     fn put_producers(&mut self, batch: &mut WriteBatch) {

@@ -95,6 +95,9 @@ fn searches_by_time_are_right_across_runs_and_after_trimming() {
     let (engine, mut partition, outcomes) = reference(&log);
     let expected = expected(&log, &outcomes);
     assert!(dump(&engine).iter().filter(|(family, ..)| *family == Family::Times).count() >= 3, "several runs");
+    let at_once = SimEngine::default();
+    apply(&at_once, &mut create(&at_once), &log);
+    assert!(dump(&engine) == dump(&at_once), "rows do not depend on how many entries one apply takes");
     let mut rng = fastrand::Rng::with_seed(1);
     for log_start in [0, 3, 7, 9, 10, 11, 13, 17, 18, 19, 24, 31, 35, 36] {
         let index = partition.applied().index.0 + 1;
@@ -149,6 +152,16 @@ fn a_retry_is_recognised_after_a_crash_and_by_the_next_leader() {
     );
     assert_eq!(partition.view().high_watermark, Offset(3), "refused and repeated batches take no offset");
     assert_eq!(partition.view().end_offset_for_epoch(LeaderEpoch(1)), Some((LeaderEpoch(1), Offset(2))));
+}
+
+#[test]
+fn a_leader_that_has_written_nothing_yet_has_its_epoch() {
+    let engine = SimEngine::default();
+    let mut partition = create(&engine);
+    let batch = BatchWriter::new(0).record(None, None, 0).finish();
+    apply(&engine, &mut partition, &[produce(1, 1, 0, batch), LogEntry { id: LogId::new(2, 4), ..LogEntry::default() }]);
+    assert_eq!(partition.view().end_offset_for_epoch(LeaderEpoch(4)), Some((LeaderEpoch(4), Offset(1))));
+    assert_eq!(partition.view().end_offset_for_epoch(LeaderEpoch(3)), Some((LeaderEpoch(1), Offset(1))));
 }
 
 #[test]

@@ -6,7 +6,6 @@
 
 use super::epochs::Epochs;
 use super::rows::{self, ROW_VERSION};
-use super::times::RunRow;
 use crate::record::codec::DECOMPRESSED_BYTES_MAX;
 use crate::record::{BatchError, RecordBatch};
 use crate::storage::{Engine, EngineError, Family};
@@ -57,6 +56,15 @@ pub struct TimedOffset {
     pub timestamp: i64,
     /// The leader that wrote it.
     pub leader_epoch: LeaderEpoch,
+}
+
+/// A row of the time index.
+#[derive(Clone, Copy, Debug)]
+struct FoundRun {
+    /// The base offset of the run's first batch.
+    first: Offset,
+    /// At least the greatest timestamp of the run.
+    max_timestamp: i64,
 }
 
 /// Why a read has no answer.
@@ -118,8 +126,8 @@ impl PartitionView {
         timestamp: i64,
     ) -> Result<Option<TimedOffset>, ReadError> {
         let mut from = self.first_run(engine)?;
-        while let Some((run, end)) = self.next_run(engine, from, |row| row.max_timestamp >= timestamp)? {
-            let found = self.first_record_in(engine, run.0, end, |found| found >= timestamp)?;
+        while let Some((run, end)) = self.next_run(engine, from, |max| max >= timestamp)? {
+            let found = self.first_record_in(engine, run.first, end, |found| found >= timestamp)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -132,10 +140,10 @@ impl PartitionView {
     pub fn offset_of_max_timestamp(&self, engine: &dyn Engine) -> Result<Option<TimedOffset>, ReadError> {
         let mut greatest: Option<i64> = None;
         let mut from = self.first_run(engine)?;
-        while let Some((run, end)) = self.next_run(engine, from, |row| greatest.is_none_or(|g| row.max_timestamp > g))? {
+        while let Some((run, end)) = self.next_run(engine, from, |max| greatest.is_none_or(|found| max > found))? {
             // A run at either edge also covers what this view doesn't; of the others the row says enough.
-            let is_edge = run.0 < self.log_start || end >= self.high_watermark;
-            let here = if is_edge { self.max_timestamp_in(engine, run.0, end)? } else { Some(run.1.max_timestamp) };
+            let is_edge = run.first < self.log_start || end >= self.high_watermark;
+            let here = if is_edge { self.max_timestamp_in(engine, run.first, end)? } else { Some(run.max_timestamp) };
             greatest = greatest.max(here);
             from = end;
         }
@@ -213,17 +221,18 @@ impl PartitionView {
         &self,
         engine: &dyn Engine,
         from: Offset,
-        wanted: impl Fn(&RunRow) -> bool,
-    ) -> Result<Option<((Offset, RunRow), Offset)>, ReadError> {
+        wanted: impl Fn(i64) -> bool,
+    ) -> Result<Option<(FoundRun, Offset)>, ReadError> {
         let (mut run, mut end, mut flaw) = (None, self.high_watermark, None);
         engine.scan(Family::Times, &self.key(from), &self.key(self.high_watermark), &mut |key, value| {
-            match (rows::number(key), rows::decode::<RunRow>(ROW_VERSION, value)) {
+            match (rows::number(key), rows::decode(ROW_VERSION, value)) {
                 (Some(first), _) if run.is_some() => {
                     end = Offset(first);
                     return ControlFlow::Break(());
                 }
-                (Some(first), Ok(row)) if wanted(&row) => run = Some((Offset(first), row)),
-                (Some(_), Ok(_)) => {}
+                (Some(first), Ok(max_timestamp)) => {
+                    run = wanted(max_timestamp).then_some(FoundRun { first: Offset(first), max_timestamp });
+                }
                 (_, row) => {
                     flaw = Some(EngineError(format!("a row of the time index can't be read: {row:?}")));
                     return ControlFlow::Break(());
