@@ -101,16 +101,10 @@ impl PartitionView {
         if offset == high_watermark {
             return Ok(Vec::new());
         }
-        let first = self.batch_around(engine, offset)?;
-        let mut size = first.batch.bytes().len();
-        if size > bytes_max && !at_least_one {
-            return Ok(Vec::new());
-        }
-        let mut batches = vec![first];
-        let next = batches[0].next_offset();
-        self.scan_batches(engine, next, high_watermark, &mut |batch| {
+        let (mut batches, mut size) = (Vec::new(), 0);
+        self.scan_batches(engine, offset, high_watermark, &mut |batch| {
             size += batch.batch.bytes().len();
-            if size > bytes_max {
+            if size > bytes_max && !(batches.is_empty() && at_least_one) {
                 return ControlFlow::Break(());
             }
             batches.push(batch);
@@ -156,17 +150,8 @@ impl PartitionView {
         self.epochs.end_of(epoch, self.high_watermark)
     }
 
-    /// The batch that holds `offset`.
-    pub(super) fn batch_around(&self, engine: &dyn Engine, offset: Offset) -> Result<FetchedBatch, ReadError> {
-        let (from, at) = (self.key(Offset(0)), self.key(offset));
-        let found = engine.last_at_or_before(Family::Records, &from, &at)?;
-        let (key, value) = found.ok_or(ReadError::Missing(offset))?;
-        let batch = self.fetched(&key, value)?;
-        if batch.next_offset() > offset { Ok(batch) } else { Err(ReadError::Missing(offset)) }
-    }
-
-    /// Visits the batches from the one that begins at `from` to the one that ends at or after `to`; a hole is an error.
-    pub(super) fn scan_batches(
+    /// Visits the batches from the one that holds `from` to the one that ends at `to`; a hole is an error.
+    fn scan_batches(
         &self,
         engine: &dyn Engine,
         from: Offset,
@@ -176,7 +161,8 @@ impl PartitionView {
         let (mut expected, mut flaw) = (from, None);
         engine.scan(Family::Records, &self.key(from), &self.key(to), &mut |key, value| {
             match self.fetched(key, Bytes::copy_from_slice(value)) {
-                Ok(batch) if batch.base_offset == expected => {
+                // Only the first may begin earlier than expected: it holds the offset asked for.
+                Ok(batch) if batch.base_offset == expected || (expected == from && batch.base_offset < from) => {
                     expected = batch.next_offset();
                     let flow = visit(batch);
                     if flow.is_break() {
@@ -199,10 +185,14 @@ impl PartitionView {
     }
 
     fn fetched(&self, key: &[u8], value: Bytes) -> Result<FetchedBatch, ReadError> {
-        let offset = rows::number(key).ok_or_else(|| EngineError(format!("the key {key:02x?} is not a record's")))?;
-        let offset = Offset(offset);
-        let batch = RecordBatch::parse_verified(value).map_err(|error| ReadError::Damaged { offset, error })?;
-        Ok(FetchedBatch { base_offset: offset, leader_epoch: self.epochs.of(offset), batch })
+        let last = rows::number(key).ok_or_else(|| EngineError(format!("the key {key:02x?} is not a record's")))?;
+        let damaged = |error| ReadError::Damaged { offset: Offset(last), error };
+        let batch = RecordBatch::parse_verified(value).map_err(damaged)?;
+        let base_offset = Offset(last - i64::from(batch.last_offset_delta()));
+        if base_offset.0 < 0 || base_offset.0 > last {
+            return Err(damaged(BatchError::Length));
+        }
+        Ok(FetchedBatch { base_offset, leader_epoch: self.epochs.of(base_offset), batch })
     }
 
     pub(super) fn key(&self, offset: Offset) -> Vec<u8> {
@@ -307,14 +297,7 @@ impl PartitionView {
         to: Offset,
         visit: &mut dyn FnMut(FetchedBatch) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let to = to.min(self.high_watermark);
-        let mut from = from;
-        if from < self.log_start {
-            if self.log_start >= to {
-                return Ok(());
-            }
-            from = self.batch_around(engine, self.log_start)?.base_offset;
-        }
-        self.scan_batches(engine, from, to, visit)
+        let (from, to) = (from.max(self.log_start), to.min(self.high_watermark));
+        if from < to { self.scan_batches(engine, from, to, visit) } else { Ok(()) }
     }
 }

@@ -227,7 +227,7 @@ impl Install {
             self.put_run(out);
         }
         (self.run, self.expected) = (run, next);
-        out.put(Family::Records, self.view.key(base_offset), bytes.clone());
+        out.put(Family::Records, self.view.key(Offset(next.0 - 1)), bytes.clone());
         Ok(())
     }
 
