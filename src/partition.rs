@@ -80,7 +80,6 @@ impl Partition {
 
     /// Removes every trace of a group that was deleted, or whose state is damaged. The space comes back when the
     /// batch has been written and flushed and `Freed::reclaim` called.
-    #[must_use]
     pub fn destroy(group: RaftGroupId, batch: &mut WriteBatch) -> Freed {
         batch.delete(Family::Meta, rows::position_key(group));
         batch.delete(Family::Meta, rows::shape_key(group));

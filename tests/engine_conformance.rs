@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use std::ops::ControlFlow;
 
 fn rocks(directory: &tempfile::TempDir) -> RocksEngine {
-    RocksEngine::open(directory.path(), RocksOptions { write_buffer_bytes: 8 << 20, ..RocksOptions::default() }).unwrap()
+    RocksEngine::open(directory.path(), RocksOptions { write_buffer_bytes: 8 << 20, ..RocksOptions::default() })
+        .unwrap()
 }
 
 /// Runs `check` on both engines.

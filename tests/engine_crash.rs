@@ -135,7 +135,10 @@ fn a_failed_flush_is_final_until_the_database_is_reopened() {
     let directory = tempfile::tempdir().unwrap();
     // An ignored signal stays ignored in the program that the shell becomes: writes then fail instead of killing it.
     let output = Command::new("sh")
-        .args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" --exact child_meets_a_failing_disk --ignored --nocapture"])
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 600; exec \"$0\" --exact child_meets_a_failing_disk --ignored --nocapture",
+        ])
         .arg(std::env::current_exe().unwrap())
         .env(DIRECTORY, directory.path())
         .output()

@@ -114,11 +114,7 @@ impl PartitionView {
     }
 
     /// The first record, by offset, whose timestamp is at least `timestamp`, as Kafka's ListOffsets has it.
-    pub fn offset_for_timestamp(
-        &self,
-        engine: &dyn Engine,
-        timestamp: i64,
-    ) -> Result<Option<TimedOffset>, ReadError> {
+    pub fn offset_for_timestamp(&self, engine: &dyn Engine, timestamp: i64) -> Result<Option<TimedOffset>, ReadError> {
         let mut from = self.first_run(engine)?;
         while let Some((run, end)) = self.next_run(engine, from, |max| max >= timestamp)? {
             let found = self.first_record_in(engine, run.first, end, |found| found >= timestamp)?;

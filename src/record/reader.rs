@@ -46,8 +46,7 @@ impl<'a> Record<'a> {
 
 impl Records {
     pub(super) fn new(body: Bytes, batch: &RecordBatch) -> Self {
-        let log_append_time =
-            (batch.timestamp_type() == TimestampType::LogAppendTime).then_some(batch.max_timestamp());
+        let log_append_time = (batch.timestamp_type() == TimestampType::LogAppendTime).then_some(batch.max_timestamp());
         Self { body, count: batch.count(), base_timestamp: batch.base_timestamp(), log_append_time }
     }
 
