@@ -10,7 +10,8 @@ use bytes::Bytes;
 /// What applying one entry came to. Equal on every replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An entry of Raft's own: a new leader's first, or a change of members.
+    /// An entry of Raft's own (a new leader's first, a change of members), or a command that can't be refused and has
+    /// no answer beyond the new state.
     None,
     /// Records are in the log from `base_offset` on. A retried batch answers with its original offset.
     Appended { base_offset: Offset, duplicate: bool },

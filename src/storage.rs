@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 /// A family of keys (a RocksDB column family). Every key begins with the Raft group's number, big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// (group, generation, base offset) → the record batch as the producer sent it.
+    /// (group, generation, last offset) → the record batch as the producer sent it.
     Records,
     /// (group, generation, first offset of a run of batches) → the run's greatest timestamp, for searches by time.
     Times,

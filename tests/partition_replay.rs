@@ -95,6 +95,9 @@ fn searches_by_time_are_right_across_runs_and_after_trimming() {
     let (engine, mut partition, outcomes) = reference(&log);
     let expected = expected(&log, &outcomes);
     assert!(dump(&engine).iter().filter(|(family, ..)| *family == Family::Times).count() >= 3, "several runs");
+    let at_once = SimEngine::default();
+    apply(&at_once, &mut create(&at_once), &log);
+    assert!(dump(&engine) == dump(&at_once), "rows do not depend on how many entries one apply takes");
     let mut rng = fastrand::Rng::with_seed(1);
     for log_start in [0, 3, 7, 9, 10, 11, 13, 17, 18, 19, 24, 31, 35, 36] {
         let index = partition.applied().index.0 + 1;
@@ -152,6 +155,20 @@ fn a_retry_is_recognised_after_a_crash_and_by_the_next_leader() {
 }
 
 #[test]
+fn a_leader_that_has_written_nothing_yet_has_its_epoch() {
+    let engine = SimEngine::default();
+    let mut partition = create(&engine);
+    let batch = BatchWriter::new(0).record(None, None, 0).finish();
+    apply(
+        &engine,
+        &mut partition,
+        &[produce(1, 1, 0, batch), LogEntry { id: LogId::new(2, 4), ..LogEntry::default() }],
+    );
+    assert_eq!(partition.view().end_offset_for_epoch(LeaderEpoch(4)), Some((LeaderEpoch(4), Offset(1))));
+    assert_eq!(partition.view().end_offset_for_epoch(LeaderEpoch(3)), Some((LeaderEpoch(1), Offset(1))));
+}
+
+#[test]
 fn what_cannot_be_applied_is_damage() {
     let good = BatchWriter::new(0).record(None, None, 0).finish();
     let mut flipped = good.bytes().to_vec();
@@ -189,6 +206,43 @@ fn lost_records_are_found_on_opening_and_on_reading() {
     assert!(matches!(view.fetch(&engine, Offset(0), 1_000, true), Err(ReadError::Missing(Offset(1)))));
     remove(2);
     assert!(Partition::open(&engine, GROUP).is_err());
+}
+
+/// What `directory` takes on the disk, in MiB.
+fn disk_mib(directory: &std::path::Path) -> u64 {
+    let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().metadata().map_or(0, |data| data.len()));
+    files.sum::<u64>() >> 20
+}
+
+#[test]
+fn the_disk_of_a_destroyed_partition_is_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = RocksOptions { write_buffer_bytes: 8 << 20, ..RocksOptions::default() };
+    let engine = RocksEngine::open(directory.path(), options).unwrap();
+    let mut partition = create(&engine);
+    let value = vec![3u8; 1 << 20];
+    for index in 1..=200 {
+        let batch = BatchWriter::new(0).record(None, Some(&value), 0).finish();
+        apply(&engine, &mut partition, &[produce(index, 1, 0, batch)]);
+    }
+    engine.flush().unwrap();
+    let is_merging = || {
+        let properties = ["rocksdb.num-running-compactions", "rocksdb.compaction-pending"];
+        properties.iter().any(|property| engine.property(property) > 0)
+    };
+    while is_merging() {
+        std::thread::yield_now();
+    }
+    assert!(disk_mib(directory.path()) >= 200);
+    let mut batch = WriteBatch::default();
+    let freed = Partition::destroy(GROUP, &mut batch);
+    engine.write(batch).unwrap();
+    engine.flush().unwrap();
+    freed.reclaim(&engine).unwrap();
+    // Files that were never merged are not dropped; a merge, or their number, bounds them.
+    drop(engine);
+    let left = disk_mib(directory.path());
+    assert!(left < 80, "{left} MiB are left");
 }
 
 #[test]

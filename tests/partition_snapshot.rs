@@ -3,6 +3,7 @@
 
 use ackord::machine::StateMachine;
 use ackord::partition::Partition;
+use ackord::partition::producers::PRODUCER_EXPIRATION_MS;
 use ackord::partition::snapshot::{Install, InstallError, SnapshotChunk, SnapshotHead};
 use ackord::record::writer::BatchWriter;
 use ackord::sim::engine::SimEngine;
@@ -89,6 +90,19 @@ fn only_what_is_missing_is_sent() {
     assert_eq!((wanted.wants(), wanted.generation()), (Some(Offset(0)), foreign.generation() + 1));
     assert_eq!(wanted.generation(), foreign.generation_for(&sending.snapshot_head()), "as the log record said before");
     assert!(matches!(sending.begin_install(&to, sending.snapshot_head()), Err(InstallError::Stale { .. })));
+}
+
+#[test]
+fn producers_that_the_sender_has_forgotten_are_forgotten() {
+    let batch = |id| BatchWriter::new(0).producer(id, 0, 0).record(None, None, 0).finish();
+    let log = [produce(1, 1, 0, batch(1)), produce(2, 1, PRODUCER_EXPIRATION_MS, batch(2))];
+    let (from, sending, _) = sender(&log);
+    let to = SimEngine::default();
+    let mut receiver = create(&to);
+    apply(&to, &mut receiver, &log[..1]);
+    assert_eq!(receiver.generation_for(&sending.snapshot_head()), receiver.generation(), "the rows stay in place");
+    let installed = install(&from, &sending, &to, &receiver, 1_000);
+    assert_eq!(Partition::open(&to, GROUP).unwrap().unwrap(), installed);
 }
 
 /// After every write of the installation, and with every prefix of the unflushed ones kept, the receiver is in its old

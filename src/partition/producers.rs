@@ -79,11 +79,6 @@ impl Producers {
         self.states.iter().map(|(id, state)| (*id, state))
     }
 
-    /// How many producers are remembered.
-    pub fn len(&self) -> usize {
-        self.states.len()
-    }
-
     /// Decides about a batch that was proposed at `now_ms`.
     pub fn judge(&self, batch: &Producer, now_ms: i64) -> Verdict {
         let Some(state) = self.states.get(&batch.id).filter(|state| !is_expired(state, now_ms)) else {
@@ -222,7 +217,7 @@ mod tests {
         producers.expire(day_later);
         assert_eq!(producers.take_changes().len(), EXPIRED_PER_BATCH);
         producers.expire(day_later);
-        assert_eq!(producers.len(), 19);
+        assert_eq!(producers.states.len(), 19);
         assert!(producers.take_changes().iter().all(|(_, state)| state.is_none()));
     }
 
@@ -232,7 +227,7 @@ mod tests {
         for id in 0..=PRODUCERS_MAX as i64 {
             write(&mut producers, &mut next, batch(id, 0, 0, 1), id);
         }
-        assert_eq!(producers.len(), PRODUCERS_MAX);
+        assert_eq!(producers.states.len(), PRODUCERS_MAX);
         assert_eq!(producers.judge(&batch(0, 0, 7, 1), 0), Verdict::Append, "the most silent one was forgotten");
     }
 }

@@ -6,7 +6,6 @@
 
 use super::epochs::Epochs;
 use super::rows::{self, ROW_VERSION};
-use super::times::RunRow;
 use crate::record::codec::DECOMPRESSED_BYTES_MAX;
 use crate::record::{BatchError, RecordBatch};
 use crate::storage::{Engine, EngineError, Family};
@@ -59,6 +58,15 @@ pub struct TimedOffset {
     pub leader_epoch: LeaderEpoch,
 }
 
+/// A row of the time index.
+#[derive(Clone, Copy, Debug)]
+struct FoundRun {
+    /// The base offset of the run's first batch.
+    first: Offset,
+    /// At least the greatest timestamp of the run.
+    max_timestamp: i64,
+}
+
 /// Why a read has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -93,16 +101,10 @@ impl PartitionView {
         if offset == high_watermark {
             return Ok(Vec::new());
         }
-        let first = self.batch_around(engine, offset)?;
-        let mut size = first.batch.bytes().len();
-        if size > bytes_max && !at_least_one {
-            return Ok(Vec::new());
-        }
-        let mut batches = vec![first];
-        let next = batches[0].next_offset();
-        self.scan_batches(engine, next, high_watermark, &mut |batch| {
+        let (mut batches, mut size) = (Vec::new(), 0);
+        self.scan_batches(engine, offset, high_watermark, &mut |batch| {
             size += batch.batch.bytes().len();
-            if size > bytes_max {
+            if size > bytes_max && !(batches.is_empty() && at_least_one) {
                 return ControlFlow::Break(());
             }
             batches.push(batch);
@@ -114,8 +116,8 @@ impl PartitionView {
     /// The first record, by offset, whose timestamp is at least `timestamp`, as Kafka's ListOffsets has it.
     pub fn offset_for_timestamp(&self, engine: &dyn Engine, timestamp: i64) -> Result<Option<TimedOffset>, ReadError> {
         let mut from = self.first_run(engine)?;
-        while let Some((run, end)) = self.next_run(engine, from, |row| row.max_timestamp >= timestamp)? {
-            let found = self.first_record_in(engine, run.0, end, |found| found >= timestamp)?;
+        while let Some((run, end)) = self.next_run(engine, from, |max| max >= timestamp)? {
+            let found = self.first_record_in(engine, run.first, end, |found| found >= timestamp)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -128,12 +130,10 @@ impl PartitionView {
     pub fn offset_of_max_timestamp(&self, engine: &dyn Engine) -> Result<Option<TimedOffset>, ReadError> {
         let mut greatest: Option<i64> = None;
         let mut from = self.first_run(engine)?;
-        while let Some((run, end)) =
-            self.next_run(engine, from, |row| greatest.is_none_or(|g| row.max_timestamp > g))?
-        {
+        while let Some((run, end)) = self.next_run(engine, from, |max| greatest.is_none_or(|found| max > found))? {
             // A run at either edge also covers what this view doesn't; of the others the row says enough.
-            let is_edge = run.0 < self.log_start || end >= self.high_watermark;
-            let here = if is_edge { self.max_timestamp_in(engine, run.0, end)? } else { Some(run.1.max_timestamp) };
+            let is_edge = run.first < self.log_start || end >= self.high_watermark;
+            let here = if is_edge { self.max_timestamp_in(engine, run.first, end)? } else { Some(run.max_timestamp) };
             greatest = greatest.max(here);
             from = end;
         }
@@ -146,17 +146,8 @@ impl PartitionView {
         self.epochs.end_of(epoch, self.high_watermark)
     }
 
-    /// The batch that holds `offset`.
-    pub(super) fn batch_around(&self, engine: &dyn Engine, offset: Offset) -> Result<FetchedBatch, ReadError> {
-        let (from, at) = (self.key(Offset(0)), self.key(offset));
-        let found = engine.last_at_or_before(Family::Records, &from, &at)?;
-        let (key, value) = found.ok_or(ReadError::Missing(offset))?;
-        let batch = self.fetched(&key, value)?;
-        if batch.next_offset() > offset { Ok(batch) } else { Err(ReadError::Missing(offset)) }
-    }
-
-    /// Visits the batches from the one that begins at `from` to the one that ends at or after `to`; a hole is an error.
-    pub(super) fn scan_batches(
+    /// Visits the batches from the one that holds `from` to the one that ends at `to`; a hole is an error.
+    fn scan_batches(
         &self,
         engine: &dyn Engine,
         from: Offset,
@@ -164,21 +155,22 @@ impl PartitionView {
         visit: &mut dyn FnMut(FetchedBatch) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let (mut expected, mut flaw) = (from, None);
-        engine.scan(Family::Records, &self.key(from), &self.key(to), &mut |key, value| match self
-            .fetched(key, Bytes::copy_from_slice(value))
-        {
-            Ok(batch) if batch.base_offset == expected => {
-                expected = batch.next_offset();
-                let flow = visit(batch);
-                if flow.is_break() {
-                    expected = to;
+        engine.scan(Family::Records, &self.key(from), &self.key(to), &mut |key, value| {
+            match self.fetched(key, Bytes::copy_from_slice(value)) {
+                // Only the first may begin earlier than expected: it holds the offset asked for.
+                Ok(batch) if batch.base_offset == expected || (expected == from && batch.base_offset < from) => {
+                    expected = batch.next_offset();
+                    let flow = visit(batch);
+                    if flow.is_break() {
+                        expected = to;
+                    }
+                    flow
                 }
-                flow
-            }
-            Ok(_) => ControlFlow::Break(()),
-            Err(error) => {
-                flaw = Some(error);
-                ControlFlow::Break(())
+                Ok(_) => ControlFlow::Break(()),
+                Err(error) => {
+                    flaw = Some(error);
+                    ControlFlow::Break(())
+                }
             }
         })?;
         match flaw {
@@ -189,10 +181,14 @@ impl PartitionView {
     }
 
     fn fetched(&self, key: &[u8], value: Bytes) -> Result<FetchedBatch, ReadError> {
-        let offset = rows::number(key).ok_or_else(|| EngineError(format!("the key {key:02x?} is not a record's")))?;
-        let offset = Offset(offset);
-        let batch = RecordBatch::parse_verified(value).map_err(|error| ReadError::Damaged { offset, error })?;
-        Ok(FetchedBatch { base_offset: offset, leader_epoch: self.epochs.of(offset), batch })
+        let last = rows::number(key).ok_or_else(|| EngineError(format!("the key {key:02x?} is not a record's")))?;
+        let damaged = |error| ReadError::Damaged { offset: Offset(last), error };
+        let batch = RecordBatch::parse_verified(value).map_err(damaged)?;
+        let base_offset = Offset(last - i64::from(batch.last_offset_delta()));
+        if base_offset.0 < 0 || base_offset.0 > last {
+            return Err(damaged(BatchError::Length));
+        }
+        Ok(FetchedBatch { base_offset, leader_epoch: self.epochs.of(base_offset), batch })
     }
 
     pub(super) fn key(&self, offset: Offset) -> Vec<u8> {
@@ -211,17 +207,18 @@ impl PartitionView {
         &self,
         engine: &dyn Engine,
         from: Offset,
-        wanted: impl Fn(&RunRow) -> bool,
-    ) -> Result<Option<((Offset, RunRow), Offset)>, ReadError> {
+        wanted: impl Fn(i64) -> bool,
+    ) -> Result<Option<(FoundRun, Offset)>, ReadError> {
         let (mut run, mut end, mut flaw) = (None, self.high_watermark, None);
         engine.scan(Family::Times, &self.key(from), &self.key(self.high_watermark), &mut |key, value| {
-            match (rows::number(key), rows::decode::<RunRow>(ROW_VERSION, value)) {
+            match (rows::number(key), rows::decode(ROW_VERSION, value)) {
                 (Some(first), _) if run.is_some() => {
                     end = Offset(first);
                     return ControlFlow::Break(());
                 }
-                (Some(first), Ok(row)) if wanted(&row) => run = Some((Offset(first), row)),
-                (Some(_), Ok(_)) => {}
+                (Some(first), Ok(max_timestamp)) => {
+                    run = wanted(max_timestamp).then_some(FoundRun { first: Offset(first), max_timestamp });
+                }
                 (_, row) => {
                     flaw = Some(EngineError(format!("a row of the time index can't be read: {row:?}")));
                     return ControlFlow::Break(());
@@ -296,14 +293,7 @@ impl PartitionView {
         to: Offset,
         visit: &mut dyn FnMut(FetchedBatch) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let to = to.min(self.high_watermark);
-        let mut from = from;
-        if from < self.log_start {
-            if self.log_start >= to {
-                return Ok(());
-            }
-            from = self.batch_around(engine, self.log_start)?.base_offset;
-        }
-        self.scan_batches(engine, from, to, visit)
+        let (from, to) = (from.max(self.log_start), to.min(self.high_watermark));
+        if from < to { self.scan_batches(engine, from, to, visit) } else { Ok(()) }
     }
 }

@@ -3,6 +3,9 @@
 //! Every key begins with the group's number, and all but the two of `Meta` with group and generation: a snapshot that
 //! replaces the state is written under a new generation and takes effect with one row. Values are `bincode` behind a
 //! version byte, because `bincode` does not describe itself.
+//!
+//! Records lie under their batch's *last* offset: the batch that holds an offset is the first at or after it, so a fetch
+//! is one forward seek. A backward seek has to read a block of every unmerged file.
 
 use super::epochs::Epochs;
 use super::times::Run;
@@ -49,7 +52,7 @@ pub fn shape_key(group: RaftGroupId) -> Vec<u8> {
     [&group.0.to_be_bytes()[..], &[1]].concat()
 }
 
-/// A key of `Records`, `Times` (by offset) or `Producers` (by producer id). Neither is ever negative.
+/// A key of `Records` (by last offset), `Times` (by first offset) or `Producers` (by id). None is ever negative.
 pub fn key(group: RaftGroupId, generation: u64, number: i64) -> Vec<u8> {
     let number = u64::try_from(number).expect("offsets and producer ids in the state are not negative");
     [group.0.to_be_bytes(), generation.to_be_bytes(), number.to_be_bytes()].concat()

@@ -227,7 +227,7 @@ impl Install {
             self.put_run(out);
         }
         (self.run, self.expected) = (run, next);
-        out.put(Family::Records, self.view.key(base_offset), bytes.clone());
+        out.put(Family::Records, self.view.key(Offset(next.0 - 1)), bytes.clone());
         Ok(())
     }
 
@@ -261,7 +261,7 @@ impl Install {
 
     fn put_run(&self, batch: &mut WriteBatch) {
         if self.run.bytes > 0 {
-            let row = rows::encode(rows::ROW_VERSION, &self.run.row);
+            let row = rows::encode(rows::ROW_VERSION, &self.run.max_timestamp);
             batch.put(Family::Times, self.view.key(self.run.first), row);
         }
     }

@@ -18,17 +18,8 @@ pub struct Run {
     pub first: Offset,
     /// The batches' total size in bytes; 0 before the first.
     pub bytes: u64,
-    /// The row's value.
-    pub row: RunRow,
-}
-
-/// What `Times` says about a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub struct RunRow {
-    /// The greatest timestamp of any batch, in milliseconds.
+    /// The greatest timestamp of any batch, in milliseconds; the row's value.
     pub max_timestamp: i64,
-    /// The base offset of the first batch that has it.
-    pub max_batch: Offset,
 }
 
 impl Run {
@@ -36,11 +27,10 @@ impl Run {
     #[must_use]
     pub fn with(self, base_offset: Offset, bytes: usize, max_timestamp: i64) -> Self {
         let bytes = bytes as u64;
-        let row = RunRow { max_timestamp, max_batch: base_offset };
         if self.bytes == 0 || self.bytes >= RUN_BYTES {
-            return Self { first: base_offset, bytes, row };
+            return Self { first: base_offset, bytes, max_timestamp };
         }
-        let row = if max_timestamp > self.row.max_timestamp { row } else { self.row };
-        Self { first: self.first, bytes: self.bytes + bytes, row }
+        let max_timestamp = self.max_timestamp.max(max_timestamp);
+        Self { first: self.first, bytes: self.bytes + bytes, max_timestamp }
     }
 }

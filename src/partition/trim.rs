@@ -5,7 +5,7 @@
 //! crash, so it must not happen while a crash could still bring its keys back.
 
 use super::GENERATION_FAMILIES;
-use super::read::{PartitionView, ReadError};
+use super::read::PartitionView;
 use super::rows;
 use crate::storage::{Engine, EngineError, Family, WriteBatch};
 use crate::types::Offset;
@@ -51,15 +51,11 @@ impl PartitionView {
     ///
     /// The log start moves through Raft and reads respect it at once; this is for each replica to do when it likes:
     /// not too often, because each range deleted is one more to look at for every read until files are merged.
-    pub fn trim(&self, engine: &dyn Engine, batch: &mut WriteBatch) -> Result<Option<Freed>, ReadError> {
-        // The batch around the log start stays, and so does the row of the run around that batch.
-        let kept = match self.log_start < self.high_watermark {
-            true => self.batch_around(engine, self.log_start)?.base_offset,
-            false => self.log_start,
-        };
-        let (zero, kept_key) = (self.key(Offset(0)), self.key(kept));
-        let run = engine.last_at_or_before(Family::Times, &zero, &kept_key)?;
-        let records = self.free(engine, Family::Records, kept_key, batch)?;
+    pub fn trim(&self, engine: &dyn Engine, batch: &mut WriteBatch) -> Result<Option<Freed>, EngineError> {
+        // The row of the run that holds the log start stays.
+        let (zero, start) = (self.key(Offset(0)), self.key(self.log_start));
+        let run = engine.last_at_or_before(Family::Times, &zero, &start)?;
+        let records = self.free(engine, Family::Records, start, batch)?;
         let times = run.map_or(Ok(None), |(run, _)| self.free(engine, Family::Times, run, batch))?;
         Ok(match (records, times) {
             (Some(records), Some(times)) => Some(records.join(times)),

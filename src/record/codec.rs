@@ -76,7 +76,7 @@ fn snappy_block(block: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Bat
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io::Write;
 
@@ -90,7 +90,8 @@ mod tests {
         framed
     }
 
-    fn compressed(plain: &[u8]) -> Vec<(Codec, Vec<u8>)> {
+    /// `plain`, in every form that clients send.
+    pub fn compressed(plain: &[u8]) -> Vec<(Codec, Vec<u8>)> {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(plain).unwrap();
         let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());

@@ -214,6 +214,37 @@ mod tests {
         assert!(matches!(validate(foreign, &rules()), Err(BatchError::Timestamp { .. })));
     }
 
+    /// The batch with its records compressed and the attributes that say so.
+    fn compress(batch: &RecordBatch) -> Vec<Bytes> {
+        let bodies = super::super::codec::tests::compressed(&batch.bytes()[HEADER_BYTES..]);
+        let number =
+            |codec| [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd].iter().position(|c| *c == codec);
+        let rebuild = |(codec, body): (Codec, Vec<u8>)| {
+            let mut bytes = batch.bytes()[..HEADER_BYTES].to_vec();
+            bytes.extend(body);
+            let length = bytes.len() as i32 - 12;
+            bytes[field::LENGTH..][..4].copy_from_slice(&length.to_be_bytes());
+            let unsealed = RecordBatch::parse(Bytes::from(bytes)).unwrap();
+            forged(&unsealed, field::ATTRIBUTES, &(number(codec).unwrap() as i16).to_be_bytes())
+        };
+        bodies.into_iter().map(rebuild).collect()
+    }
+
+    #[test]
+    fn compressed_batches_are_looked_into_and_stay_as_they_are() {
+        let plain = writer().finish();
+        let unkeyed = Rules { key_required: true, ..rules() };
+        let bomb = Rules { decompressed_bytes_max: 3, ..rules() };
+        for bytes in compress(&plain) {
+            let batch = validate(bytes.clone(), &rules()).unwrap();
+            assert_eq!(batch.bytes(), &bytes);
+            let (inside, outside) = (batch.records(1_000).unwrap(), plain.records(0).unwrap());
+            assert!(inside.iter().eq(outside.iter()));
+            assert!(matches!(validate(bytes.clone(), &unkeyed), Err(BatchError::Invalid { record: Some(1), .. })));
+            assert!(is_invalid(validate(bytes, &bomb)));
+        }
+    }
+
     proptest! {
         /// Whatever a hostile client sends, with a checksum that fits, ends in an answer.
         #[test]
