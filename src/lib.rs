@@ -2,6 +2,7 @@
 pub mod config;
 pub mod controller;
 pub mod machine;
+pub mod proto;
 pub mod server;
 pub mod storage;
 pub mod types;
