@@ -137,6 +137,19 @@ fn the_documented_frame_is_what_is_sent() {
 }
 
 #[test]
+fn fields_of_newer_nodes_are_skipped_whatever_their_type() {
+    let frame = raft_frame(vec![peer::RaftMessage { group: 5, ..Default::default() }]);
+    let known = body(&encode_frame(&frame, PEER_FRAME_BYTES_MAX).unwrap());
+    let unknown = |wire_type: u8, content: &[u8]| [&[99 << 3 & 0x7f | wire_type | 0x80, 99 >> 4][..], content].concat();
+    for (wire_type, content) in [(0, &[0x80, 1][..]), (1, &[0xff; 8]), (2, &[3, 0xff, 0xff, 0xff]), (5, &[0xff; 4])] {
+        let newer = [&unknown(wire_type, content), &known[..], &unknown(wire_type, content)].concat();
+        assert_eq!(decode_peer_frame(newer.into()), Ok(frame.clone()), "wire type {wire_type}");
+        let cut = [&known[..], &unknown(wire_type, &content[..content.len() - 1])].concat();
+        assert!(decode_peer_frame(cut.into()).is_err(), "wire type {wire_type}, cut");
+    }
+}
+
+#[test]
 fn an_id_has_sixteen_bytes() {
     assert_eq!(read_id(&id_bytes(1 << 100)), Ok(1 << 100));
     assert!(read_id(&[0; 15]).is_err() && read_id(&[0; 17]).is_err());
