@@ -1,7 +1,8 @@
 //! Ackord: a message log for people who cannot lose a message.
 //!
 //! Every partition is a Raft group of its own; all groups of a node share one write-ahead log, so that one fsync covers
-//! them all; what the groups replicate lies in RocksDB. An acknowledgement means that a majority has the record on disk.
+//! them all; what the groups replicate lies in RocksDB. An acknowledgement means that the record is on the disks of a
+//! majority.
 //!
 //! # Rooms
 //!
@@ -24,8 +25,8 @@
 //!   types · record · frame · error · config · proto      vocabulary
 //! ```
 //!
-//! * [`wal`] and [`storage`] are the waists to the disk and to the database, [`machine`] the one between Raft groups and
-//!   what they replicate.
+//! * [`wal`] and [`storage`] hold the waists to the disk and to the database, [`machine`] the one between Raft groups
+//!   and what they replicate.
 //! * [`controller`] is the state machine of group 0: nodes, topics, assignments, configs.
 //! * [`config`] is a node's file, [`server::identity`] says who a data directory is.
 //! * [`proto`] has the messages of the native protocol and between nodes, and the limits on what they may ask for.
