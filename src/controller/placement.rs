@@ -7,75 +7,75 @@ use super::view::MetadataView;
 use crate::types::{NodeId, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Places the partitions of one request. What it has placed counts at once, so that the request's topics are spread
+/// over each other, too; counting all replicas of the cluster is done once.
+pub(super) struct Planner {
+    /// The nodes that may take replicas, by number.
+    candidates: Vec<Candidate>,
+}
+
 /// A node that may take replicas, with what it has.
-struct Candidate<'a> {
+struct Candidate {
     /// The node.
     node: NodeId,
     /// Where it stands.
-    rack: Option<&'a str>,
+    rack: Option<String>,
     /// Of how many partitions it is the preferred leader.
     leaders: u32,
     /// How many replicas it has.
     replicas: u32,
 }
 
-/// Replicas for `partitions` new partitions on the registered ones of the `live` nodes, the preferred leader first.
-/// `None` when there are fewer nodes than `replication_factor`.
-pub(super) fn place(
-    view: &MetadataView,
-    live: &[NodeId],
-    partitions: usize,
-    replication_factor: usize,
-) -> Option<Vec<Vec<ReplicaId>>> {
-    let mut candidates = candidates(view, live);
-    if candidates.len() < replication_factor {
-        return None;
-    }
-    Some((0..partitions).map(|_| place_one(&mut candidates, replication_factor)).collect())
-}
-
-fn candidates<'a>(view: &'a MetadataView, live: &[NodeId]) -> Vec<Candidate<'a>> {
-    let live: BTreeSet<_> = live.iter().copied().collect();
-    let mut load: BTreeMap<NodeId, (u32, u32)> = BTreeMap::new();
-    for partition in view.topics().flat_map(|topic| &topic.partitions) {
-        for (place, replica) in partition.replicas.iter().enumerate() {
-            let (leaders, replicas) = load.entry(replica.node()).or_default();
-            *leaders += u32::from(place == 0);
-            *replicas += 1;
+impl Planner {
+    /// A planner for the registered ones of the `live` nodes.
+    pub fn new(view: &MetadataView, live: &[NodeId]) -> Self {
+        let live: BTreeSet<_> = live.iter().copied().collect();
+        let registered = view.brokers().filter(|broker| live.contains(&broker.node));
+        let candidate = |node, rack| Candidate { node, rack, leaders: 0, replicas: 0 };
+        let mut candidates: BTreeMap<NodeId, Candidate> =
+            registered.map(|broker| (broker.node, candidate(broker.node, broker.rack.clone()))).collect();
+        for partition in view.topics().flat_map(|topic| &topic.partitions) {
+            for (place, replica) in partition.replicas.iter().enumerate() {
+                if let Some(candidate) = candidates.get_mut(&replica.node()) {
+                    candidate.leaders += u32::from(place == 0);
+                    candidate.replicas += 1;
+                }
+            }
         }
+        Self { candidates: candidates.into_values().collect() }
     }
-    let registered = view.brokers().filter(|broker| live.contains(&broker.node));
-    registered
-        .map(|broker| {
-            let (leaders, replicas) = load.get(&broker.node).copied().unwrap_or_default();
-            Candidate { node: broker.node, rack: broker.rack.as_deref(), leaders, replicas }
-        })
-        .collect()
-}
 
-/// The leader goes where the fewest leaders are; each further replica to a rack that has the fewest of this partition.
-fn place_one(candidates: &mut [Candidate<'_>], replication_factor: usize) -> Vec<ReplicaId> {
-    let mut chosen: Vec<usize> = Vec::with_capacity(replication_factor);
-    while chosen.len() < replication_factor {
-        let leading = chosen.is_empty();
-        let same_rack = |candidate: &Candidate<'_>| {
-            chosen.iter().filter(|other| candidate.rack.is_some() && candidates[**other].rack == candidate.rack).count()
-        };
-        let (best, _) = candidates
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| !chosen.contains(place))
-            .min_by_key(|(_, candidate)| {
-                (same_rack(candidate), if leading { candidate.leaders } else { 0 }, candidate.replicas, candidate.node)
-            })
-            .expect("the caller has checked that there are enough nodes");
-        chosen.push(best);
+    /// Replicas for `partitions` new partitions, the preferred leader first; `None` when there are fewer nodes than
+    /// `replication_factor`.
+    pub fn place(&mut self, partitions: usize, replication_factor: usize) -> Option<Vec<Vec<ReplicaId>>> {
+        let enough = self.candidates.len() >= replication_factor;
+        enough.then(|| (0..partitions).map(|_| self.place_one(replication_factor)).collect())
     }
-    candidates[chosen[0]].leaders += 1;
-    for place in &chosen {
-        candidates[*place].replicas += 1;
+
+    /// The leader goes where the fewest leaders are; each further replica to a rack that has the fewest of this
+    /// partition.
+    fn place_one(&mut self, replication_factor: usize) -> Vec<ReplicaId> {
+        let mut chosen: Vec<usize> = Vec::with_capacity(replication_factor);
+        while chosen.len() < replication_factor {
+            let free = (0..self.candidates.len()).filter(|place| !chosen.contains(place));
+            let best = free.min_by_key(|place| self.cost(*place, &chosen));
+            chosen.push(best.expect("the caller has checked that there are enough nodes"));
+        }
+        self.candidates[chosen[0]].leaders += 1;
+        for place in &chosen {
+            self.candidates[*place].replicas += 1;
+        }
+        chosen.into_iter().map(|place| ReplicaId::new(self.candidates[place].node, 0)).collect()
     }
-    chosen.into_iter().map(|place| ReplicaId::new(candidates[place].node, 0)).collect()
+
+    /// Least is best: replicas of this partition in the same rack, leaders if it is to lead, replicas, and the number
+    /// of the node so that all replicas of the controller choose alike.
+    fn cost(&self, place: usize, chosen: &[usize]) -> (usize, u32, u32, NodeId) {
+        let candidate = &self.candidates[place];
+        let in_its_rack = |other: &&usize| candidate.rack.is_some() && self.candidates[**other].rack == candidate.rack;
+        let leaders = if chosen.is_empty() { candidate.leaders } else { 0 };
+        (chosen.iter().filter(in_its_rack).count(), leaders, candidate.replicas, candidate.node)
+    }
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
         for nodes in 1..=7 {
             let (view, nodes) = cluster(&vec![None; nodes]);
             for replication_factor in 1..=nodes.len().min(3) {
-                let placed = place(&view, &nodes, 50, replication_factor).expect("enough nodes");
+                let placed = Planner::new(&view, &nodes).place(50, replication_factor).expect("enough nodes");
                 assert!(spread(&placed, |replicas, node| replicas[0].node() == node, &nodes) <= 1);
                 let hosts = |replicas: &[ReplicaId], node| replicas.iter().any(|replica| replica.node() == node);
                 assert!(spread(&placed, hosts, &nodes) <= 2);
@@ -125,7 +125,7 @@ mod tests {
     fn replicas_are_in_different_racks_while_there_are_racks() {
         let racks = [Some("a"), Some("a"), Some("b"), Some("b"), Some("b"), Some("c")];
         let (view, nodes) = cluster(&racks);
-        for replicas in place(&view, &nodes, 40, 3).expect("enough nodes") {
+        for replicas in Planner::new(&view, &nodes).place(40, 3).expect("enough nodes") {
             let used: BTreeSet<_> = replicas.iter().map(|replica| racks[replica.node().0 as usize - 1]).collect();
             assert_eq!(used.len(), 3, "{replicas:?}");
         }
@@ -134,8 +134,12 @@ mod tests {
     #[test]
     fn only_live_and_registered_nodes_are_used() {
         let (view, _) = cluster(&[None, None, None]);
-        assert_eq!(place(&view, &[NodeId(1), NodeId(2)], 1, 3), None);
-        assert_eq!(place(&view, &[NodeId(1), NodeId(9)], 1, 2), None);
-        assert_eq!(place(&view, &[NodeId(2)], 1, 1), Some(vec![vec![ReplicaId::new(NodeId(2), 0)]]));
+        let place = |live: &[u32], replication_factor| {
+            let live: Vec<_> = live.iter().copied().map(NodeId).collect();
+            Planner::new(&view, &live).place(1, replication_factor)
+        };
+        assert_eq!(place(&[1, 2], 3), None);
+        assert_eq!(place(&[1, 9], 2), None);
+        assert_eq!(place(&[2], 1), Some(vec![vec![ReplicaId::new(NodeId(2), 0)]]));
     }
 }

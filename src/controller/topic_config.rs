@@ -63,6 +63,7 @@ const fn config(name: &'static str, kind: Kind, default: &'static str, effect: E
 const FOREVER: &str = "9223372036854775807";
 const INT_MAX: i64 = i32::MAX as i64;
 const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const NO_TIERS: &str = "there is no remote storage";
 
 /// Every config that has a name, sorted by it.
@@ -91,7 +92,7 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
     config("min.cleanable.dirty.ratio", Ratio, "0.5", Accepted),
     config("min.compaction.lag.ms", Long(0, i64::MAX), "0", Accepted),
     // The quorum decides; see `check_min_insync_replicas`.
-    config("min.insync.replicas", Int(1, INT_MAX), "2", Honoured),
+    config(MIN_INSYNC_REPLICAS, Int(1, INT_MAX), "2", Honoured),
     config("preallocate", Boolean, "false", Accepted),
     config("remote.log.copy.disable", Boolean, "false", Only("false", NO_TIERS)),
     config("remote.log.delete.on.disable", Boolean, "false", Only("false", NO_TIERS)),
@@ -164,6 +165,16 @@ impl TopicSettings {
             retention_ms: unless_negative(number("retention.ms")?),
             retention_bytes: unless_negative(number("retention.bytes")?),
         })
+    }
+}
+
+/// The value that a config has on a topic with these configs and this many replicas, and whether it was set there.
+#[must_use]
+pub fn effective(config: &TopicConfig, configs: &BTreeMap<String, String>, replicas: usize) -> (String, bool) {
+    match configs.get(config.name) {
+        Some(value) => (value.clone(), true),
+        None if config.name == MIN_INSYNC_REPLICAS => (majority(replicas).to_string(), false),
+        None => (config.default.to_owned(), false),
     }
 }
 
@@ -246,7 +257,7 @@ fn validated(config: &TopicConfig, value: &str, replicas: usize) -> Result<Strin
         Only(permitted, reason) if value != permitted => {
             reject(Reason::InvalidConfig, format!("{name} can only be {permitted}: {reason}"))
         }
-        _ if name == "min.insync.replicas" => check_min_insync_replicas(value, replicas),
+        _ if name == MIN_INSYNC_REPLICAS => check_min_insync_replicas(value, replicas),
         _ => Ok(value),
     }
 }
@@ -355,6 +366,19 @@ mod tests {
         assert_eq!(altered(BTreeMap::new(), on_a_number, 3).unwrap_err().reason, Reason::InvalidConfig);
         let emptied = vec![("cleanup.policy".to_owned(), ConfigOperation::Subtract(Some("delete".to_owned())))];
         assert_eq!(altered(BTreeMap::new(), emptied, 3).unwrap_err().reason, Reason::InvalidConfig);
+    }
+
+    #[test]
+    fn what_is_shown_is_what_was_set_or_what_holds() {
+        let shown = |name: &str, configs: &BTreeMap<String, String>, replicas| {
+            effective(topic_config(name).unwrap(), configs, replicas)
+        };
+        let configs = set("retention.ms", "5").unwrap();
+        assert_eq!(shown("retention.ms", &configs, 3), ("5".to_owned(), true));
+        assert_eq!(shown("segment.ms", &configs, 3), ("604800000".to_owned(), false));
+        for (replicas, majority) in [(1, "1"), (2, "2"), (3, "2"), (5, "3")] {
+            assert_eq!(shown("min.insync.replicas", &configs, replicas), (majority.to_owned(), false));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::command::{
     reject,
 };
 use super::names::flaw_of_topic_name;
-use super::placement::place;
+use super::placement::Planner;
 use super::rows::Editor;
 use super::topic_config;
 use super::view::{Cluster, MetadataView, Partition, Topic};
@@ -39,14 +39,21 @@ fn refuse_repeated(repeated: &BTreeSet<String>, name: &str) -> Result<(), Reject
     Ok(())
 }
 
-/// What one request has made so far, against its limit.
-#[derive(Default)]
-struct Budget {
-    /// Partitions of this request.
+/// What one request has planned so far.
+struct Plan<'a> {
+    /// The nodes that were alive when it was proposed.
+    live: &'a [NodeId],
+    /// Partitions of this request, against its limit.
     partitions: u64,
+    /// Where replicas go; made when the first topic needs it.
+    planner: Option<Planner>,
 }
 
-impl Budget {
+impl<'a> Plan<'a> {
+    fn new(live: &'a [NodeId]) -> Self {
+        Self { live, partitions: 0, planner: None }
+    }
+
     fn take(&mut self, view: &MetadataView, partitions: usize) -> Result<(), Rejection> {
         let partitions = partitions as u64;
         if self.partitions + partitions > PARTITIONS_PER_REQUEST_MAX {
@@ -70,12 +77,11 @@ pub(super) fn create(
     validate_only: bool,
 ) -> Vec<(String, Result<CreatedTopic, Rejection>)> {
     let repeated = repeated(topics.iter().map(|topic| topic.name.as_str()));
-    let mut budget = Budget::default();
+    let mut plan = Plan::new(live);
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
         let name = topic.name.clone();
-        let planned =
-            refuse_repeated(&repeated, &name).and_then(|()| new_topic(editor.view, topic, live, now_ms, &mut budget));
+        let planned = refuse_repeated(&repeated, &name).and_then(|()| new_topic(editor.view, topic, now_ms, &mut plan));
         let result = planned.map(|topic| {
             let created = CreatedTopic {
                 id: topic.id,
@@ -92,13 +98,7 @@ pub(super) fn create(
     answers
 }
 
-fn new_topic(
-    view: &MetadataView,
-    topic: NewTopic,
-    live: &[NodeId],
-    now_ms: i64,
-    budget: &mut Budget,
-) -> Result<Topic, Rejection> {
+fn new_topic(view: &MetadataView, topic: NewTopic, now_ms: i64, plan: &mut Plan<'_>) -> Result<Topic, Rejection> {
     if let Some(flaw) = flaw_of_topic_name(&topic.name) {
         return reject(Reason::InvalidTopic, flaw);
     }
@@ -119,10 +119,8 @@ fn new_topic(
         return reject(Reason::PolicyViolation, format!("a cluster has at most {TOPICS_MAX} topics"));
     }
     let replicas = match &topic.layout {
-        Layout::Counted { partitions, replication_factor } => {
-            counted(view, live, *partitions, *replication_factor, budget)?
-        }
-        Layout::Manual(assignment) => manual(view, assignment, None, budget)?,
+        Layout::Counted { partitions, replication_factor } => counted(view, plan, *partitions, *replication_factor)?,
+        Layout::Manual(assignment) => manual(view, plan, assignment, None)?,
     };
     let configs = topic_config::initial(topic.configs, replicas[0].len())?;
     let partitions = replicas.into_iter().map(unnumbered).collect();
@@ -159,10 +157,9 @@ fn check_partition_count(count: i64) -> Result<usize, Rejection> {
 
 fn counted(
     view: &MetadataView,
-    live: &[NodeId],
+    plan: &mut Plan<'_>,
     partitions: i32,
     replication_factor: i16,
-    budget: &mut Budget,
 ) -> Result<Vec<Vec<ReplicaId>>, Rejection> {
     let partitions = check_partition_count(partitions.into())?;
     let replicas = usize::try_from(replication_factor).unwrap_or(0);
@@ -170,8 +167,9 @@ fn counted(
         let what = format!("replication factor {replication_factor}; it is 1 to {REPLICAS_MAX}");
         return reject(Reason::InvalidReplicationFactor, what);
     }
-    budget.take(view, partitions)?;
-    place(view, live, partitions, replicas).ok_or_else(|| Rejection {
+    plan.take(view, partitions)?;
+    let planner = plan.planner.get_or_insert_with(|| Planner::new(view, plan.live));
+    planner.place(partitions, replicas).ok_or_else(|| Rejection {
         reason: Reason::InvalidReplicationFactor,
         message: format!("replication factor {replicas} is larger than the number of nodes that are alive"),
     })
@@ -180,9 +178,9 @@ fn counted(
 /// The assignment a client has chosen: known nodes, none twice, and equally many for each partition.
 fn manual(
     view: &MetadataView,
+    plan: &mut Plan<'_>,
     assignment: &[Vec<NodeId>],
     replication_factor: Option<usize>,
-    budget: &mut Budget,
 ) -> Result<Vec<Vec<ReplicaId>>, Rejection> {
     check_partition_count(i64::try_from(assignment.len()).unwrap_or(i64::MAX))?;
     let expected = replication_factor.unwrap_or(assignment[0].len());
@@ -196,7 +194,7 @@ fn manual(
             return reject(Reason::InvalidReplicaAssignment, format!("node {unknown} is not registered"));
         }
     }
-    budget.take(view, assignment.len())?;
+    plan.take(view, assignment.len())?;
     let first_replica = |node: &NodeId| ReplicaId::new(*node, 0);
     Ok(assignment.iter().map(|nodes| nodes.iter().map(first_replica).collect()).collect())
 }
@@ -230,11 +228,11 @@ pub(super) fn create_partitions(
     validate_only: bool,
 ) -> Vec<(String, Result<(), Rejection>)> {
     let repeated = repeated(topics.iter().map(|topic| topic.name.as_str()));
-    let mut budget = Budget::default();
+    let mut plan = Plan::new(live);
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
         let planned =
-            refuse_repeated(&repeated, &topic.name).and_then(|()| grown_topic(editor.view, &topic, live, &mut budget));
+            refuse_repeated(&repeated, &topic.name).and_then(|()| grown_topic(editor.view, &topic, &mut plan));
         let result = planned.map(|topic| {
             if !validate_only {
                 store_with_new_groups(editor, topic);
@@ -245,12 +243,7 @@ pub(super) fn create_partitions(
     answers
 }
 
-fn grown_topic(
-    view: &MetadataView,
-    growth: &MorePartitions,
-    live: &[NodeId],
-    budget: &mut Budget,
-) -> Result<Topic, Rejection> {
+fn grown_topic(view: &MetadataView, growth: &MorePartitions, plan: &mut Plan<'_>) -> Result<Topic, Rejection> {
     let known = existing(view, &growth.name)?;
     let count = check_partition_count(growth.count.into())?;
     let Some(added) = count.checked_sub(known.partitions.len()).filter(|added| *added > 0) else {
@@ -262,13 +255,13 @@ fn grown_topic(
         None => {
             let replication_factor = i16::try_from(replication_factor).expect("at most REPLICAS_MAX");
             let added = i32::try_from(added).expect("at most PARTITIONS_PER_TOPIC_MAX");
-            counted(view, live, added, replication_factor, budget)?
+            counted(view, plan, added, replication_factor)?
         }
         Some(assignment) if assignment.len() != added => {
             let what = format!("{added} partitions are to be made, {} are assigned", assignment.len());
             return reject(Reason::InvalidReplicaAssignment, what);
         }
-        Some(assignment) => manual(view, assignment, Some(replication_factor), budget)?,
+        Some(assignment) => manual(view, plan, assignment, Some(replication_factor))?,
     };
     let mut topic = Topic::clone(known);
     topic.partitions.extend(replicas.into_iter().map(unnumbered));

@@ -149,7 +149,7 @@ pub struct MetadataView {
     /// All topics.
     topics: BTreeMap<TopicId, Arc<Topic>>,
     /// By `collision_key`: unique, because names that collide are refused.
-    names: BTreeMap<String, TopicId>,
+    names: BTreeMap<Arc<str>, TopicId>,
     /// By the first group of each range.
     groups: BTreeMap<RaftGroupId, GroupRange>,
 }
@@ -209,7 +209,7 @@ impl MetadataView {
     /// The topic whose name is this one, or differs from it only in '.' and '_'.
     #[must_use]
     pub fn topic_colliding_with(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.names.get(&collision_key(name)).and_then(|id| self.topics.get(id))
+        self.names.get(collision_key(name).as_str()).and_then(|id| self.topics.get(id))
     }
 
     /// Whether this group is to be, and which partition it is.
@@ -274,7 +274,7 @@ impl MetadataView {
     /// Adds or replaces a topic; a replaced one keeps its name and the partitions it had.
     pub(super) fn set_topic(&mut self, topic: Topic) {
         let known = self.topics.get(&topic.id).map_or(0, |before| before.partitions.len());
-        let named = self.names.insert(collision_key(&topic.name), topic.id);
+        let named = self.names.insert(collision_key(&topic.name).into(), topic.id);
         assert!(named.is_none_or(|before| before == topic.id), "topic {} has another topic's name", topic.id);
         let mut range: Option<(RaftGroupId, GroupRange)> = None;
         for (number, partition) in topic.partitions.iter().enumerate().skip(known) {
@@ -294,8 +294,10 @@ impl MetadataView {
 
     pub(super) fn remove_topic(&mut self, id: TopicId) {
         if let Some(topic) = self.topics.remove(&id) {
-            self.names.remove(&collision_key(&topic.name));
-            self.groups.retain(|_, range| range.topic != id);
+            self.names.remove(collision_key(&topic.name).as_str());
+            for partition in &topic.partitions {
+                self.groups.remove(&partition.group); // where it begins a range
+            }
         }
     }
 }

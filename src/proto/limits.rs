@@ -1,0 +1,107 @@
+//! Counts the elements of a message's repeated fields before it is decoded.
+//!
+//! prost bounds how deep messages nest, not how many elements a list has: an empty element is two bytes on the wire and
+//! a whole struct in memory, so a frame within its length could ask for a hundred times as much.
+
+use super::FrameError;
+
+/// How many elements a repeated field may have, all its occurrences in a frame together.
+pub(super) struct Limit {
+    /// The field numbers that lead to it.
+    pub(super) path: &'static [u32],
+    /// Its name, for the error.
+    field: &'static str,
+    /// The most elements.
+    max: usize,
+}
+
+const fn limit(path: &'static [u32], field: &'static str, max: usize) -> Limit {
+    Limit { path, field, max }
+}
+
+/// Of a `native::Request`.
+pub(super) const REQUEST: &[Limit] = &[
+    limit(&[11, 2, 1], "produce.records", 100_000),
+    limit(&[11, 2, 1, 3], "produce.records.headers", 200_000),
+    limit(&[17, 1], "topics", 20_000),
+    limit(&[20, 4], "create_topic.assignment", 10_000),
+    limit(&[20, 5], "create_topic.configs", 1_000),
+    limit(&[22, 3], "create_partitions.assignment", 10_000),
+    limit(&[23, 2], "alter_topic_configs.set", 1_000),
+    limit(&[23, 3], "alter_topic_configs.reset", 1_000),
+];
+
+/// Of a `native::Response`.
+pub(super) const RESPONSE: &[Limit] = &[
+    limit(&[12, 1], "read.records", 1_000_000),
+    limit(&[12, 1, 3], "read.records.headers", 1_000_000),
+    limit(&[13, 1, 3], "get.record.headers", 200_000),
+    limit(&[15, 8], "partition_status.replicas", 1_000),
+    limit(&[16, 3], "cluster_status.nodes", 1_000),
+    limit(&[16, 3, 4], "cluster_status.nodes.listeners", 10_000),
+    limit(&[17, 1], "topics", 20_000),
+    limit(&[17, 1, 3], "topics.partitions", 200_000),
+    limit(&[17, 1, 4], "topics.configs", 1_000_000),
+];
+
+/// Of a `peer::Frame`.
+pub(super) const PEER_FRAME: &[Limit] = &[
+    limit(&[4, 1], "raft.messages", 65_536),
+    limit(&[4, 1, 8], "raft.messages.entries", 262_144),
+    limit(&[5, 1], "heartbeats.beats", 262_144),
+    limit(&[6, 1], "leaders.leaders", 262_144),
+];
+
+/// Whether a message keeps its limits.
+pub(super) fn check(body: &[u8], limits: &[Limit]) -> Result<(), FrameError> {
+    for limit in limits {
+        let mut left = limit.max;
+        count(body, limit, limit.path, &mut left)?;
+    }
+    Ok(())
+}
+
+/// Takes the elements that `path` leads to from `left`.
+fn count(mut body: &[u8], limit: &Limit, path: &[u32], left: &mut usize) -> Result<(), FrameError> {
+    let Some((wanted, deeper)) = path.split_first() else { return Ok(()) };
+    while !body.is_empty() {
+        let (field, content) = next_field(&mut body)?;
+        let Some(content) = content.filter(|_| field == u64::from(*wanted)) else { continue };
+        if deeper.is_empty() {
+            let too_many = FrameError::TooMany { field: limit.field, max: limit.max };
+            *left = left.checked_sub(1).ok_or(too_many)?;
+        }
+        count(content, limit, deeper, left)?;
+    }
+    Ok(())
+}
+
+/// Takes one field from `body`: its number, and its content when that has a length of its own.
+fn next_field<'a>(body: &mut &'a [u8]) -> Result<(u64, Option<&'a [u8]>), FrameError> {
+    let key = varint(body)?;
+    let content = match key & 7 {
+        0 => {
+            varint(body)?;
+            None
+        }
+        1 => take(body, 8).map(|_| None)?,
+        2 => {
+            let length = varint(body)?;
+            Some(take(body, usize::try_from(length).unwrap_or(usize::MAX))?)
+        }
+        5 => take(body, 4).map(|_| None)?,
+        other => return Err(FrameError::Malformed(format!("wire type {other}"))),
+    };
+    Ok((key >> 3, content))
+}
+
+fn take<'a>(body: &mut &'a [u8], length: usize) -> Result<&'a [u8], FrameError> {
+    let (taken, rest) =
+        body.split_at_checked(length).ok_or_else(|| FrameError::Malformed("it ends within a field".to_owned()))?;
+    *body = rest;
+    Ok(taken)
+}
+
+fn varint(body: &mut &[u8]) -> Result<u64, FrameError> {
+    prost::encoding::decode_varint(body).map_err(|error| FrameError::Malformed(error.to_string()))
+}
