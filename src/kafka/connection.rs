@@ -11,6 +11,7 @@
 use super::Service;
 use super::frame::{self, FrameError};
 use super::guard::Hostile;
+use super::listener::told_to_stop;
 use super::reply::{Chunks, Reply};
 use super::request::{Pending, Request};
 use crate::broker::{Broker, ConnectionId, Reservation};
@@ -112,7 +113,7 @@ impl<B: Broker> Reader<B> {
         loop {
             let more = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => Err(End::Stopped),
+                () = told_to_stop(&mut stop) => Err(End::Stopped),
                 arrived = self.bytes_arrive() => arrived,
             };
             if let Err(end) = more {

@@ -47,7 +47,7 @@ impl<B: Broker> Listener<B> {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = told_to_stop(&mut stop) => break,
                 Some(ended) = connections.join_next() => report(ended),
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(&mut connections, stream, peer, &stopped),
@@ -85,6 +85,11 @@ impl<B: Broker> Listener<B> {
         let id = service.connection_ids.next();
         connections.spawn(async move { (peer, connection::serve(stream, service, id, stop).await) });
     }
+}
+
+/// Waits for the word to stop, or for nobody being left to say it.
+pub(super) async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 fn report(ended: Result<(SocketAddr, End), tokio::task::JoinError>) {
