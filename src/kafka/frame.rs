@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 /// What is allocated for a request of which no byte has arrived yet.
 const FIRST_BYTES: usize = 1 << 20;
 
-/// A request must arrive at this rate at least, on top of [`Limits::stall`] once.
+/// A request must arrive at this rate at least, but for [`Limits::stall`]: a byte now and then does not hold memory.
 const BYTES_PER_SECOND_MIN: usize = 256 << 10;
 
 /// Why there is no frame.
@@ -48,14 +48,15 @@ pub async fn read<R: AsyncRead + Unpin>(
     let length = length.ok_or(Hostile::FrameTooLarge(announced))?;
 
     let reservation = budget.reserve(length).await;
-    let deadline = Instant::now() + limits.stall + Duration::from_secs((length / BYTES_PER_SECOND_MIN) as u64);
+    let begun = Instant::now();
     let mut frame = Vec::with_capacity(length.min(FIRST_BYTES));
     while frame.len() < length {
         if frame.len() == frame.capacity() {
             frame.reserve_exact((length - frame.len()).min(frame.len()));
         }
         let room = (frame.capacity() - frame.len()).min(length - frame.len());
-        let due = deadline.min(Instant::now() + limits.stall);
+        let earned = Duration::from_secs((frame.len() / BYTES_PER_SECOND_MIN) as u64);
+        let due = Instant::now().min(begun + earned) + limits.stall;
         let mut target = (&mut frame).limit(room);
         let read = timeout_at(due, reader.read_buf(&mut target)).await.map_err(|_| FrameError::Stalled)??;
         if read == 0 {
@@ -68,6 +69,7 @@ pub async fn read<R: AsyncRead + Unpin>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
 
     fn limits() -> Limits {
         Limits { request_bytes_max: 4 << 20, ..Limits::default() }
@@ -98,12 +100,22 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_request_that_does_not_go_on_gives_its_memory_back() {
+    #[tokio::test]
+    async fn a_request_of_a_byte_now_and_then_gives_its_memory_back() {
         let budget = ByteBudget::new(8 << 20);
+        let limits = Limits { stall: Duration::from_millis(100), ..limits() };
         let (mut client, mut server) = tokio::io::duplex(64);
-        tokio::io::AsyncWriteExt::write_all(&mut client, &[0, 16, 0, 0, 1]).await.expect("room");
-        let error = read(&mut server, &limits(), &budget).await.expect_err("no frame");
+        let trickle = async {
+            client.write_all(&[0, 16, 0, 0]).await.expect("room");
+            loop {
+                client.write_all(&[1]).await.expect("room");
+                tokio::time::sleep(limits.stall / 10).await;
+            }
+        };
+        let error = tokio::select! {
+            error = read(&mut server, &limits, &budget) => error.expect_err("no frame"),
+            () = trickle => unreachable!("it goes on for ever"),
+        };
         assert!(matches!(error, FrameError::Stalled));
         assert_eq!(budget.available(), 8 << 20);
     }

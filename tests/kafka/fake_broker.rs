@@ -52,6 +52,8 @@ pub struct FakeBroker {
     address: Mutex<Address>,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
+    /// Where the memory of fetched batches is counted.
+    pub fetch_memory: ByteBudget,
 }
 
 impl FakeBroker {
@@ -60,6 +62,7 @@ impl FakeBroker {
             address: Mutex::new(Address { host: "127.0.0.1".into(), port: 0 }),
             state: Mutex::default(),
             changed: watch::Sender::new(0),
+            fetch_memory: ByteBudget::new(64 << 20),
         }
     }
 
@@ -248,7 +251,7 @@ impl Broker for FakeBroker {
             let (partitions, bytes, failed) = self.read(&request);
             let waited = bytes < request.min_bytes && !failed && Instant::now() < deadline;
             if !waited || timeout_at(deadline, changed.changed()).await.is_err() {
-                return FetchAnswer { partitions, held: None };
+                return FetchAnswer { partitions, held: Some(self.fetch_memory.reserve(bytes).await) };
             }
         }
     }

@@ -1,11 +1,11 @@
 //! One connection after the other: the order of answers, silence, limits, and clients that mean harm.
 
 use crate::client::{HANG, Server, frame};
-use crate::fake_broker::FakeBroker;
+use crate::fake_broker::{FakeBroker, Stored};
 use crate::versions::{fetch, produce};
 use ackord::broker::ErrorKind;
 use ackord::kafka::Limits;
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, RequestKind};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -143,6 +143,33 @@ async fn a_fetch_waits_for_records() {
     assert!(early.is_err(), "nothing to read yet");
     writer.call(ApiKey::Produce, 9, &produce(9, 0, -1).into()).await;
     assert_eq!(reader.correlation_id().await, Some(1));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn fetched_batches_are_counted_until_they_are_sent_and_no_longer() {
+    let server = Server::start(Limits { stall: Duration::from_millis(300), ..Limits::default() }).await;
+    server.broker.add_topic(TOPIC, 1);
+    let memory = server.broker.fetch_memory.clone();
+    let large = Stored { base: 0, records: 1, bytes: Bytes::from(vec![0; 32 << 20]) };
+    server.broker.state().topics.get_mut(TOPIC).expect("just added").partitions[0].batches.push(large);
+    let mut reader = server.connect().await;
+    reader.ask(ApiKey::Fetch, 12, 1, &fetch(0, 0).into()).await;
+    let answer = reader.answer().await.expect("an answer");
+    assert!(answer.len() > 32 << 20, "the first batch comes whatever its size");
+    let returned = async || {
+        while memory.available() < memory.total() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(HANG, returned()).await.expect("given back once sent");
+
+    reader.ask(ApiKey::Fetch, 12, 2, &fetch(0, 0).into()).await;
+    while memory.available() == memory.total() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(memory.available(), memory.total() - (32 << 20), "held while the reader does not read");
+    timeout(HANG, returned()).await.expect("given back when the reader has lost its connection");
     server.stop().await;
 }
 

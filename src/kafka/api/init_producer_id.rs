@@ -37,7 +37,7 @@ pub async fn answer<B: Broker>(broker: &B, request: InitProducerIdRequest) -> In
         Ok(identity) => InitProducerIdResponse::default()
             .with_producer_id(ProducerId(identity.id))
             .with_producer_epoch(identity.epoch),
-        // The code producers retry while the cluster cannot hand out ids: Java's knows NOT_CONTROLLER as fatal here.
+        // The code that Kafka gives until it has a block of ids: every producer asks again.
         Err(error) if error.kind.is_retriable() => refuse(ResponseError::CoordinatorLoadInProgress.code()),
         Err(error) => refuse(error_codes::code(&error)),
     }

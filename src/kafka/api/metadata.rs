@@ -6,7 +6,7 @@
 use super::Api;
 use crate::broker::{Broker, Edge, ErrorKind, Partition, Topic, TopicAnswer, TopicQuery, TopicRef};
 use crate::kafka::error_codes::{self, NONE};
-use crate::kafka::guard::{INT8, Kind, Shape, UUID, always, between, since};
+use crate::kafka::guard::{INT8, Kind, Shape, UUID, always, between, since, until};
 use crate::kafka::translate;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
@@ -26,7 +26,7 @@ pub static API: Api = Api::new(
         since(8, INT8),                                     // include topic authorized operations
     ]),
 );
-const TOPIC: Shape = Shape::of(&[since(10, UUID), always(Kind::NullableText)]);
+const TOPIC: Shape = Shape::of(&[since(10, UUID), since(10, Kind::NullableText), until(9, Kind::Text)]);
 
 /// Describes the cluster and the topics asked about.
 pub fn answer<B: Broker>(broker: &B, request: MetadataRequest, version: i16) -> MetadataResponse {

@@ -11,7 +11,7 @@
 //! if a batch failed.
 
 use super::Api;
-use crate::broker::{Broker, ConnectionId, Edge, Error, ErrorKind, PartitionIndex, Produce, ProduceOutcome, Produced};
+use crate::broker::{Broker, ConnectionId, Edge, Error, PartitionIndex, Produce, ProduceOutcome, Produced};
 use crate::kafka::error_codes;
 use crate::kafka::guard::{INT16, INT32, Kind, Shape, always};
 use crate::kafka::translate;
@@ -184,7 +184,7 @@ fn failure(index: i32, error: &Error, version: i16) -> PartitionProduceResponse 
     if version >= MESSAGES_SINCE {
         wire.error_message = translate::message(error);
     }
-    if let Some(leader) = error.leader.filter(|_| version >= LEADER_SINCE && error.kind == ErrorKind::NotLeader) {
+    if let Some(leader) = error.leader.filter(|_| version >= LEADER_SINCE) {
         wire.current_leader = LeaderIdAndEpoch::default()
             .with_leader_id(translate::broker_id(leader.node))
             .with_leader_epoch(leader.epoch.0);
