@@ -19,6 +19,16 @@ use tokio::time::timeout;
 /// Longer than anything here takes; only a hang is longer.
 pub const HANG: Duration = Duration::from_secs(20);
 
+/// Waits until something has come about.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let come_about = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(HANG, come_about).await.unwrap_or_else(|_| panic!("in vain: {what}"));
+}
+
 /// A listener over a broker in memory.
 pub struct Server {
     pub broker: Arc<FakeBroker>,

@@ -1,6 +1,6 @@
 //! One connection after the other: the order of answers, silence, limits, and clients that mean harm.
 
-use crate::client::{HANG, Server, frame};
+use crate::client::{HANG, Server, frame, until};
 use crate::fake_broker::{FakeBroker, Stored};
 use crate::versions::{fetch, produce};
 use ackord::broker::ErrorKind;
@@ -26,12 +26,7 @@ fn metadata() -> RequestKind {
 
 /// Waits until the broker has stored so many batches in partition 0.
 async fn stored(broker: &FakeBroker, batches: usize) {
-    let all = async {
-        while broker.stored(TOPIC, 0).len() < batches {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(HANG, all).await.expect("the batches arrive");
+    until("the batches arrive", || broker.stored(TOPIC, 0).len() >= batches).await;
 }
 
 #[tokio::test]
@@ -157,19 +152,12 @@ async fn fetched_batches_are_counted_until_they_are_sent_and_no_longer() {
     reader.ask(ApiKey::Fetch, 12, 1, &fetch(0, 0).into()).await;
     let answer = reader.answer().await.expect("an answer");
     assert!(answer.len() > 32 << 20, "the first batch comes whatever its size");
-    let returned = async || {
-        while memory.available() < memory.total() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(HANG, returned()).await.expect("given back once sent");
+    until("given back once sent", || memory.available() == memory.total()).await;
 
     reader.ask(ApiKey::Fetch, 12, 2, &fetch(0, 0).into()).await;
-    while memory.available() == memory.total() {
-        tokio::task::yield_now().await;
-    }
+    until("the second answer is made", || memory.available() < memory.total()).await;
     assert_eq!(memory.available(), memory.total() - (32 << 20), "held while the reader does not read");
-    timeout(HANG, returned()).await.expect("given back when the reader has lost its connection");
+    until("given back with the reader's connection", || memory.available() == memory.total()).await;
     server.stop().await;
 }
 
@@ -218,9 +206,7 @@ async fn half_a_request_holds_nobody_up_and_gives_its_memory_back() {
         client.stream.write_all(&[0, 16, 0, 0, 0]).await.expect("accepted"); // 1 MiB, of which one byte comes
         slow.push(client);
     }
-    while server.memory.available() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until("all memory is reserved", || server.memory.available() == 0).await;
     let mut client = server.connect().await;
     client.ask(ApiKey::Metadata, 4, 1, &metadata()).await;
     assert_eq!(client.correlation_id().await, Some(1), "once the slow ones have been closed");
