@@ -30,8 +30,10 @@
 //! * [`controller`] is the state machine of group 0: nodes, topics, assignments, configs.
 //! * [`config`] is a node's file, [`server::identity`] says who a data directory is.
 //! * [`proto`] has the messages of the native protocol and between nodes, and the limits on what they may ask for.
+pub mod broker;
 pub mod config;
 pub mod controller;
+pub mod kafka;
 pub mod machine;
 pub mod multiraft;
 pub mod partition;

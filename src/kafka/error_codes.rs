@@ -1,0 +1,87 @@
+//! Kafka's error codes, and nobody else's business.
+//!
+//! The rule of DESIGN §1 on the wire: an indefinite error is 7 or 20 and nothing else, because those are the codes that
+//! clients treat as "may have been written"; a definite error is never one of these.
+
+use crate::broker::{Error, ErrorKind};
+use kafka_protocol::error::ResponseError as Code;
+
+/// No error.
+pub const NONE: i16 = 0;
+
+/// The code of an error of this kind.
+#[must_use]
+pub const fn code_of(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::NotLeader => Code::NotLeaderOrFollower,
+        ErrorKind::LeaderNotAvailable => Code::LeaderNotAvailable,
+        ErrorKind::OffsetNotAvailable => Code::OffsetNotAvailable,
+        // "Retry, and nothing was written" to every client, without a refresh of metadata. Kafka has no code for an
+        // overloaded broker that its producers retry: THROTTLING_QUOTA_EXCEEDED is for admin requests (KIP-599).
+        ErrorKind::NotEnoughReplicas | ErrorKind::Overloaded => Code::NotEnoughReplicas,
+        ErrorKind::StorageUnavailable => Code::KafkaStorageError,
+        ErrorKind::TimedOut => Code::RequestTimedOut,
+        ErrorKind::LeadershipLost => Code::NotEnoughReplicasAfterAppend,
+        ErrorKind::UnknownTopicOrPartition => Code::UnknownTopicOrPartition,
+        ErrorKind::UnknownTopicId => Code::UnknownTopicId,
+        ErrorKind::FencedLeaderEpoch => Code::FencedLeaderEpoch,
+        ErrorKind::UnknownLeaderEpoch => Code::UnknownLeaderEpoch,
+        ErrorKind::OffsetOutOfRange => Code::OffsetOutOfRange,
+        ErrorKind::CorruptRecord => Code::CorruptMessage,
+        ErrorKind::InvalidRecord => Code::InvalidRecord,
+        ErrorKind::RecordTooLarge => Code::MessageTooLarge,
+        ErrorKind::InvalidTimestamp => Code::InvalidTimestamp,
+        ErrorKind::UnsupportedFormat => Code::UnsupportedForMessageFormat,
+        ErrorKind::UnsupportedCompression => Code::UnsupportedCompressionType,
+        ErrorKind::OutOfOrderSequence => Code::OutOfOrderSequenceNumber,
+        ErrorKind::InvalidProducerEpoch => Code::InvalidProducerEpoch,
+        ErrorKind::DuplicateSequence => Code::DuplicateSequenceNumber,
+        ErrorKind::InvalidTopic => Code::InvalidTopicException,
+        ErrorKind::TopicExists => Code::TopicAlreadyExists,
+        ErrorKind::InvalidPartitions => Code::InvalidPartitions,
+        ErrorKind::InvalidReplicationFactor => Code::InvalidReplicationFactor,
+        ErrorKind::InvalidAssignment => Code::InvalidReplicaAssignment,
+        ErrorKind::InvalidConfig => Code::InvalidConfig,
+        ErrorKind::InvalidRequest => Code::InvalidRequest,
+        ErrorKind::ControllerNotAvailable => Code::NotController,
+        ErrorKind::CoordinatorNotAvailable => Code::CoordinatorNotAvailable,
+        ErrorKind::Internal => Code::UnknownServerError,
+    }
+}
+
+/// The code of `error`.
+#[must_use]
+pub fn code(error: &Error) -> i16 {
+    code_of(error.kind).code()
+}
+
+/// The code of `error` for a client whose API version dates from before a code existed: older clients would take it for
+/// an unknown, fatal one. `storage_error_since` is the version of the API that learnt KAFKA_STORAGE_ERROR (KIP-112).
+#[must_use]
+pub fn code_since(error: &Error, version: i16, storage_error_since: i16) -> i16 {
+    match error.kind {
+        ErrorKind::StorageUnavailable if version < storage_error_since => Code::NotLeaderOrFollower.code(),
+        _ => code(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Certainty;
+
+    #[test]
+    fn indefinite_errors_and_only_they_are_7_and_20() {
+        for kind in ErrorKind::ALL {
+            let unsure = matches!(code_of(*kind).code(), 7 | 20);
+            assert_eq!(unsure, kind.certainty() == Certainty::Indefinite, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_codes_are_as_retriable_as_the_kinds() {
+        for kind in ErrorKind::ALL {
+            assert_eq!(code_of(*kind).is_retriable(), kind.is_retriable(), "{kind:?}");
+        }
+    }
+}

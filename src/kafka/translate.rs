@@ -1,0 +1,114 @@
+//! Names, ids, epochs and messages between Kafka's schemas and the broker's vocabulary.
+
+use crate::broker::{Cluster, Error, Isolation, PartitionLeader, TopicName, TopicRef};
+use crate::types::{LeaderEpoch, NodeId};
+use kafka_protocol::messages::{self, BrokerId};
+use kafka_protocol::protocol::StrBytes;
+use std::time::Duration;
+
+/// What Kafka writes where an id, an epoch or an offset is not known.
+pub const UNKNOWN: i32 = -1;
+
+/// What Kafka writes for "authorized operations were not asked for, or cannot be told".
+pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+
+/// Answers carry at most so much of a message for people.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// A topic's name, copied out of the frame.
+#[must_use]
+pub fn topic(name: &messages::TopicName) -> TopicName {
+    TopicName::from(name.0.as_str())
+}
+
+/// A topic's name for an answer.
+#[must_use]
+pub fn wire_topic(name: &TopicName) -> messages::TopicName {
+    text(name.as_str()).into()
+}
+
+/// A topic by id if the client gave one, else by name.
+#[must_use]
+pub fn topic_ref(name: Option<&messages::TopicName>, id: uuid::Uuid) -> TopicRef {
+    match name {
+        Some(name) => TopicRef::Name(topic(name)),
+        None => TopicRef::Id(crate::broker::TopicId(id)),
+    }
+}
+
+/// Text for an answer.
+#[must_use]
+pub fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// An error's sentence.
+#[must_use]
+pub fn message(error: &Error) -> Option<StrBytes> {
+    let whole = error.text();
+    Some(text(&whole[..whole.floor_char_boundary(MESSAGE_BYTES_MAX)]))
+}
+
+/// A node's number.
+#[must_use]
+pub fn broker_id(node: NodeId) -> BrokerId {
+    BrokerId(i32::try_from(node.0).expect("node numbers end at 2^31 - 1"))
+}
+
+/// A node's number, or -1.
+#[must_use]
+pub fn broker_id_or_unknown(node: Option<NodeId>) -> BrokerId {
+    node.map_or(BrokerId(UNKNOWN), broker_id)
+}
+
+/// The node of a broker's number; no node has a negative one.
+#[must_use]
+pub fn node(broker: BrokerId) -> Option<NodeId> {
+    u32::try_from(broker.0).ok().map(NodeId)
+}
+
+/// An epoch; -1 says that the client knows none.
+#[must_use]
+pub fn epoch(epoch: i32) -> Option<LeaderEpoch> {
+    (epoch >= 0).then_some(LeaderEpoch(epoch))
+}
+
+/// A duration in milliseconds; a negative one is none.
+#[must_use]
+pub fn millis(millis: i32) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// A number of bytes; a negative one is none.
+#[must_use]
+pub fn bytes(bytes: i32) -> usize {
+    usize::try_from(bytes).unwrap_or(0)
+}
+
+/// What unfinished transactions mean to a reader.
+#[must_use]
+pub const fn isolation(level: i8) -> Isolation {
+    if level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
+}
+
+/// The living nodes among these leaders, each once: what KIP-951 calls node endpoints.
+pub fn endpoints<'a>(
+    cluster: &'a Cluster,
+    leaders: impl IntoIterator<Item = PartitionLeader>,
+) -> impl Iterator<Item = &'a crate::broker::Node> {
+    let wanted: std::collections::BTreeSet<NodeId> = leaders.into_iter().map(|leader| leader.node).collect();
+    cluster.nodes.iter().filter(move |node| wanted.contains(&node.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::ErrorKind;
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let long = "é".repeat(MESSAGE_BYTES_MAX);
+        let cut = message(&Error::new(ErrorKind::Internal, format!("x{long}"))).expect("a message");
+        assert!(cut.len() <= MESSAGE_BYTES_MAX && cut.len() > MESSAGE_BYTES_MAX - 2);
+    }
+}

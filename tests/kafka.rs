@@ -1,0 +1,16 @@
+//! The Kafka edge in front of a broker in memory: hostile bytes, the order of answers, every API and version, real clients.
+
+#[path = "kafka/client.rs"]
+mod client;
+#[path = "kafka/fake_broker.rs"]
+mod fake_broker;
+#[path = "kafka/guard.rs"]
+mod guard;
+#[path = "kafka/kcat.rs"]
+mod kcat;
+#[path = "kafka/requests.rs"]
+mod requests;
+#[path = "kafka/versions.rs"]
+mod versions;
+#[path = "kafka/wire.rs"]
+mod wire;

@@ -1,0 +1,368 @@
+//! A broker in memory: one node, no Raft, as much of the contract as clients notice. Tests can hold back its admissions
+//! and outcomes, and make it refuse.
+
+use ackord::broker::*;
+use ackord::types::{LeaderEpoch, NodeId, Offset};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+/// The only node.
+pub const NODE: NodeId = NodeId(1);
+/// The only epoch.
+pub const EPOCH: LeaderEpoch = LeaderEpoch(3);
+/// A rack, so that nullable fields are not always null.
+const RACK: &str = "rack-a";
+
+/// One stored batch.
+#[derive(Clone)]
+pub struct Stored {
+    pub base: i64,
+    pub records: i64,
+    pub bytes: Bytes,
+}
+
+#[derive(Default)]
+pub struct FakePartition {
+    pub batches: Vec<Stored>,
+    pub next: i64,
+}
+
+pub struct FakeTopic {
+    pub id: TopicId,
+    pub partitions: Vec<FakePartition>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub topics: BTreeMap<String, FakeTopic>,
+    /// Each produce takes one and is not admitted before it fires.
+    pub admissions: VecDeque<oneshot::Receiver<()>>,
+    /// Each produce takes one, and its outcome waits for it.
+    pub outcomes: VecDeque<oneshot::Receiver<()>>,
+    /// Every produce and fetch is refused like this.
+    pub refusal: Option<Error>,
+    producers: i64,
+}
+
+pub struct FakeBroker {
+    address: Mutex<Address>,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    /// Where the memory of fetched batches is counted.
+    pub fetch_memory: ByteBudget,
+}
+
+impl FakeBroker {
+    pub fn new() -> Self {
+        Self {
+            address: Mutex::new(Address { host: "127.0.0.1".into(), port: 0 }),
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+            fetch_memory: ByteBudget::new(64 << 20),
+        }
+    }
+
+    /// Tells clients where the node is.
+    pub fn listens_on(&self, port: u16) {
+        self.address.lock().expect("not poisoned").port = port;
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("not poisoned")
+    }
+
+    pub fn add_topic(&self, name: &str, partitions: usize) {
+        self.state().add_topic(name, partitions);
+    }
+
+    /// What is stored in a partition.
+    pub fn stored(&self, topic: &str, partition: usize) -> Vec<Stored> {
+        self.state().topics[topic].partitions[partition].batches.clone()
+    }
+
+    fn read(&self, request: &Fetch) -> (Vec<Result<FetchedPartition>>, usize, bool) {
+        let mut state = self.state();
+        let mut allowance = FetchAllowance::new(request.max_bytes);
+        let (mut bytes, mut failed) = (0, false);
+        let partitions = request.partitions.iter().map(|asked| {
+            let found = state.fetch(asked, &mut allowance);
+            failed |= found.is_err();
+            bytes += found.iter().flat_map(|found| &found.batches).map(|batch| batch.bytes.len()).sum::<usize>();
+            found
+        });
+        (partitions.collect(), bytes, failed)
+    }
+}
+
+impl State {
+    fn add_topic(&mut self, name: &str, partitions: usize) -> TopicId {
+        let id = TopicId(uuid::Uuid::new_v4());
+        let partitions = std::iter::repeat_with(FakePartition::default).take(partitions).collect();
+        self.topics.insert(name.into(), FakeTopic { id, partitions });
+        id
+    }
+
+    fn partition(&mut self, topic: &TopicName, partition: PartitionIndex) -> Result<&mut FakePartition> {
+        let index = usize::try_from(partition.0).map_err(|_| ErrorKind::UnknownTopicOrPartition)?;
+        let topic = self.topics.get_mut(topic.as_str()).ok_or(ErrorKind::UnknownTopicOrPartition)?;
+        topic.partitions.get_mut(index).ok_or(ErrorKind::UnknownTopicOrPartition.into())
+    }
+
+    fn append(&mut self, request: &Produce) -> Result<i64> {
+        let batch = &request.records;
+        let damaged = || Error::from(ErrorKind::CorruptRecord);
+        let field = |at: usize| Some(u32::from_be_bytes(*batch.get(at..)?.first_chunk()?));
+        if batch.len() < 61 || batch[16] != 2 || field(17) != Some(crc32c::crc32c(&batch[21..])) {
+            return Err(damaged());
+        }
+        let records = i64::from(field(23).ok_or_else(damaged)?) + 1;
+        let partition = self.partition(&request.topic, request.partition)?;
+        let base = partition.next;
+        partition.next += records;
+        partition.batches.push(Stored { base, records, bytes: batch.clone() });
+        Ok(base)
+    }
+
+    fn fetch(&mut self, asked: &FetchPartition, allowance: &mut FetchAllowance) -> Result<FetchedPartition> {
+        if let Some(refusal) = &self.refusal {
+            return Err(refusal.clone());
+        }
+        let partition = self.partition(&asked.topic, asked.partition)?;
+        if asked.offset.0 < 0 || asked.offset.0 > partition.next {
+            return Err(ErrorKind::OffsetOutOfRange.into());
+        }
+        let end = Offset(partition.next);
+        let mut left = asked.max_bytes;
+        let batches = partition.batches.iter().filter(|batch| batch.base + batch.records > asked.offset.0);
+        let batches = batches.take_while(|batch| allowance.take(batch.bytes.len(), &mut left)).map(|batch| {
+            FetchedBatch { base_offset: Offset(batch.base), leader_epoch: EPOCH, bytes: batch.bytes.clone() }
+        });
+        Ok(FetchedPartition {
+            batches: batches.collect(),
+            high_watermark: end,
+            last_stable: end,
+            log_start: Offset(0),
+            diverging: None,
+        })
+    }
+
+    fn topic_by(&self, topic: &TopicRef) -> Option<String> {
+        match topic {
+            TopicRef::Name(name) => self.topics.contains_key(name.as_str()).then(|| name.to_string()),
+            TopicRef::Id(id) => self.topics.iter().find(|(_, topic)| topic.id == *id).map(|(name, _)| name.clone()),
+        }
+    }
+}
+
+fn describe(name: &str, topic: &FakeTopic) -> Topic {
+    let partition = |index| Partition {
+        index: PartitionIndex(index),
+        leader: Some(PartitionLeader { node: NODE, epoch: EPOCH }),
+        replicas: vec![NODE],
+        in_sync: vec![NODE],
+        offline: vec![],
+    };
+    let count = i32::try_from(topic.partitions.len()).expect("few");
+    Topic { name: name.into(), id: topic.id, internal: false, partitions: (0..count).map(partition).collect() }
+}
+
+fn setting() -> ConfigEntry {
+    ConfigEntry {
+        name: "max.message.bytes".into(),
+        value: Some("1048588".into()),
+        source: ConfigSource::Default,
+        kind: ConfigType::Int,
+        read_only: false,
+        sensitive: false,
+        documentation: Some("the largest batch".into()),
+    }
+}
+
+impl Broker for FakeBroker {
+    fn cluster(&self, _edge: Edge) -> Cluster {
+        let address = self.address.lock().expect("not poisoned").clone();
+        let node = Node { id: NODE, address, rack: Some(RACK.into()) };
+        Cluster { id: "fake-cluster".into(), controller: Some(NODE), nodes: vec![node] }
+    }
+
+    fn topics(&self, query: &TopicQuery) -> Vec<TopicAnswer> {
+        let mut state = self.state();
+        let TopicQuery::These { topics, create_missing } = query else {
+            let all = state.topics.iter();
+            return all
+                .map(|(name, topic)| TopicAnswer {
+                    asked: TopicRef::Name(name.as_str().into()),
+                    topic: Ok(describe(name, topic)),
+                })
+                .collect();
+        };
+        let mut answers = Vec::new();
+        for asked in topics {
+            let topic = match state.topic_by(asked) {
+                Some(name) => Ok(describe(&name, &state.topics[&name])),
+                None => match asked {
+                    TopicRef::Id(_) => Err(ErrorKind::UnknownTopicId.into()),
+                    TopicRef::Name(name) => {
+                        if *create_missing {
+                            state.add_topic(name.as_str(), 1);
+                        }
+                        Err(ErrorKind::UnknownTopicOrPartition.into())
+                    }
+                },
+            };
+            answers.push(TopicAnswer { asked: asked.clone(), topic });
+        }
+        answers
+    }
+
+    fn coordinator(&self, _group: &str) -> Result<NodeId> {
+        Ok(NODE)
+    }
+
+    async fn produce(&self, request: Produce) -> Result<ProduceOutcome> {
+        let admission = self.state().admissions.pop_front();
+        if let Some(admission) = admission {
+            admission.await.expect("the test opens every gate");
+        }
+        let mut state = self.state();
+        if let Some(refusal) = &state.refusal {
+            return Err(refusal.clone());
+        }
+        let base = state.append(&request)?;
+        self.changed.send_modify(|count| *count += 1);
+        let outcome = state.outcomes.pop_front();
+        Ok(Box::pin(async move {
+            if let Some(outcome) = outcome {
+                outcome.await.expect("the test opens every gate");
+            }
+            Ok(Produced { base_offset: Offset(base), log_start: Offset(0), append_time_ms: None })
+        }))
+    }
+
+    async fn fetch(&self, request: Fetch) -> FetchAnswer {
+        let deadline = Instant::now() + request.max_wait;
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let (partitions, bytes, failed) = self.read(&request);
+            let waited = bytes < request.min_bytes && !failed && Instant::now() < deadline;
+            if !waited || timeout_at(deadline, changed.changed()).await.is_err() {
+                return FetchAnswer { partitions, held: Some(self.fetch_memory.reserve(bytes).await) };
+            }
+        }
+    }
+
+    async fn list_offsets(&self, targets: Vec<OffsetTarget>) -> Vec<Result<Option<OffsetAt>>> {
+        let mut state = self.state();
+        let find = |target: OffsetTarget| {
+            let partition = state.partition(&target.topic, target.partition)?;
+            let time = |batch: &Stored| i64::from_be_bytes(*batch.bytes[35..].first_chunk().expect("a whole header"));
+            let at = |offset: i64, timestamp_ms| OffsetAt {
+                offset: Offset(offset),
+                timestamp_ms,
+                leader_epoch: Some(EPOCH),
+            };
+            Ok(match target.query {
+                OffsetQuery::Latest => Some(at(partition.next, None)),
+                OffsetQuery::Earliest => Some(at(0, None)),
+                OffsetQuery::AtTime(from) => {
+                    let found = partition.batches.iter().find(|batch| time(batch) >= from);
+                    found.map(|batch| at(batch.base, Some(time(batch))))
+                }
+                OffsetQuery::HighestTimestamp => {
+                    let found = partition.batches.iter().max_by_key(|batch| time(batch));
+                    found.map(|batch| at(batch.base, Some(time(batch))))
+                }
+            })
+        };
+        targets.into_iter().map(find).collect()
+    }
+
+    async fn end_of_epochs(&self, queries: Vec<EpochQuery>) -> Vec<Result<Option<EndOfEpoch>>> {
+        let mut state = self.state();
+        let find = |query: EpochQuery| {
+            let end = Offset(state.partition(&query.topic, query.partition)?.next);
+            Ok((query.epoch >= EPOCH).then_some(EndOfEpoch { epoch: EPOCH, end }))
+        };
+        queries.into_iter().map(find).collect()
+    }
+
+    async fn new_producer(&self) -> Result<ProducerIdentity> {
+        let mut state = self.state();
+        state.producers += 1;
+        Ok(ProducerIdentity { id: state.producers, epoch: 0 })
+    }
+
+    async fn create_topics(
+        &self,
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+        _timeout: Duration,
+    ) -> Vec<Result<CreatedTopic>> {
+        let mut state = self.state();
+        let create = |topic: NewTopic| {
+            let name = topic.name.as_str();
+            if state.topics.contains_key(name) {
+                return Err(ErrorKind::TopicExists.into());
+            }
+            let partitions = match topic.partitions {
+                Partitions::Count { partitions, .. } => partitions.unwrap_or(1),
+                Partitions::Assigned(assigned) => assigned.len() as u32,
+            };
+            if partitions > 100 {
+                return Err(ErrorKind::InvalidPartitions.into());
+            }
+            let id = match validate_only {
+                true => TopicId::default(),
+                false => state.add_topic(name, partitions as usize),
+            };
+            Ok(CreatedTopic { id, partitions, replication_factor: 1, configs: vec![setting()] })
+        };
+        topics.into_iter().map(create).collect()
+    }
+
+    async fn delete_topics(&self, topics: Vec<TopicRef>, _timeout: Duration) -> Vec<Result<DeletedTopic>> {
+        let mut state = self.state();
+        let delete = |topic: TopicRef| {
+            let unknown = match topic {
+                TopicRef::Name(_) => ErrorKind::UnknownTopicOrPartition,
+                TopicRef::Id(_) => ErrorKind::UnknownTopicId,
+            };
+            let name = state.topic_by(&topic).ok_or(unknown)?;
+            let id = state.topics.remove(&name).expect("just found").id;
+            Ok(DeletedTopic { name: name.as_str().into(), id })
+        };
+        topics.into_iter().map(delete).collect()
+    }
+
+    async fn grow_topics(&self, topics: Vec<Growth>, validate_only: bool, _timeout: Duration) -> Vec<Result<()>> {
+        let mut state = self.state();
+        let grow = |growth: Growth| {
+            let topic = state.topics.get_mut(growth.topic.as_str()).ok_or(ErrorKind::UnknownTopicOrPartition)?;
+            let wanted = growth.partitions as usize;
+            if wanted <= topic.partitions.len() || wanted > 100 {
+                return Err(Error::new(ErrorKind::InvalidPartitions, "a topic only grows, and to 100 at most"));
+            }
+            if !validate_only {
+                topic.partitions.resize_with(wanted, FakePartition::default);
+            }
+            Ok(())
+        };
+        topics.into_iter().map(grow).collect()
+    }
+
+    async fn describe_configs(&self, resources: Vec<ConfigResource>) -> Vec<Result<Vec<ConfigEntry>>> {
+        let state = self.state();
+        let describe = |resource| match resource {
+            ConfigResource::Topic(name) if !state.topics.contains_key(name.as_str()) => {
+                Err(ErrorKind::UnknownTopicOrPartition.into())
+            }
+            _ => Ok(vec![setting()]),
+        };
+        resources.into_iter().map(describe).collect()
+    }
+}
