@@ -3,6 +3,8 @@
 
 #[path = "controller/commands.rs"]
 mod commands;
+#[path = "controller/random.rs"]
+mod random;
 #[path = "controller/replay.rs"]
 mod replay;
 #[path = "controller/world.rs"]

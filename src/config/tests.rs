@@ -33,6 +33,13 @@ fn three_lines_make_a_node_and_the_rest_has_the_documented_defaults() {
 }
 
 #[test]
+fn the_example_is_a_node_in_ten_lines() {
+    let example = include_str!("../../docs/node.toml");
+    assert!(example.lines().count() <= 10);
+    assert_eq!(Config::parse(example).unwrap().peers.len(), 3);
+}
+
+#[test]
 fn a_whole_file_is_read() {
     let config = with(
         "rack = \"a\"\npeers = [\"1@n1:9095\", \"2@[fd00::2]:9095\"]\n[listeners]\nkafka = \"127.0.0.1:0\"\n\

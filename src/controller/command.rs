@@ -7,6 +7,7 @@ use super::codec::{self, CodecError};
 use super::view::Listener;
 use crate::types::{Incarnation, NodeId, TopicId};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// The longest encoded command, in bytes. Whoever proposes checks it, so that one request can't fill the log.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
@@ -141,6 +142,8 @@ pub struct CreatedTopic {
     pub partitions: i32,
     /// How many replicas each has.
     pub replication_factor: i16,
+    /// What was set on it, normalised.
+    pub configs: BTreeMap<String, String>,
 }
 
 /// What became of a deletion.

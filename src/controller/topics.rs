@@ -87,6 +87,7 @@ pub(super) fn create(
                 id: topic.id,
                 partitions: i32::try_from(topic.partitions.len()).expect("at most PARTITIONS_PER_TOPIC_MAX"),
                 replication_factor: i16::try_from(topic.replication_factor()).expect("at most REPLICAS_MAX"),
+                configs: topic.configs.clone(),
             };
             if !validate_only {
                 store_with_new_groups(editor, topic);

@@ -2,12 +2,13 @@
 
 use crate::world::{CLUSTER, Memory, World, born, command_entry, open, registration, topic};
 use ackord::controller::command::{
-    Answer, Command, ConfigChanges, ConfigOperation, MorePartitions, NewTopic, Reason, Rejection, TopicReference,
+    Answer, Command, ConfigChanges, ConfigOperation, CreatedTopic, MorePartitions, NewTopic, Reason, Rejection,
+    TopicReference,
 };
 use ackord::controller::{CodecError, Controller, LoadError};
 use ackord::machine::{MachineError, StateMachine};
 use ackord::storage::{Engine, Family, WriteBatch};
-use ackord::types::{ClusterId, EntryKind, Incarnation, LogEntry, LogId, Membership, NodeId, ReplicaId};
+use ackord::types::{ClusterId, EntryKind, Incarnation, LogEntry, LogId, Membership, NodeId, ReplicaId, TopicId};
 use bytes::Bytes;
 
 /// A log with every command in it, and the members changed on the way.
@@ -219,6 +220,11 @@ fn version_1_stays_readable() {
     let rejection = Rejection { reason: Reason::InvalidConfig, message: "no".to_owned() };
     let answer = Answer::Changed(vec![("t".to_owned(), Err(rejection))]);
     assert_eq!(hex(&answer.encode()), "01030101740107026e6f");
+    assert_eq!(Answer::decode(&unhex("01030101740107026e6f")), Ok(answer));
+    let configs = [("k".to_owned(), "v".to_owned())].into();
+    let created = CreatedTopic { id: TopicId(5), partitions: 3, replication_factor: 2, configs };
+    let answer = Answer::Created(vec![("t".to_owned(), Ok(created))]);
+    assert_eq!(hex(&answer.encode()), "01010101740005060401016b0176");
 }
 
 /// The same for what lies in the database and travels in snapshots.

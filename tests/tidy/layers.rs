@@ -66,9 +66,10 @@ pub fn room_of(module: &[&str]) -> Option<&'static str> {
     nested.and_then(|name| named(&name)).or_else(|| module.first().and_then(|first| named(first)))
 }
 
-/// Whether the room is part of the deterministic core, or vocabulary.
-pub fn is_core(room: &str) -> bool {
-    CORE.contains(&room) || VOCABULARY.contains(&room)
+/// Whether what the room does follows from its inputs alone: the core, the vocabulary, and the simulator, whose runs
+/// follow from a seed.
+pub fn is_deterministic(room: &str) -> bool {
+    CORE.contains(&room) || VOCABULARY.contains(&room) || room == "sim"
 }
 
 fn may_use(room: &str, target: &str) -> bool {
