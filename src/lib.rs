@@ -36,6 +36,7 @@ pub mod controller;
 pub mod kafka;
 pub mod machine;
 pub mod multiraft;
+pub mod native;
 pub mod partition;
 pub mod proto;
 pub mod raft;

@@ -2,7 +2,7 @@
 
 #[path = "kafka/client.rs"]
 mod client;
-#[path = "kafka/fake_broker.rs"]
+#[path = "support/fake_broker.rs"]
 mod fake_broker;
 #[path = "kafka/guard.rs"]
 mod guard;
