@@ -1,0 +1,1 @@
+//! What a node measures, named as Prometheus names things.
