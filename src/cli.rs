@@ -33,22 +33,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a cluster on this machine, for development
     Dev(dev::Dev),
-    /// Make a data directory ready for a node
     Format(format::Format),
-    /// Run a node
     Serve(serve::Serve),
-    /// Create, list, describe, grow and delete topics
     #[command(subcommand)]
     Topic(topic::Topic),
-    /// Write lines to a topic
     Produce(produce::Produce),
-    /// Read a topic's records
     Consume(consume::Consume),
-    /// Show the cluster: leaders, terms, how far every replica is
     Status(status::Status),
-    /// Measure throughput and latency, beside what the disk can do
     #[command(subcommand)]
     Bench(bench::Bench),
 }
