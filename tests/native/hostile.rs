@@ -14,9 +14,9 @@ async fn hostile_frames_end_their_own_connection_only() {
     let too_many = native::Request { id: 1, timeout_ms: 0, body: Some(produce_records(many)) };
     let too_many = ackord::proto::encode_frame(&too_many, usize::MAX).unwrap();
     let frames: [&[u8]; 4] = [
-        &[0xff, 0xff, 0xff, 0xff],          // four gigabytes
-        &[0, 0x10, 0, 1],                   // one byte beyond the limit
-        &[0, 0, 0, 3, 0xff, 0xff, 0xff],    // no protobuf
+        &[0xff, 0xff, 0xff, 0xff],       // four gigabytes
+        &[0, 0x10, 0, 1],                // one byte beyond the limit
+        &[0, 0, 0, 3, 0xff, 0xff, 0xff], // no protobuf
         &too_many,
     ];
     for frame in frames {
@@ -65,7 +65,8 @@ async fn half_a_request_holds_nobody_up_and_gives_its_memory_back() {
 
 #[tokio::test]
 async fn unanswered_requests_of_a_connection_are_limited() {
-    let server = Server::limited(Limits { in_flight_max: 2, ..Limits::default() }).await;
+    let server =
+        Server::limited(Limits { in_flight_max: 2, grace: Duration::from_millis(100), ..Limits::default() }).await;
     let mut client = server.connect().await;
     let (commit_first, first) = oneshot::channel();
     let (_commit_second, second) = oneshot::channel();
