@@ -1,3 +1,15 @@
 //! The composition root: it puts the rooms of a node together.
+//!
+//! * [`identity`]: who a data directory is.
+//! * [`data`]: opens a data directory: log, database, state machines.
+//! * [`groups`]: keeps this node's Raft groups as the controller wants them.
+//! * [`outside`]: what the Raft worker sees of the rest of the process.
+//! * [`run`]: a whole node, from its configuration to its end.
 
+pub mod data;
+pub mod groups;
 pub mod identity;
+pub mod outside;
+pub mod run;
+
+pub use run::{ServerError, run};

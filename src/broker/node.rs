@@ -27,7 +27,6 @@ use crate::storage::Engine;
 use crate::types::{CONTROLLER_GROUP, Incarnation, LeaderEpoch, NodeId, RaftGroupId, Term};
 use controller_client::ControllerClient;
 use producers::ProducerIds;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -216,7 +215,6 @@ fn now_ms() -> i64 {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
 
 impl<E: Engine + Clone + 'static> super::Broker for NodeBroker<E> {
     fn cluster(&self, edge: Edge) -> Cluster {

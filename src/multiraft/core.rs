@@ -234,7 +234,9 @@ impl Core {
                 self.with_group(group, |group, _| group.snapshot_fetched(at, generation));
             }
             Input::SnapshotInstalled { group } => self.snapshot_installed(group),
-            Input::Create { group, replica, membership } => self.create(group, replica, membership),
+            Input::Create { group, replica, membership, preferred } => {
+                self.create(group, replica, membership, preferred);
+            }
             Input::Remove { group } => self.remove(group),
             Input::TransferLeader { group, to } => {
                 self.with_group(group, |group, _| group.replica.transfer_leader(to));
@@ -301,8 +303,7 @@ impl Core {
             if stuck {
                 continue;
             }
-            let ticked = group.expire_snapshots(self.now).and_then(|late| Ok(group.replica.tick()? || late));
-            match ticked {
+            match group.tick(self.now) {
                 Ok(true) => {
                     self.touched.insert(*id);
                 }
@@ -409,7 +410,7 @@ impl Core {
 
     /// The driver has made the state machine durable before it calls; a crash in between leaves a state machine that
     /// the next creation finds.
-    fn create(&mut self, id: RaftGroupId, replica: ReplicaId, membership: Membership) {
+    fn create(&mut self, id: RaftGroupId, replica: ReplicaId, membership: Membership, preferred: bool) {
         if self.groups.contains_key(&id) {
             return;
         }
@@ -418,6 +419,10 @@ impl Core {
             .push_change(GroupWrite { group: id, hard_state, change: LogChange::Born { start: BIRTH } }, Then::Nothing);
         let recovery = GroupRecovery { hard_state, start: BIRTH, last: BIRTH, ..GroupRecovery::default() };
         self.add(GroupStart { group: id, replica, recovery, applied: BIRTH, membership });
+        if preferred {
+            let until = self.now + u64::from(self.options.replica.election_ticks);
+            self.with_group(id, |group, _| group.campaign_eagerly(until));
+        }
     }
 
     fn remove(&mut self, id: RaftGroupId) {

@@ -35,7 +35,7 @@ pub(super) enum Event {
     /// What a peer says of a state in transit, and the room it takes.
     Snapshot { message: SnapshotMessage, _room: OwnedSemaphorePermit },
     /// The controller wants this node to take part in a new group, whose state machine is durable.
-    Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine },
+    Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine, preferred: bool },
     /// A command, admitted to the mailbox.
     Propose { group: RaftGroupId, context: Bytes, data: Bytes, waiting: Waiting },
     /// A linearizable read.
@@ -160,10 +160,16 @@ impl Handle {
         Arc::clone(mailbox).acquire_many_owned(permits).await.map_err(|_| Refused::NoReplica)
     }
 
-    /// Takes part in a new group. Its state machine exists, durably.
-    pub fn create(&self, group: RaftGroupId, replica: ReplicaId, machine: Machine) -> Result<(), Refused> {
+    /// Takes part in a new group. Its state machine exists, durably. The preferred leader campaigns at once.
+    pub fn create(
+        &self,
+        group: RaftGroupId,
+        replica: ReplicaId,
+        machine: Machine,
+        preferred: bool,
+    ) -> Result<(), Refused> {
         let membership = machine.membership().clone();
-        self.send(Event::Create { group, replica, membership, machine })
+        self.send(Event::Create { group, replica, membership, machine, preferred })
     }
 
     /// Ends this node's replica of a deleted group.

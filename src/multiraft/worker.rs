@@ -203,9 +203,9 @@ impl Driver {
             Event::Input(input) => self.core.handle(input),
             Event::Messages { messages, .. } => self.core.handle(Input::Messages(messages)),
             Event::Snapshot { message, .. } => self.threads.apply(ApplyCommand::Transferred(message)),
-            Event::Create { group, replica, membership, machine } => {
+            Event::Create { group, replica, membership, machine, preferred } => {
                 self.threads.apply(ApplyCommand::Add { group, machine });
-                self.core.handle(Input::Create { group, replica, membership });
+                self.core.handle(Input::Create { group, replica, membership, preferred });
             }
             Event::Propose { group, context, data, waiting } => {
                 let ticket = self.wait(waiting);

@@ -358,6 +358,16 @@ impl Replica {
         Ok(Ok(()))
     }
 
+    /// Campaigns at once instead of waiting for an election timeout, if no leader is known.
+    pub fn campaign(&mut self) -> Result<(), Broken> {
+        if self.leader().is_some() {
+            return Ok(());
+        }
+        let node = &mut self.node;
+        // An error means that it already campaigns.
+        catch(|| drop(node.campaign()))
+    }
+
     /// Starts to hand leadership to `to`, which must be a voter.
     pub fn transfer_leader(&mut self, to: ReplicaId) -> Result<(), Broken> {
         let node = &mut self.node;

@@ -88,8 +88,9 @@ pub enum Input {
     SnapshotFetched { group: RaftGroupId, at: LogId, generation: Option<u64> },
     /// The state machine has switched to it, durably.
     SnapshotInstalled { group: RaftGroupId },
-    /// The controller wants this node to host a replica of a new group; its state machine exists, durably.
-    Create { group: RaftGroupId, replica: ReplicaId, membership: Membership },
+    /// The controller wants this node to host a replica of a new group; its state machine exists, durably. The preferred
+    /// leader does not wait for an election timeout.
+    Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, preferred: bool },
     /// The controller deleted the group.
     Remove { group: RaftGroupId },
     /// Hand the leadership of a group to another voter.

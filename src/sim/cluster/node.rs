@@ -108,7 +108,12 @@ impl Node {
                     applied: machine.applied(),
                     membership: machine.membership().clone(),
                 }),
-                None => inputs.push(Input::Create { group, replica, membership: self.members.clone() }),
+                None => inputs.push(Input::Create {
+                    group,
+                    replica,
+                    membership: self.members.clone(),
+                    preferred: self.id.0 == 1,
+                }),
             }
             machines.insert(group, machine);
         }
