@@ -29,7 +29,7 @@ pub struct Position {
     pub log_start: Offset,
     /// The offset of the next record: the high watermark, since only committed entries are applied.
     pub next_offset: Offset,
-    /// The run of batches that the newest row of `Times` describes.
+    /// The newest run of batches, which has no row in `Times` yet.
     pub run: Run,
 }
 

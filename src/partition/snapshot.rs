@@ -153,8 +153,9 @@ impl Partition {
         let extends = generation == self.position.generation;
         let expected = if extends { self.position.next_offset } else { head.log_start };
         let log_start = if extends { self.position.log_start.max(head.log_start) } else { head.log_start };
+        let run = if extends { self.position.run } else { Run::default() };
         let view = PartitionView { generation, log_start, epochs: head.epochs.clone(), ..self.view() };
-        Ok(Install { view, head, expected, run: Run::default() })
+        Ok(Install { view, head, expected, run })
     }
 }
 
@@ -203,7 +204,6 @@ impl Install {
         if self.wants() == before {
             return Err(InstallError::Refused("a chunk holds nothing of what was asked for".to_owned()));
         }
-        self.put_run(&mut batch);
         engine.write(batch)?;
         Ok(())
     }
@@ -223,8 +223,8 @@ impl Install {
             return Err(refused(&format!("it is not the one after offset {}", self.expected)));
         }
         let run = self.run.with(base_offset, size, max_timestamp);
-        if run.first != self.run.first {
-            self.put_run(out);
+        if run.first != self.run.first && self.run.is_begun() {
+            self.view.put_run(&self.run, out);
         }
         (self.run, self.expected) = (run, next);
         out.put(Family::Records, self.view.key(Offset(next.0 - 1)), bytes.clone());
@@ -258,13 +258,6 @@ impl Install {
         engine.write(batch)?;
         Ok((partition, freed))
     }
-
-    fn put_run(&self, batch: &mut WriteBatch) {
-        if self.run.bytes > 0 {
-            let row = rows::encode(rows::ROW_VERSION, &self.run.max_timestamp);
-            batch.put(Family::Times, self.view.key(self.run.first), row);
-        }
-    }
 }
 
 /// Removes what an installation wrote that never finished: rows beyond the next offset, and other generations.
@@ -273,8 +266,8 @@ pub(super) fn remove_leftovers(engine: &dyn Engine, partition: &Partition) -> Re
     let group = view.group;
     let end = rows::generation_key(group, view.generation + 1);
     let mut batch = WriteBatch::default();
-    for family in [Family::Records, Family::Times] {
-        let beyond = view.key(view.high_watermark);
+    for (family, end_of_rows) in [(Family::Records, view.high_watermark), (Family::Times, view.rows_end())] {
+        let beyond = view.key(end_of_rows);
         if has_rows(engine, family, &beyond, &end)? {
             batch.delete_range(family, beyond, end.clone());
         }
