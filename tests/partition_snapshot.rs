@@ -240,7 +240,7 @@ fn the_senders_log_start_may_move_on_while_it_sends() {
 #[test]
 fn a_damaged_or_foreign_transfer_is_refused_and_changes_nothing_readable() {
     let log = entries(31, 80);
-    let (from, sending, _) = sender(&log);
+    let (from, sending, expected) = sender(&log);
     let to = SimEngine::default();
     let receiver = create(&to);
     let mut install = receiver.begin_install(&to, sending.snapshot_head()).unwrap();
@@ -259,7 +259,17 @@ fn a_damaged_or_foreign_transfer_is_refused_and_changes_nothing_readable() {
     refuse(&mut install, &|chunk| drop(chunk.batches.remove(0)));
     refuse(&mut install, &|chunk| chunk.batches[0].0 = Offset(-5));
     refuse(&mut install, &|chunk| chunk.batches.clear());
+    refuse(&mut install, &|chunk| chunk.batches[1].0 = Offset(0));
     assert_eq!(Partition::open(&to, GROUP).unwrap().unwrap(), receiver);
+    let mut install = receiver.begin_install(&to, sending.snapshot_head()).unwrap();
+    refuse(&mut install, &|chunk| chunk.batches[1].0 = Offset(0));
+    while install.wants().is_some() {
+        let chunk = pull(&from, &sending, &install, 1_000);
+        install.receive(&to, &chunk).unwrap();
+    }
+    let (installed, _) = install.finish(&to).unwrap();
+    assert_eq!(contents(&installed), contents(&sending));
+    check_reads(&to, &installed, &expected, &mut fastrand::Rng::with_seed(1));
     let head = sending.snapshot_head().encode();
     for end in 0..head.len() {
         assert!(SnapshotHead::decode(&head[..end]).is_err(), "cut at {end}");

@@ -105,11 +105,12 @@ impl PartitionView {
             return Ok(Vec::new());
         }
         let (mut batches, mut size) = (Vec::new(), 0);
-        self.scan_batches(engine, offset, high_watermark, &mut |batch| {
-            size += batch.batch.bytes().len();
-            if size > bytes_max && !(batches.is_empty() && at_least_one) {
-                return ControlFlow::Break(());
-            }
+        let mut fits = |bytes: usize| {
+            let is_first = size == 0;
+            size += bytes;
+            size <= bytes_max || (is_first && at_least_one)
+        };
+        self.scan_batches(engine, offset, high_watermark, &mut fits, &mut |batch| {
             batches.push(batch);
             ControlFlow::Continue(())
         })?;
@@ -149,16 +150,22 @@ impl PartitionView {
         self.epochs.end_of(epoch, self.high_watermark)
     }
 
-    /// Visits the batches from the one that holds `from` to the one that ends at `to`; a hole is an error.
+    /// Visits the batches from the one that holds `from` to the one that ends at `to`, until one doesn't `fit`; a hole is
+    /// an error. Asked by size first: a batch that is not wanted is neither copied nor checked.
     fn scan_batches(
         &self,
         engine: &dyn Engine,
         from: Offset,
         to: Offset,
+        fits: &mut dyn FnMut(usize) -> bool,
         visit: &mut dyn FnMut(FetchedBatch) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let (mut expected, mut flaw) = (from, None);
         engine.scan(Family::Records, &self.key(from), &self.key(to), &mut |key, value| {
+            if !fits(value.len()) {
+                expected = to;
+                return ControlFlow::Break(());
+            }
             match self.fetched(key, Bytes::copy_from_slice(value)) {
                 // Only the first may begin earlier than expected: it holds the offset asked for.
                 Ok(batch) if batch.base_offset == expected || (expected == from && batch.base_offset < from) => {
@@ -317,6 +324,6 @@ impl PartitionView {
         visit: &mut dyn FnMut(FetchedBatch) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let (from, to) = (from.max(self.log_start), to.min(self.high_watermark));
-        if from < to { self.scan_batches(engine, from, to, visit) } else { Ok(()) }
+        if from < to { self.scan_batches(engine, from, to, &mut |_| true, visit) } else { Ok(()) }
     }
 }
