@@ -8,7 +8,7 @@
 //! * Small state (members, epochs, producers) is held in memory and written beside the records that change it.
 //!
 //! Reads need no access to this state: they go through a published `PartitionView`. Whatever contradicts itself is
-//! fatal for the replica, never repaired by guessing.
+//! fatal for the replica, never repaired by guessing; after an error the value is not used again.
 
 pub mod command;
 pub mod epochs;
