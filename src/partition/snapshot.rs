@@ -10,7 +10,7 @@
 //!
 //! Installing, and what a crash leaves after each step:
 //! 1. `Partition::generation_for`, then the caller's durable log record "installing". A crash: the old state.
-//! 2. `Partition::begin_install`, `Install::receive` until `wants` is `None`. Rows are written where nothing reads them:
+//! 2. `Partition::begin_install`, `Install::receive` until `wants` is `None`. Rows are written where nobody reads:
 //!    beyond the next offset, or under a generation not yet in use. A crash: the old state; opening removes the rows.
 //! 3. `Install::finish`: one batch switches everything. A crash: the old state or the new one.
 //! 4. The caller flushes, then writes its log record "installed". A crash before it: `applied` tells that 3 happened.
