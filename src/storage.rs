@@ -94,7 +94,8 @@ pub trait Engine: Send + Sync {
     /// Applies a batch. Readers see it at once; a crash may undo it, whole, until `flush` has returned.
     fn write(&self, batch: WriteBatch) -> Result<(), EngineError>;
 
-    /// Makes every batch written so far durable, all families together.
+    /// Makes every batch written so far durable, all families together. Others may write meanwhile: who wants to free
+    /// the Raft log notes what is applied *before* calling, and that much is covered.
     fn flush(&self) -> Result<(), EngineError>;
 
     /// Gives the space of `from .. to` back to the file system where whole files allow it. The keys must already be

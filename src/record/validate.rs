@@ -265,7 +265,8 @@ mod tests {
             bytes[field::CHECKSUM..][..4].copy_from_slice(&checksum.to_be_bytes());
             let small = Rules { decompressed_bytes_max: 1 << 16, ..rules() };
             if let Ok(batch) = validate(Bytes::from(bytes), &small) {
-                prop_assert_eq!(batch.records(1 << 16).unwrap().iter().filter(Result::is_ok).count() as i32, batch.count());
+                let records = batch.records(1 << 16).unwrap();
+                prop_assert_eq!(records.iter().filter(Result::is_ok).count() as i32, batch.count());
             }
         }
     }
