@@ -45,6 +45,8 @@ pub struct State {
     pub outcomes: VecDeque<oneshot::Receiver<()>>,
     /// Every produce and fetch is refused like this.
     pub refusal: Option<Error>,
+    /// The next fetch is answered with this, whatever it asks for.
+    pub fetched: Option<Vec<Result<FetchedPartition>>>,
     producers: i64,
 }
 
@@ -244,6 +246,9 @@ impl Broker for FakeBroker {
     }
 
     async fn fetch(&self, request: Fetch) -> FetchAnswer {
+        if let Some(partitions) = self.state().fetched.take() {
+            return FetchAnswer { partitions, held: None };
+        }
         let deadline = Instant::now() + request.max_wait;
         let mut changed = self.changed.subscribe();
         loop {
