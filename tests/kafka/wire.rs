@@ -118,11 +118,11 @@ async fn odd_produces_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn indefinite_outcomes_reach_the_client_as_such() {
+async fn failed_outcomes_reach_the_client_as_definite_or_indefinite() {
     let server = server_with_topic().await;
     let mut client = server.connect().await;
-    for (kind, code) in [(ErrorKind::TimedOut, 7), (ErrorKind::LeadershipLost, 20), (ErrorKind::Overloaded, 19)] {
-        server.broker.state().refusal = Some(kind.into());
+    for (kind, code) in [(ErrorKind::TimedOut, 7), (ErrorKind::LeadershipLost, 20), (ErrorKind::NotLeader, 6)] {
+        server.broker.state().failure = Some(kind.into());
         let answer = client.call(ApiKey::Produce, 3, &produce(3, 0, -1).into()).await;
         let kafka_protocol::messages::ResponseKind::Produce(answer) = answer else { panic!("an answer to a produce") };
         assert_eq!(answer.responses[0].partition_responses[0].error_code, code);
