@@ -1,4 +1,5 @@
-//! The Kafka edge in front of a broker in memory: hostile bytes, the order of answers, every API and version, real clients.
+//! The Kafka edge in front of a broker in memory: hostile bytes, the order of answers, every API and version, and a
+//! real client.
 
 #[path = "kafka/admin.rs"]
 mod admin;
