@@ -45,6 +45,10 @@ pub struct State {
     pub outcomes: VecDeque<oneshot::Receiver<()>>,
     /// Every produce and fetch is refused like this.
     pub refusal: Option<Error>,
+    /// Every batch is stored, and its outcome is this failure.
+    pub failure: Option<Error>,
+    /// The next fetch is answered with this, whatever it asks for.
+    pub fetched: Option<Vec<Result<FetchedPartition>>>,
     producers: i64,
 }
 
@@ -235,15 +239,22 @@ impl Broker for FakeBroker {
         let base = state.append(&request)?;
         self.changed.send_modify(|count| *count += 1);
         let outcome = state.outcomes.pop_front();
+        let failure = state.failure.clone();
         Ok(Box::pin(async move {
             if let Some(outcome) = outcome {
                 outcome.await.expect("the test opens every gate");
+            }
+            if let Some(failure) = failure {
+                return Err(failure);
             }
             Ok(Produced { base_offset: Offset(base), log_start: Offset(0), append_time_ms: None })
         }))
     }
 
     async fn fetch(&self, request: Fetch) -> FetchAnswer {
+        if let Some(partitions) = self.state().fetched.take() {
+            return FetchAnswer { partitions, held: None };
+        }
         let deadline = Instant::now() + request.max_wait;
         let mut changed = self.changed.subscribe();
         loop {
