@@ -165,7 +165,8 @@ impl GroupLog {
         Some(format!("entries are damaged in {} place(s) between {first} and {last}: {flaw}", holes.len()))
     }
 
-    fn recovery(&self) -> GroupRecovery {
+    /// As the log's owner wants it.
+    pub(crate) fn recovery(&self) -> GroupRecovery {
         let mut terms: Vec<LogId> = Vec::new();
         for run in &self.runs {
             if terms.last().is_none_or(|begin| begin.term != run.term) {

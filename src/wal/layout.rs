@@ -279,7 +279,7 @@ impl TurnHeader {
             link_identity: fields.u128(),
             incomplete: incomplete == 1,
         };
-        (written_by == owner && id.length > 0 && id.length % BLOCK == 0).then_some(header)
+        (written_by == owner && id.length > 0 && id.length.is_multiple_of(BLOCK)).then_some(header)
     }
 }
 
