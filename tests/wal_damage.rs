@@ -107,7 +107,7 @@ fn a_flipped_bit_anywhere_below_the_seal_harms_nothing_beside_its_group() {
             assert_holds(&log, group, &ONE_TO_SIX, 1_000);
         }
         assert_eq!(recovery.groups[&RaftGroupId(3)].hard_state, state(9, 1), "offset {offset}");
-        assert_eq!(damaged.is_empty() || !recovery.findings.is_empty(), true);
+        assert!(damaged.is_empty() || !recovery.findings.is_empty());
         found += u64::from(!recovery.findings.is_empty());
     }
     assert!(found > 100, "most flips hit something: {found}");
@@ -176,6 +176,36 @@ fn a_hard_state_lost_in_both_places_quarantines_whoever_it_may_be() {
     // Groups 1 and 2 wrote later, after the very entries that they have: it was not theirs. Group 3 did not.
     let recovery = expect_damage(&disk, &[3]);
     assert!(recovery.incomplete, "a group may have been born there");
+}
+
+#[test]
+fn a_lost_beginning_of_a_snapshot_is_not_forgotten() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    let begin = SEGMENT - log.headroom().bytes;
+    let mark = LogChange::Installing { at: LogId::new(9, 2), generation: 1 };
+    log.append(&turn([change(1, 2, 1, mark)])).expect("append");
+    log.append(&turn([only_state(1, 3, 1), only_state(2, 3, 1)])).expect("append");
+    log.seal().expect("seal");
+    let end = SEGMENT - log.headroom().bytes;
+    kill(&disk, log);
+    disk.zero(FIRST, begin, 2 * BLOCK);
+    assert_eq!(end, begin + 3 * BLOCK);
+    // Both copies of the mark are gone; the seal's copies of what followed settle it for group 2 alone.
+    assert_eq!(damaged_groups(&open(&disk).1), [1]);
+
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    let mark = LogChange::Installing { at: LogId::new(9, 2), generation: 1 };
+    log.append(&turn([change(1, 2, 1, mark)])).expect("append");
+    log.append(&turn([only_state(1, 3, 1), only_state(2, 3, 1)])).expect("append");
+    log.seal().expect("seal");
+    kill(&disk, log);
+    disk.flip(FIRST, begin + 192 + 2 * 120 + 50, 1);
+    disk.flip(FIRST, begin + BLOCK + 192 + 50, 1);
+    assert_eq!(damaged_groups(&open(&disk).1), [1], "its next section says that something was being installed");
 }
 
 #[test]

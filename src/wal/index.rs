@@ -184,7 +184,8 @@ impl GroupLog {
     }
 
     /// Takes in that the log ended with `id` when this was written. If ours holds the same entry, both agree up to it
-    /// (log matching, Raft §5.3), and a doubt is settled. If not, nothing between start and `id` can be trusted.
+    /// (log matching, Raft §5.3), and a doubt is settled if the rest is `certain`, too. If not, nothing between start and
+    /// `id` can be trusted.
     fn reconcile(&mut self, id: LogId, certain: bool) {
         if self.term_at(id.index) == Some(id.term) {
             if certain && !self.doubt_stands {
@@ -276,13 +277,13 @@ impl Index {
         let commit = log.hard_state.commit.max(section.hard_state.commit);
         log.hard_state = HardState { commit, ..section.hard_state };
         match section.kind {
-            SectionKind::HardState => log.reconcile(section.base, true),
+            SectionKind::HardState => log.reconcile(section.base, section.installing == log.installing.is_some()),
             SectionKind::Installing => {
                 log.reconcile(section.base, true);
                 log.installing = Some((section.last, section.number));
             }
             SectionKind::Append => {
-                log.reconcile(section.base, true);
+                log.reconcile(section.base, section.installing == log.installing.is_some());
                 log.last = if section.last.index > log.start.index { section.last } else { log.start };
                 log.place_records(section, place, records);
             }

@@ -277,6 +277,7 @@ impl<D: Disk> Log<D> {
         SectionHeader {
             kind,
             doubt: false,
+            installing: self.index.groups.get(&group).is_some_and(|log| log.installing.is_some()),
             group,
             turn: TurnNumber(self.next_turn),
             identity,
