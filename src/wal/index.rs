@@ -165,7 +165,8 @@ impl GroupLog {
         Some(format!("entries are damaged in {} place(s) between {first} and {last}: {flaw}", holes.len()))
     }
 
-    fn recovery(&self) -> GroupRecovery {
+    /// As the log's owner wants it.
+    pub(crate) fn recovery(&self) -> GroupRecovery {
         let mut terms: Vec<LogId> = Vec::new();
         for run in &self.runs {
             if terms.last().is_none_or(|begin| begin.term != run.term) {
@@ -183,9 +184,9 @@ impl GroupLog {
     }
 
     /// Takes in that the log ended with `id` when this was written. If ours holds the same entry, both agree up to it
-    /// (log matching, Raft §5.3), and a doubt is settled. If not, nothing between start and `id` can be trusted. While
-    /// nothing is in doubt, an entry whose place is unknown was in a segment that is gone and is moved later on: what is
-    /// known of the others stands.
+    /// (log matching, Raft §5.3), and a doubt is settled if the rest is `certain`, too. If not, nothing between start and
+    /// `id` can be trusted. While nothing is in doubt, an entry whose place is unknown was in a segment that is gone, and
+    /// is moved later on: what is known of the others stands.
     fn reconcile(&mut self, id: LogId, certain: bool) {
         match self.term_at(id.index) {
             Some(term) if term == id.term => {
@@ -279,13 +280,13 @@ impl Index {
         let commit = log.hard_state.commit.max(section.hard_state.commit);
         log.hard_state = HardState { commit, ..section.hard_state };
         match section.kind {
-            SectionKind::HardState => log.reconcile(section.base, true),
+            SectionKind::HardState => log.reconcile(section.base, section.installing == log.installing.is_some()),
             SectionKind::Installing => {
                 log.reconcile(section.base, true);
                 log.installing = Some((section.last, section.number));
             }
             SectionKind::Append => {
-                log.reconcile(section.base, true);
+                log.reconcile(section.base, section.installing == log.installing.is_some());
                 // Nothing is appended while a snapshot is being installed: the installation was given up.
                 log.installing = None;
                 log.last = if section.last.index > log.start.index { section.last } else { log.start };

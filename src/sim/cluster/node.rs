@@ -13,7 +13,7 @@ use crate::raft::{Replica, Role};
 use crate::sim::engine::SimEngine;
 use crate::sim::{Random, SimDisk};
 use crate::storage::{Engine, WriteBatch};
-use crate::types::{LogEntry, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
+use crate::types::{LogEntry, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
 use crate::wal::{Identity, Log, LogChange, LogError, Options, ReadError, Turn, prepare_spare};
 use std::collections::BTreeMap;
 
@@ -279,7 +279,7 @@ impl Running {
                 let read = self.log.entries(group, wanted.low, wanted.high, wanted.max_bytes);
                 let result = read.map_err(|error| match error {
                     ReadError::Released { group } => {
-                        ReadFailure::Released { first: self.log.first_index(group).unwrap_or_default() }
+                        ReadFailure::Released { first: self.log.bounds(group).map_or(LogIndex(1), |(start, _)| start.index.next()) }
                     }
                     damaged @ ReadError::Damaged { .. } => ReadFailure::Damaged(damaged.to_string()),
                 });

@@ -118,7 +118,7 @@ impl<D: Disk> LogThread<D> {
             // The read thread ends after this one.
             Ok(locations) => drop(self.reads.send((group, wanted, locations))),
             Err(ReadError::Released { .. }) => {
-                let first = self.log.first_index(group).unwrap_or_default();
+                let first = self.log.bounds(group).map_or(LogIndex(1), |(start, _)| start.index.next());
                 let result = Err(ReadFailure::Released { first });
                 self.surroundings.tell(Input::EntriesRead { group, wanted, result });
             }
