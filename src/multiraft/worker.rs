@@ -79,7 +79,7 @@ impl Default for WorkerOptions {
             core: CoreOptions::default(),
             tick: Duration::from_millis(100),
             mailbox_bytes: 128 << 20,
-            log: LogLimits { seal_after: Duration::from_millis(20), headroom_bytes_min: 32 << 20 },
+            log: LogLimits { seal_after: Duration::from_millis(20), headroom_bytes_min: 16 << 20 },
         }
     }
 }

@@ -89,8 +89,7 @@ impl Node {
             segment_bytes: 256 << 10,
             retain_bytes: scenario.retain_bytes,
             slack_bytes: 256 << 10,
-            spares: 1,
-            reserve_bytes: 64 << 10,
+            spares: 2,
             create: true,
         };
         let (log, recovery) = Log::open(self.disk.clone(), identity, options, move || identities.next_u128())

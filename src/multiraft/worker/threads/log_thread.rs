@@ -34,7 +34,7 @@ pub enum LogCommand {
 pub struct LogLimits {
     /// An idle log is sealed after this time.
     pub seal_after: Duration,
-    /// With less room than this in the log, in bytes, the node takes no new entries.
+    /// With less room than this in the current segment, in bytes, and no spare to go on in, no new entries are taken.
     pub headroom_bytes_min: u64,
 }
 
@@ -147,7 +147,9 @@ impl<D: Disk> LogThread<D> {
         {
             self.ordered = self.orders.send(order).is_ok();
         }
-        let writable = self.log.headroom().bytes >= self.limits.headroom_bytes_min;
+        // One spare is kept for promises and for the next start.
+        let headroom = self.log.headroom();
+        let writable = headroom.spares >= 2 || headroom.bytes >= self.limits.headroom_bytes_min;
         if writable != self.writable {
             self.writable = writable;
             self.surroundings.tell(Input::Space { writable });
