@@ -29,6 +29,7 @@
 //!   and what they replicate.
 //! * [`controller`] is the state machine of group 0: nodes, topics, assignments, configs.
 //! * [`config`] is a node's file, [`server::identity`] says who a data directory is.
+//! * [`transport`] carries what nodes say to each other.
 //! * [`proto`] has the messages of the native protocol and between nodes, and the limits on what they may ask for.
 pub mod broker;
 pub mod config;
@@ -43,5 +44,6 @@ pub mod record;
 pub mod server;
 pub mod sim;
 pub mod storage;
+pub mod transport;
 pub mod types;
 pub mod wal;
