@@ -9,7 +9,7 @@
 pub mod data;
 pub mod groups;
 pub mod identity;
-//pub mod outside;
-//pub mod run;
+pub mod outside;
+pub mod run;
 
-//pub use run::{ServerError, run};
+pub use run::{ServerError, run};

@@ -8,7 +8,7 @@ use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;
 use super::core::effect::{Input, Leadership, Refused, Reply};
 use crate::raft::RaftMessage;
-use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId};
+use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
@@ -90,6 +90,17 @@ impl Board {
     pub fn status(&self, group: RaftGroupId) -> GroupStatus {
         let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         groups.get(&group).map(|sender| sender.borrow().clone()).unwrap_or_default()
+    }
+
+    /// The groups that this node leads and answers clients for, with their terms.
+    #[must_use]
+    pub fn serving(&self) -> Vec<(RaftGroupId, Term)> {
+        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = groups.iter().filter_map(|(group, sender)| {
+            let leadership = sender.borrow().leadership;
+            leadership.serving.then_some((*group, leadership.term))
+        });
+        serving.collect()
     }
 
     /// Changes a group's status and wakes who waits for it.

@@ -27,8 +27,8 @@ use super::handle::{Board, Event, Handle, MAILBOX_BYTES_MAX, Waiting};
 use crate::raft::RaftMessage;
 use crate::storage::Engine;
 use crate::types::{NodeId, RaftGroupId};
-use crate::wal::Log;
 use crate::wal::disk::Disk;
+use crate::wal::{Log, TurnNumber};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -47,8 +47,8 @@ pub trait Outside: Send + Sync + 'static {
     /// Sends messages to a peer, in order; may lose them. Must not block.
     fn send(&self, to: NodeId, messages: Vec<(RaftGroupId, RaftMessage)>);
 
-    /// A turn has become durable; the time it took, for metrics.
-    fn turn_done(&self, took: Duration, bytes: usize);
+    /// A turn has become durable: its number, the time it took, and the payload in it.
+    fn turn_done(&self, turn: TurnNumber, took: Duration, bytes: usize);
 
     /// Sends a piece of a state to the node of its receiver; may lose it. Must not block.
     fn send_snapshot(&self, message: SnapshotMessage);

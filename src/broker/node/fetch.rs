@@ -82,9 +82,13 @@ impl Watch {
 
 /// Partitions as they were read.
 struct Answer {
+    /// In the order of the request.
     partitions: Vec<Result<FetchedPartition>>,
+    /// Bytes of records in them.
     bytes: usize,
+    /// Whether one of them could not be read.
     failed: bool,
+    /// Their share of the node's memory.
     held: crate::broker::Reservation,
 }
 

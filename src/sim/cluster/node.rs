@@ -277,9 +277,9 @@ impl Running {
                 let (group, wanted) = self.open.reads.pop_front().expect("a read is open");
                 let read = self.log.entries(group, wanted.low, wanted.high, wanted.max_bytes);
                 let result = read.map_err(|error| match error {
-                    ReadError::Released { group } => {
-                        ReadFailure::Released { first: self.log.bounds(group).map_or(LogIndex(1), |(start, _)| start.index.next()) }
-                    }
+                    ReadError::Released { group } => ReadFailure::Released {
+                        first: self.log.bounds(group).map_or(LogIndex(1), |(start, _)| start.index.next()),
+                    },
                     damaged @ ReadError::Damaged { .. } => ReadFailure::Damaged(damaged.to_string()),
                 });
                 finished.inputs.push(Input::EntriesRead { group, wanted, result });

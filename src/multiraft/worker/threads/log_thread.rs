@@ -96,9 +96,9 @@ impl<D: Disk> LogThread<D> {
     /// A log that is full waits: nothing was written, and nothing may be promised before it is.
     fn append(&mut self, turn: &Turn) -> Result<(), LogError> {
         let start = Instant::now();
-        loop {
+        let number = loop {
             match self.log.append(turn) {
-                Ok(_) => break,
+                Ok(number) => break number,
                 Err(LogError::Full) => {
                     tracing::error!(
                         "the log's disk is full: this node neither writes nor acknowledges until there is space"
@@ -107,9 +107,10 @@ impl<D: Disk> LogThread<D> {
                 }
                 Err(error) => return Err(error),
             }
-        }
+        };
         self.surroundings.tell(Input::Appended);
-        self.surroundings.outside.turn_done(start.elapsed(), turn.writes.iter().map(payload_bytes).sum());
+        let bytes = turn.writes.iter().map(payload_bytes).sum();
+        self.surroundings.outside.turn_done(number, start.elapsed(), bytes);
         Ok(())
     }
 

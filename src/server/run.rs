@@ -1,0 +1,379 @@
+//! A whole node, from its configuration to its end.
+//!
+//! Listeners are bound before anything else, so that a port in use is said at once; clients are served once the groups
+//! run. A node that is told to stop hands its leaderships over, ends its connections, seals the log and flushes.
+
+use super::data::{self, DataError, Opened, SharedEngine};
+use super::groups::Groups;
+use super::outside::{Cluster, Messenger, NodeOutside};
+use crate::broker::node::controller_client::ControllerClient;
+use crate::broker::node::{BrokerSettings, NodeBroker};
+use crate::broker::{ByteBudget, ConnectionIds};
+use crate::config::{Config, HostPort};
+use crate::controller::command::{Answer, Command, Registration};
+use crate::controller::view::{Listener, ListenerKind};
+use crate::kafka;
+use crate::multiraft::core::CoreOptions;
+use crate::multiraft::handle::Handle;
+use crate::multiraft::worker::{Worker, WorkerOptions};
+use crate::raft::{ReplicaOptions, Role};
+use crate::storage::Engine;
+use crate::transport::{self, Own, PeerSender, QueueLimits, Transport};
+use crate::types::{CONTROLLER_GROUP, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+/// The feature level that this program understands.
+const FEATURE_LEVEL: u32 = 1;
+/// How long a stopping node waits for others to take over what it leads.
+const HANDOVER_MAX: Duration = Duration::from_secs(2);
+/// How long one attempt to register takes at most.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a node does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Its data directory.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A listener.
+    #[error("can't listen on {address} ({listener}): {error}; is the port in use, or the address another machine's?")]
+    Listen { listener: &'static str, address: String, error: std::io::Error },
+    /// The operating system refused something else.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// It met something that makes it unsafe to go on.
+    #[error("{0}; the node has ended. Nothing acknowledged is lost: start it again, or replace its disk")]
+    Fatal(String),
+}
+
+/// Runs a node until the process is asked to stop (SIGINT, SIGTERM) or the node can't go on.
+pub async fn run(config: Config) -> Result<(), ServerError> {
+    let node = Node::start(config).await?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let stopped = async {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    node.run_until(stopped).await
+}
+
+/// The sockets of a node, bound.
+struct Sockets {
+    kafka: TcpListener,
+    peer: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Self, ServerError> {
+        Ok(Self {
+            kafka: bind("kafka", &config.listeners.kafka).await?,
+            peer: bind("peer", &config.listeners.peer).await?,
+        })
+    }
+}
+
+async fn bind(listener: &'static str, address: &HostPort) -> Result<TcpListener, ServerError> {
+    let bound = TcpListener::bind((address.host.as_str(), address.port)).await;
+    bound.map_err(|error| ServerError::Listen { listener, address: address.to_string(), error })
+}
+
+/// A running node.
+pub struct Node {
+    /// Its number.
+    id: NodeId,
+    /// Its groups.
+    worker: Worker,
+    /// Its connections to other nodes.
+    transport: Transport,
+    /// What clients are answered from.
+    broker: NodeBroker<SharedEngine>,
+    /// The database, flushed at the end.
+    engine: SharedEngine,
+    /// Tells listeners to stop.
+    stop: watch::Sender<bool>,
+    /// Listeners and followers.
+    tasks: tokio::task::JoinSet<()>,
+    /// Why the node must end.
+    fatal: mpsc::UnboundedReceiver<String>,
+    /// Where Kafka clients are served.
+    kafka_address: SocketAddr,
+}
+
+impl Node {
+    /// Starts a node.
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
+        let sockets = Sockets::bind(&config).await?;
+        let kafka_address = sockets.kafka.local_addr()?;
+        let peer_address = sockets.peer.local_addr()?;
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || data::open(&opening))
+            .await
+            .map_err(|error| ServerError::Fatal(format!("opening the data directory: {error}")))??;
+        let (fatal_sender, fatal) = mpsc::unbounded_channel();
+        let (removed, removals) = mpsc::unbounded_channel();
+        let sender = PeerSender::new(QueueLimits::default());
+        let durable_turn = Arc::new(AtomicU64::new(opened.durable_turn.0));
+        let outside = Arc::new(NodeOutside {
+            sender: sender.clone(),
+            removed,
+            fatal: fatal_sender.clone(),
+            durable_turn: Arc::clone(&durable_turn),
+        });
+        let Opened { identity, engine, views, log, applier, starts, unborn_controller, tombstones, .. } = opened;
+        let known: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
+        let worker = Worker::start(worker_options(&config), starts, applier, log, outside)?;
+        let handle = worker.handle().clone();
+        if let Some((replica, machine)) = unborn_controller {
+            let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
+            handle
+                .create(CONTROLLER_GROUP, replica, machine, preferred)
+                .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
+        }
+        let cluster = Arc::new(Cluster {
+            node: identity.node,
+            identity: identity.clone(),
+            views: views.clone(),
+            handle: handle.clone(),
+            sender: sender.clone(),
+            announced: Mutex::default(),
+        });
+        let own =
+            Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
+        let (peers, peers_watch) = watch::channel(configured_peers(&config));
+        let surroundings = transport::Surroundings {
+            inbox: Arc::new(handle.clone()),
+            registry: cluster.clone(),
+            proposals: cluster.clone(),
+            leaders: cluster.clone(),
+        };
+        let transport = Transport::start(
+            transport::Options::default(),
+            own,
+            sockets.peer,
+            peers_watch,
+            sender.clone(),
+            surroundings,
+        );
+        let controller = ControllerClient::new(identity.node, handle.clone(), Arc::new(Messenger(sender)));
+        let broker = NodeBroker::new(
+            (identity.node, identity.incarnation),
+            broker_settings(&config),
+            handle.clone(),
+            (Arc::clone(&engine), views.clone()),
+            controller.clone(),
+            cluster,
+        );
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = tokio::task::JoinSet::new();
+        for group in tombstones {
+            // Rows of groups that ended before this start; none are left if that was finished.
+            let engine = Arc::clone(&engine);
+            tasks.spawn_blocking(move || {
+                if let Err(error) = data::destroy_partitions(&engine, &BTreeSet::from([group])) {
+                    tracing::error!(%group, %error, "the space of a deleted group could not be given back");
+                }
+            });
+        }
+        let groups = Groups::new(identity.node, handle, (Arc::clone(&engine), views.clone()), known);
+        tasks.spawn(async move {
+            let reason = groups.follow(removals).await;
+            let _stopping = fatal_sender.send(reason);
+        });
+        let registration = registration(&config, &identity, kafka_address, peer_address);
+        tasks.spawn(register(controller, registration, views.clone()));
+        tasks.spawn(follow_peers(config.clone(), views, peers));
+        let kafka = kafka::listener::Listener::over(sockets.kafka, kafka_service(&config, broker.clone()));
+        tasks.spawn(kafka.serve(stopping));
+        tracing::info!(node = %identity.node, kafka = %kafka_address, "node started");
+        Ok(Self { id: identity.node, worker, transport, broker, engine, stop, tasks, fatal, kafka_address })
+    }
+
+    /// Where Kafka clients are served.
+    #[must_use]
+    pub fn kafka_address(&self) -> SocketAddr {
+        self.kafka_address
+    }
+
+    /// What clients are answered from.
+    #[must_use]
+    pub fn broker(&self) -> &NodeBroker<SharedEngine> {
+        &self.broker
+    }
+
+    /// The node's Raft groups.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        self.worker.handle()
+    }
+
+    /// Serves until `stopped`, then stops in an orderly way; or until the node can't go on.
+    pub async fn run_until(mut self, stopped: impl Future<Output = ()>) -> Result<(), ServerError> {
+        tokio::select! {
+            () = stopped => {}
+            Some(reason) = self.fatal.recv() => return Err(ServerError::Fatal(reason)),
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    async fn stop(mut self) {
+        tracing::info!(node = %self.id, "stopping");
+        hand_over(self.worker.handle()).await;
+        self.stop.send_replace(true);
+        self.transport.stop().await;
+        self.tasks.shutdown().await;
+        let (worker, engine) = (self.worker, self.engine);
+        let ended = tokio::task::spawn_blocking(move || {
+            worker.stop();
+            engine.flush()
+        });
+        if let Ok(Err(error)) = ended.await {
+            tracing::warn!(%error, "the database could not be flushed; the next start replays the log");
+        }
+    }
+}
+
+/// Hands every leadership to the follower that has the most, so that clients wait for no election.
+async fn hand_over(handle: &Handle) {
+    let deadline = tokio::time::Instant::now() + HANDOVER_MAX;
+    loop {
+        let led: Vec<_> =
+            handle.report().await.into_iter().filter(|report| report.role == Some(Role::Leader)).collect();
+        let mut handed = 0;
+        for report in &led {
+            let heir = report.followers.iter().filter(|follower| follower.recently_active);
+            if let Some(heir) = heir.max_by_key(|follower| follower.matched) {
+                handed += usize::from(handle.transfer_leader(report.group, heir.replica).is_ok());
+            }
+        }
+        if handed == 0 || tokio::time::Instant::now() >= deadline {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Registers this node with the controller, until it is registered as it is.
+async fn register(controller: ControllerClient, registration: Registration, views: crate::broker::node::views::Views) {
+    let registered = |view: &Arc<crate::controller::view::MetadataView>| {
+        view.broker(registration.node).is_some_and(|broker| {
+            broker.incarnation == registration.incarnation
+                && broker.listeners == registration.listeners
+                && broker.rack == registration.rack
+        })
+    };
+    let mut metadata = views.watch_metadata();
+    loop {
+        // The own copy may lag behind, so a node that was registered before waits a moment before it says so again.
+        if timeout(Duration::from_millis(100), metadata.wait_for(registered)).await.is_ok() {
+            return;
+        }
+        let command = Command::RegisterBroker(registration.clone());
+        match controller.decide(&command, REGISTRATION_PATIENCE).await {
+            Ok(Answer::Done(Ok(()))) => return,
+            Ok(Answer::Done(Err(rejection))) => {
+                tracing::error!(reason = rejection.message, "the controller refuses to register this node");
+                sleep(REGISTRATION_PATIENCE).await;
+            }
+            Ok(_) | Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Keeps the transport's table of peers: those in the file, and those that have registered.
+async fn follow_peers(
+    config: Config,
+    views: crate::broker::node::views::Views,
+    peers: watch::Sender<BTreeMap<NodeId, String>>,
+) {
+    let mut metadata = views.watch_metadata();
+    loop {
+        let mut table = configured_peers(&config);
+        for broker in metadata.borrow_and_update().brokers() {
+            let listener = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
+            if let Some(listener) = listener {
+                table.insert(broker.node, format!("{}:{}", listener.host, listener.port));
+            }
+        }
+        peers.send_if_modified(|known| {
+            let changed = *known != table;
+            *known = table;
+            changed
+        });
+        if metadata.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn configured_peers(config: &Config) -> BTreeMap<NodeId, String> {
+    config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect()
+}
+
+fn registration(
+    config: &Config,
+    identity: &super::identity::Identity,
+    kafka: SocketAddr,
+    peer: SocketAddr,
+) -> Registration {
+    let listener = |kind, address: &HostPort, bound: SocketAddr| Listener {
+        kind,
+        host: config.advertised(address).to_owned(),
+        port: bound.port(),
+    };
+    Registration {
+        node: identity.node,
+        incarnation: identity.incarnation,
+        rack: config.rack.clone(),
+        listeners: vec![
+            listener(ListenerKind::Kafka, &config.listeners.kafka, kafka),
+            listener(ListenerKind::Peer, &config.listeners.peer, peer),
+        ],
+        feature_level_max: FEATURE_LEVEL,
+    }
+}
+
+fn worker_options(config: &Config) -> WorkerOptions {
+    let ticks = config.cluster.election_timeout_ms.div_ceil(config.cluster.tick_ms);
+    let replica =
+        ReplicaOptions { election_ticks: ticks, seed: u64::from(config.node_id), ..ReplicaOptions::default() };
+    WorkerOptions {
+        core: CoreOptions { replica, ..CoreOptions::default() },
+        tick: Duration::from_millis(u64::from(config.cluster.tick_ms)),
+        mailbox_bytes: usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX),
+        ..WorkerOptions::default()
+    }
+}
+
+fn broker_settings(config: &Config) -> BrokerSettings {
+    BrokerSettings {
+        default_partitions: u32::from(config.cluster.default_partitions),
+        default_replication_factor: u16::from(config.cluster.default_replication_factor),
+        auto_create_topics: config.cluster.auto_create_topics,
+        ..BrokerSettings::default()
+    }
+}
+
+fn kafka_service(config: &Config, broker: NodeBroker<SharedEngine>) -> kafka::Service<NodeBroker<SharedEngine>> {
+    let request_bytes = config.limits.request_bytes;
+    kafka::Service {
+        broker: Arc::new(broker),
+        limits: kafka::Limits {
+            request_bytes_max: request_bytes as usize,
+            connections_max: config.limits.connections as usize,
+            ..kafka::Limits::default()
+        },
+        request_memory: ByteBudget::new(request_bytes.saturating_mul(4)),
+        connection_ids: ConnectionIds::default(),
+    }
+}
