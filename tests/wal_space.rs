@@ -93,6 +93,27 @@ fn a_group_that_holds_back_a_segment_has_its_entries_copied_forward() {
 }
 
 #[test]
+fn a_conflict_among_entries_that_are_copied_forward_later_survives_the_freeing() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    log.append(&turn([append(2, 2, 8, 1, 500)])).expect("append");
+    fill(&mut log, &disk, 2, true);
+    log.append(&turn([append(2, 10, 3, 2, 500)])).expect("append");
+    fill(&mut log, &disk, 3, true);
+    // Cut after an entry whose only copy will lie behind this one.
+    log.append(&turn([append(2, 7, 2, 3, 500)])).expect("append");
+    for until in 4..16 {
+        fill(&mut log, &disk, until, true);
+        kill(&disk, log);
+        let opened = open(&disk);
+        assert_eq!(opened.1.findings, Vec::<String>::new());
+        log = opened.0;
+        assert_holds(&log, 2, &[(2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 3), (8, 3)], 500);
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_entries_and_still_takes_promises() {
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk);

@@ -187,12 +187,15 @@ impl GroupLog {
     /// (log matching, Raft §5.3), and a doubt is settled if the rest is `certain`, too. If not, nothing between start and
     /// `id` can be trusted.
     fn reconcile(&mut self, id: LogId, certain: bool) {
-        if self.term_at(id.index) == Some(id.term) {
-            if certain && !self.doubt_stands {
-                self.doubt = None;
+        match self.term_at(id.index) {
+            Some(term) if term == id.term => {
+                if certain && !self.doubt_stands {
+                    self.doubt = None;
+                }
             }
-        } else {
-            self.runs.clear();
+            // Its segment may have been freed after it was copied forward, to a place that the replay has yet to reach.
+            None if self.doubt.is_none() && id.index < self.last.index => {}
+            _ => self.runs.clear(),
         }
         self.cut_after(if id.index > self.start.index { id } else { self.start });
     }
