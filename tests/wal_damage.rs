@@ -370,6 +370,34 @@ fn a_missing_newest_segment_may_have_touched_every_group() {
 }
 
 #[test]
+fn a_log_without_its_beginning_is_not_taken_for_an_empty_one() {
+    let disk = SimDisk::new();
+    history(&disk);
+    // A start that is cut short after the old segment was closed, and a second one: the second segment is empty.
+    let mut found = false;
+    for stop in 1..20 {
+        let disk = disk.duplicate();
+        for stop in [stop, stop, stop + 1] {
+            disk.stop_after(stop);
+            drop(try_open(&disk, options(), stop));
+            disk.kill();
+        }
+        assert_eq!(damaged_groups(&open(&disk.duplicate()).1), Vec::<u64>::new());
+        disk.lose(FIRST);
+        if segments(&disk).is_empty() {
+            continue;
+        }
+        found = true;
+        match try_open(&disk, options(), 7) {
+            Ok((_, recovery)) if recovery.incomplete => assert!(!recovery.findings.is_empty()),
+            Ok((_, recovery)) => assert_eq!(damaged_groups(&recovery), [1, 2], "a checkpoint names all groups"),
+            Err(error) => assert!(matches!(error, LogError::Unreadable(_)), "{error}"),
+        }
+    }
+    assert!(found, "some stop leaves a second segment");
+}
+
+#[test]
 fn swapped_segments_are_damage() {
     let disk = SimDisk::new();
     let last = long_history(&disk);

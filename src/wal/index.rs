@@ -194,7 +194,8 @@ impl GroupLog {
                     self.doubt = None;
                 }
             }
-            None if self.doubt.is_none() => {}
+            // Its segment may have been freed after it was copied forward, to a place that the replay has yet to reach.
+            None if self.doubt.is_none() && id.index < self.last.index => {}
             _ => self.runs.clear(),
         }
         self.cut_after(if id.index > self.start.index { id } else { self.start });
