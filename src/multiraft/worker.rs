@@ -9,8 +9,8 @@
 //!                        └──messages──▶ outbound (transport)
 //! ```
 //!
-//! The worker drains everything that has arrived, ticks at most once, and starts the effects: whatever arrived while the
-//! previous turn was being synced goes into the next one. It never waits for the disk. A thread that fails ends the
+//! The worker drains everything that has arrived, ticks at most once, and starts the effects: whatever arrived while
+//! the previous turn was being synced goes into the next one. It never waits for the disk. A thread that fails ends the
 //! process through `Outside::fatal`: nothing is acknowledged that is not durable, so ending is always safe.
 //!
 //! * [`threads`]: the threads for log, state machines, reads and flushes.
@@ -95,7 +95,7 @@ pub struct Worker {
 impl Worker {
     /// Starts the driver over an opened log and opened state machines.
     pub fn start<E, D>(
-        options: WorkerOptions,
+        options: &WorkerOptions,
         groups: Vec<GroupStart>,
         applier: Applier<E>,
         (log, disk): (Log<D>, D),
@@ -126,9 +126,9 @@ impl Worker {
             next_ticket: 0,
             proposals: BTreeMap::new(),
         };
-        let thread = std::thread::Builder::new()
-            .name("ackord-raft".to_owned())
-            .spawn(move || driver.run(&inbox, options.tick))?;
+        let tick = options.tick;
+        let thread =
+            std::thread::Builder::new().name("ackord-raft".to_owned()).spawn(move || driver.run(&inbox, tick))?;
         Ok(Self { handle, thread })
     }
 
@@ -148,12 +148,17 @@ impl Worker {
 
 /// The worker thread's state.
 struct Driver {
+    /// Decides.
     core: Core,
+    /// Do what takes time.
     threads: Threads,
+    /// Where leaderships are published.
     board: Board,
+    /// The rest of the process.
     outside: Arc<dyn Outside>,
     /// Who waits for which ticket.
     waiting: BTreeMap<Ticket, Waiting>,
+    /// The ticket given out last.
     next_ticket: u64,
     /// Proposals of this round, so that those of one group become one message.
     proposals: BTreeMap<RaftGroupId, Vec<Proposal>>,
