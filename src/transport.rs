@@ -2,8 +2,8 @@
 //!
 //! A node talks to a peer on the connection it opened itself, and hears it on the one the peer opened. Invariants:
 //!
-//! * [`PeerSender`] never blocks and never waits; what does not fit into a peer's bounded queue is lost, as anything on a
-//!   network may be. What arrives of one connection arrives in order.
+//! * [`PeerSender`] never blocks and never waits; what does not fit into a peer's bounded queue is lost, as anything on
+//!   a network may be. What arrives of one connection arrives in order.
 //! * A connection is read only as fast as the node takes in what it says.
 //! * Nobody is listened to before both ends have checked each other: [`admission`].
 //! * A proposal's outcome is definite unless it was handed to a connection that gave no answer.
@@ -232,6 +232,7 @@ impl Transport {
 
 /// Owns the tasks of all connections.
 struct Supervisor {
+    /// Limits and timing.
     options: Options,
     /// Where all nodes are.
     peers: watch::Receiver<BTreeMap<NodeId, String>>,

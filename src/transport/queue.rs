@@ -50,7 +50,9 @@ impl Default for QueueLimits {
 /// See the module.
 #[derive(Debug)]
 pub struct Queue {
+    /// How much may wait.
     limits: QueueLimits,
+    /// What waits.
     state: Mutex<State>,
     /// Something was put in.
     filled: Notify,
@@ -82,6 +84,7 @@ enum Item {
 /// Who waits for a proposal's outcome.
 #[derive(Debug)]
 struct Asking {
+    /// The outcome goes here.
     reply: oneshot::Sender<ProposalOutcome>,
     /// It was handed to the connection: it may happen.
     sent: bool,
