@@ -231,16 +231,21 @@ async fn assert_closed(mut stream: TcpStream) {
     let _reset = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
 }
 
-#[tokio::test]
-async fn a_peer_that_falls_silent_is_noticed() {
-    let a = Node::start(Setup::of(A)).await;
-    // It greets, and then neither speaks nor closes.
+/// `a` is connected to a peer that greets, and then neither reads nor speaks nor closes.
+async fn silent_peer(a: &Node) -> TcpStream {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     a.peers.send_replace([(B, listener.local_addr().unwrap().to_string())].into());
     let (mut stream, _) = listener.accept().await.unwrap();
     let welcome = peer::Welcome { incarnation: proto::id_bytes(incarnation(B).0), durable_turn: 10 };
     stream.write_all(&frame(Body::Welcome(welcome))).await.unwrap();
     within("connected", || a.sender.alive(B)).await;
+    stream
+}
+
+#[tokio::test]
+async fn a_peer_that_falls_silent_is_noticed() {
+    let a = Node::start(Setup::of(A)).await;
+    let _silent = silent_peer(&a).await;
     within("noticed", || !a.sender.alive(B)).await;
     within("told once", || *a.heard.broken() == [B]).await;
     assert!(problem(&a, B).await.starts_with("silent"), "{:?}", a.sender.peers());
@@ -319,14 +324,24 @@ async fn only_so_many_proposals_wait_at_a_time() {
     within("all asked", || b.heard.proposals() == 256).await;
     let refused = a.sender.propose_to(B, Bytes::new(), SOON).await;
     assert_eq!(refused, ProposalOutcome::NotProposed { leader: None });
-    // Whoever no longer waits makes room.
     for ask in &asking {
         ask.abort();
     }
     for ask in asking {
         assert!(ask.await.unwrap_err().is_cancelled());
     }
-    let again = a.sender.propose_to(B, Bytes::new(), Duration::from_millis(200)).await;
+    let again = a.sender.propose_to(B, Bytes::new(), SOON).await;
     assert_eq!(again, ProposalOutcome::NotProposed { leader: None }, "the peer still decides the others");
-    b.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_no_longer_waits_for_an_outcome_makes_room() {
+    let a = Node::start(Setup::of(A)).await;
+    let _silent = silent_peer(&a).await;
+    for _ in 0..300 {
+        let given_up = a.sender.propose_to(B, Bytes::new(), Duration::ZERO).await;
+        assert!(!matches!(given_up, ProposalOutcome::Answered { .. }));
+        let waiting = a.sender.propose_to(B, Bytes::new(), SOON);
+        assert!(tokio::time::timeout(Duration::ZERO, waiting).await.is_err(), "it is not refused at once");
+    }
 }

@@ -297,3 +297,7 @@ impl State {
         Body::Leaders(peer::LeaderAnnouncements { leaders })
     }
 }
+
+#[cfg(test)]
+#[path = "queue/tests.rs"]
+mod tests;
