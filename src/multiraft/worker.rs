@@ -26,7 +26,7 @@ use super::core::{Core, CoreOptions, GroupStart};
 use super::handle::{Board, Event, Handle, MAILBOX_BYTES_MAX, Waiting};
 use crate::raft::RaftMessage;
 use crate::storage::Engine;
-use crate::types::{NodeId, RaftGroupId};
+use crate::types::{NodeId, RaftGroupId, Term};
 use crate::wal::disk::Disk;
 use crate::wal::{Log, TurnNumber};
 use std::collections::BTreeMap;
@@ -52,6 +52,9 @@ pub trait Outside: Send + Sync + 'static {
 
     /// Sends a piece of a state to the node of its receiver; may lose it. Must not block.
     fn send_snapshot(&self, message: SnapshotMessage);
+
+    /// This node now leads a group and answers clients for it.
+    fn leads(&self, group: RaftGroupId, term: Term);
 
     /// The end of a deleted group is durable and its state machine gone: its rows can be deleted.
     fn removed(&self, group: RaftGroupId);
@@ -254,6 +257,9 @@ impl Driver {
                 Effect::Flush => self.threads.apply(ApplyCommand::Flush),
                 Effect::Reply { ticket, reply } => self.answer(ticket, reply),
                 Effect::Publish { group, leadership } => {
+                    if leadership.serving {
+                        self.outside.leads(group, leadership.term);
+                    }
                     self.board.update(group, |status| status.leadership = leadership);
                 }
                 Effect::Quarantined { group, reason } => {

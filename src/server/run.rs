@@ -113,6 +113,7 @@ impl Inside {
         let sender = PeerSender::new(QueueLimits::default());
         let durable_turn = Arc::new(AtomicU64::new(durable_turn.0));
         let outside = NodeOutside {
+            node: identity.node,
             sender: sender.clone(),
             removed,
             fatal: fatal.clone(),
