@@ -21,7 +21,7 @@ pub mod turn;
 use crate::raft::{Broken, MessageKind, RaftMessage, Replica, ReplicaOptions, ReplicaStart};
 use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use crate::wal::{GroupRecovery, GroupWrite, LogChange};
-use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Ticket};
+use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Room, Ticket};
 use group::Group;
 use std::collections::{BTreeMap, BTreeSet};
 use turn::{Done, Then, TurnQueue};
@@ -111,8 +111,8 @@ pub struct Core {
     flushing: bool,
     /// Payload handed to state machines and not applied yet, of all groups, in bytes.
     unapplied_bytes: usize,
-    /// The log has room for new entries.
-    writable: bool,
+    /// Where there is no room for new entries.
+    full: BTreeSet<Room>,
     /// Effects not taken yet, but for messages.
     effects: Vec<Effect>,
     /// Messages not taken yet, by node: one frame per peer and poll.
@@ -133,7 +133,7 @@ impl Core {
             unflushed_bytes: 0,
             flushing: false,
             unapplied_bytes: 0,
-            writable: true,
+            full: BTreeSet::new(),
             effects: Vec::new(),
             outbox: BTreeMap::new(),
         };
@@ -242,7 +242,8 @@ impl Core {
             Input::TransferLeader { group, to } => {
                 self.with_group(group, |group, _| group.replica.transfer_leader(to));
             }
-            Input::Space { writable } => self.writable = writable,
+            Input::Space { of, writable: true } => drop(self.full.remove(&of)),
+            Input::Space { of, writable: false } => drop(self.full.insert(of)),
             Input::Unreachable(node) => self.unreachable(node),
         }
     }
@@ -359,7 +360,7 @@ impl Core {
 
     /// Why no new entries are taken now, if so.
     fn overload(&self) -> Option<Refused> {
-        if !self.writable {
+        if !self.full.is_empty() {
             return Some(Refused::NoSpace);
         }
         let busy = self.queue.bytes() > self.options.queued_bytes_max

@@ -7,6 +7,7 @@ use super::data::{self, DataError, Opened, SharedEngine};
 use super::groups::Groups;
 use super::membership;
 use super::outside::{Cluster, Messenger, NodeOutside};
+use super::space;
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::{BrokerSettings, NodeBroker};
 use crate::broker::{ByteBudget, ConnectionIds};
@@ -200,6 +201,7 @@ impl Node {
             // A node that is stopping needs no reason to end.
             let _stopping = fatal_sender.send(reason);
         });
+        tasks.spawn(space::watch(config.data_dir.clone(), config.limits.disk_reserve_bytes, worker.handle().clone()));
         let registration = membership::registration(&config, &identity, kafka_address, peer_address);
         tasks.spawn(membership::register(controller, registration, views.clone()));
         tasks.spawn(membership::follow_peers(config.clone(), views, peers));
