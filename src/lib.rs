@@ -9,7 +9,7 @@
 //! Arrows point down only; `tests/tidy` holds the table of who may name whom, and checks every path against it.
 //!
 //! ```text
-//!        main → cli, server                 composition root
+//!        main → cli → server, client        composition root; the client knows the native protocol and no server
 //!   kafka   native   http                   edges: they know the broker, never each other
 //!      └──────┼──────┘
 //!          broker   transport               shell: sockets, waiting
@@ -22,7 +22,7 @@
 //!     │          └───── machine ────────┘   │
 //!    wal             storage                ┘ over a Disk and an Engine: real ones, or simulated
 //!
-//!   types · record · frame · error · config · proto      vocabulary
+//!   types · record · config · proto · metrics            vocabulary
 //! ```
 //!
 //! * [`wal`] and [`storage`] hold the waists to the disk and to the database, [`machine`] the one between Raft groups
@@ -30,7 +30,9 @@
 //! * [`raft`] is one replica, raft-rs behind our own types; [`multiraft::core`] drives many of them: inputs in, effects
 //!   out. [`multiraft::worker`] does the effects with threads, [`sim`] with one seed.
 //! * [`partition`] gives record batches their offsets, [`controller`] holds nodes, topics, assignments and configs.
-//! * [`broker`] is what a node does for clients; [`kafka`] translates the Kafka protocol for it.
+//! * [`broker`] is the waist between what clients speak ([`kafka`], [`native`]) and what answers them;
+//!   [`broker::node`] is the real answer.
+//! * [`client`] is the Rust client of the native protocol; [`cli`] is made of it, and starts nodes.
 //! * [`transport`] carries what nodes say to each other.
 //! * [`config`] is a node's file, [`server`] puts a node together, [`server::identity`] says who a data directory is.
 //! * [`proto`] has the messages of the native protocol and between nodes, and the limits on what they may ask for.
@@ -64,11 +66,14 @@
 //! * A power cut of every node: what was acknowledged was under an fdatasync of a majority.
 //! * A damaged disk: whatever contradicts itself is quarantined and says so; nothing is ever truncated ([`wal`]).
 pub mod broker;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod controller;
 pub mod kafka;
 pub mod machine;
 pub mod multiraft;
+pub mod native;
 pub mod partition;
 pub mod proto;
 pub mod raft;

@@ -16,6 +16,7 @@ use crate::kafka;
 use crate::multiraft::core::CoreOptions;
 use crate::multiraft::handle::Handle;
 use crate::multiraft::worker::{Worker, WorkerOptions};
+use crate::native;
 use crate::raft::{ReplicaOptions, Role};
 use crate::storage::Engine;
 use crate::transport::{self, Own, PeerSender, QueueLimits, Transport};
@@ -52,7 +53,11 @@ pub enum ServerError {
 }
 
 /// Runs a node until the process is asked to stop (SIGINT, SIGTERM) or the node can't go on.
-pub async fn run(config: Config) -> Result<(), ServerError> {
+pub fn run(config: Config) -> Result<(), ServerError> {
+    tokio::runtime::Runtime::new()?.block_on(run_until_told(config))
+}
+
+async fn run_until_told(config: Config) -> Result<(), ServerError> {
     let node = Node::start(config).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let stopped = async {
@@ -68,6 +73,8 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
 struct Sockets {
     /// For Kafka clients.
     kafka: TcpListener,
+    /// For native clients.
+    native: TcpListener,
     /// For the other nodes.
     peer: TcpListener,
 }
@@ -76,9 +83,26 @@ impl Sockets {
     async fn bind(config: &Config) -> Result<Self, ServerError> {
         Ok(Self {
             kafka: bind("kafka", &config.listeners.kafka).await?,
+            native: bind("native", &config.listeners.native).await?,
             peer: bind("peer", &config.listeners.peer).await?,
         })
     }
+
+    fn addresses(&self) -> Result<Addresses, ServerError> {
+        let Self { kafka, native, peer } = self;
+        Ok(Addresses { kafka: kafka.local_addr()?, native: native.local_addr()?, peer: peer.local_addr()? })
+    }
+}
+
+/// Where a node is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// By Kafka clients.
+    pub kafka: SocketAddr,
+    /// By native clients.
+    pub native: SocketAddr,
+    /// By other nodes.
+    pub peer: SocketAddr,
 }
 
 async fn bind(listener: &'static str, address: &HostPort) -> Result<TcpListener, ServerError> {
@@ -155,15 +179,15 @@ pub struct Node {
     tasks: JoinSet<()>,
     /// Why the node must end.
     fatal: mpsc::UnboundedReceiver<String>,
-    /// Where Kafka clients are served.
-    kafka_address: SocketAddr,
+    /// Where it is reached.
+    addresses: Addresses,
 }
 
 impl Node {
     /// Starts a node.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let sockets = Sockets::bind(&config).await?;
-        let (kafka_address, peer_address) = (sockets.kafka.local_addr()?, sockets.peer.local_addr()?);
+        let addresses = sockets.addresses()?;
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || data::open(&opening))
             .await
@@ -202,19 +226,20 @@ impl Node {
             let _stopping = fatal_sender.send(reason);
         });
         tasks.spawn(space::watch(config.data_dir.clone(), config.limits.disk_reserve_bytes, worker.handle().clone()));
-        let registration = membership::registration(&config, &identity, kafka_address, peer_address);
+        let registration = membership::registration(&config, &identity, &addresses);
         tasks.spawn(membership::register(controller, registration, views.clone()));
         tasks.spawn(membership::follow_peers(config.clone(), views, peers));
-        let kafka = kafka::listener::Listener::over(sockets.kafka, kafka_service(&config, broker.clone()));
-        tasks.spawn(kafka.serve(stopping));
-        tracing::info!(node = %identity.node, kafka = %kafka_address, "node started");
-        Ok(Self { id: identity.node, worker, transport, broker, engine, stop, tasks, fatal, kafka_address })
+        let edges = Edges::new(&config, broker.clone());
+        tasks.spawn(kafka::listener::Listener::over(sockets.kafka, edges.kafka).serve(stopping.clone()));
+        tasks.spawn(native::listener::Listener::over(sockets.native, edges.native).serve(stopping));
+        tracing::info!(node = %identity.node, kafka = %addresses.kafka, native = %addresses.native, "node started");
+        Ok(Self { id: identity.node, worker, transport, broker, engine, stop, tasks, fatal, addresses })
     }
 
-    /// Where Kafka clients are served.
+    /// Where it is reached.
     #[must_use]
-    pub fn kafka_address(&self) -> SocketAddr {
-        self.kafka_address
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// What clients are answered from.
@@ -297,16 +322,31 @@ fn broker_settings(config: &Config) -> BrokerSettings {
     }
 }
 
-fn kafka_service(config: &Config, broker: NodeBroker<SharedEngine>) -> kafka::Service<NodeBroker<SharedEngine>> {
-    let request_bytes = config.limits.request_bytes;
-    kafka::Service {
-        broker: Arc::new(broker),
-        limits: kafka::Limits {
-            request_bytes_max: request_bytes as usize,
-            connections_max: config.limits.connections as usize,
-            ..kafka::Limits::default()
-        },
-        request_memory: ByteBudget::new(request_bytes.saturating_mul(4)),
-        connection_ids: ConnectionIds::default(),
+/// What the edges need; memory for requests and numbers of connections are shared between them.
+struct Edges {
+    /// The Kafka edge.
+    kafka: kafka::Service<NodeBroker<SharedEngine>>,
+    /// The native edge.
+    native: native::Service<NodeBroker<SharedEngine>>,
+}
+
+impl Edges {
+    fn new(config: &Config, broker: NodeBroker<SharedEngine>) -> Self {
+        let broker = Arc::new(broker);
+        let (request_bytes, connections) = (config.limits.request_bytes, config.limits.connections as usize);
+        let request_memory = ByteBudget::new(request_bytes.saturating_mul(4));
+        let connection_ids = ConnectionIds::default();
+        let kafka = kafka::Service {
+            broker: Arc::clone(&broker),
+            limits: kafka::Limits {
+                request_bytes_max: request_bytes as usize,
+                connections_max: connections,
+                ..kafka::Limits::default()
+            },
+            request_memory: request_memory.clone(),
+            connection_ids: connection_ids.clone(),
+        };
+        let limits = native::Limits { connections_max: connections, ..native::Limits::default() };
+        Self { kafka, native: native::Service { broker, limits, request_memory, connection_ids } }
     }
 }
