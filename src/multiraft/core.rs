@@ -5,7 +5,8 @@
 //! kinds. Whoever replays the same inputs gets the same effects.
 //!
 //! One turn of the log is in flight at a time. What groups want written meanwhile queues up and becomes the next turn:
-//! that is group commit, without a timer. Messages that promise something durable leave in turn order, after their turn.
+//! that is group commit, without a timer. Messages that promise something durable leave in turn order, after their
+//! turn.
 //!
 //! * [`effect`]: the vocabulary of the waist.
 //! * [`group`]: one group: its replica, the proposals and reads that wait on it.

@@ -1,8 +1,8 @@
 //! The way in: what the rest of the node holds to talk to its Raft groups.
 //!
 //! A [`Handle`] is cheap to clone. Proposals pass a mailbox that is bounded in bytes, from admission to answer: whoever
-//! finds it full waits, which is the node's backpressure. Who leads what is published on a [`Board`], to look at without
-//! asking the worker and to wait on.
+//! finds it full waits, which is the node's backpressure. Who leads what is published on a [`Board`], to look at
+//! without asking the worker and to wait on.
 
 use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;

@@ -5,13 +5,12 @@
 
 use super::data::{self, DataError, Opened, SharedEngine};
 use super::groups::Groups;
+use super::membership;
 use super::outside::{Cluster, Messenger, NodeOutside};
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::{BrokerSettings, NodeBroker};
 use crate::broker::{ByteBudget, ConnectionIds};
 use crate::config::{Config, HostPort};
-use crate::controller::command::{Answer, Command, Registration};
-use crate::controller::view::{Listener, ListenerKind};
 use crate::kafka;
 use crate::multiraft::core::CoreOptions;
 use crate::multiraft::handle::Handle;
@@ -19,23 +18,20 @@ use crate::multiraft::worker::{Worker, WorkerOptions};
 use crate::raft::{ReplicaOptions, Role};
 use crate::storage::Engine;
 use crate::transport::{self, Own, PeerSender, QueueLimits, Transport};
-use crate::types::{CONTROLLER_GROUP, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::types::{CONTROLLER_GROUP, NodeId, RaftGroupId};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-/// The feature level that this program understands.
-const FEATURE_LEVEL: u32 = 1;
 /// How long a stopping node waits for others to take over what it leads.
 const HANDOVER_MAX: Duration = Duration::from_secs(2);
-/// How long one attempt to register takes at most.
-const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a node does not run, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +65,9 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
 
 /// The sockets of a node, bound.
 struct Sockets {
+    /// For Kafka clients.
     kafka: TcpListener,
+    /// For the other nodes.
     peer: TcpListener,
 }
 
@@ -87,6 +85,57 @@ async fn bind(listener: &'static str, address: &HostPort) -> Result<TcpListener,
     bound.map_err(|error| ServerError::Listen { listener, address: address.to_string(), error })
 }
 
+/// What runs without the network: the groups of an opened data directory.
+struct Inside {
+    /// The groups.
+    worker: Worker,
+    /// The cluster as this node sees it.
+    cluster: Arc<Cluster>,
+    /// The database.
+    engine: SharedEngine,
+    /// Groups that were there at the start.
+    known: BTreeSet<RaftGroupId>,
+    /// Who this node is to others.
+    own: Own,
+}
+
+impl Inside {
+    fn start(
+        config: &Config,
+        opened: Opened,
+        removed: UnboundedSender<RaftGroupId>,
+        fatal: &UnboundedSender<String>,
+    ) -> Result<Self, ServerError> {
+        let Opened { identity, engine, views, log, applier, starts, unborn_controller, tombstones, durable_turn } =
+            opened;
+        // Rows of groups that ended before this start; none are left if their deletion was finished.
+        data::destroy_partitions(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
+        let sender = PeerSender::new(QueueLimits::default());
+        let durable_turn = Arc::new(AtomicU64::new(durable_turn.0));
+        let outside = NodeOutside {
+            node: identity.node,
+            sender: sender.clone(),
+            removed,
+            fatal: fatal.clone(),
+            durable_turn: Arc::clone(&durable_turn),
+        };
+        let known = starts.iter().map(|start| start.group).collect();
+        let worker = Worker::start(&worker_options(config), starts, applier, log, Arc::new(outside))?;
+        let handle = worker.handle().clone();
+        if let Some((replica, machine)) = unborn_controller {
+            let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
+            handle
+                .create(CONTROLLER_GROUP, replica, machine, preferred)
+                .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
+        }
+        let own =
+            Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
+        let node = identity.node;
+        let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
+        Ok(Self { worker, cluster, engine, known, own })
+    }
+}
+
 /// A running node.
 pub struct Node {
     /// Its number.
@@ -102,7 +151,7 @@ pub struct Node {
     /// Tells listeners to stop.
     stop: watch::Sender<bool>,
     /// Listeners and followers.
-    tasks: tokio::task::JoinSet<()>,
+    tasks: JoinSet<()>,
     /// Why the node must end.
     fatal: mpsc::UnboundedReceiver<String>,
     /// Where Kafka clients are served.
@@ -113,57 +162,26 @@ impl Node {
     /// Starts a node.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let sockets = Sockets::bind(&config).await?;
-        let kafka_address = sockets.kafka.local_addr()?;
-        let peer_address = sockets.peer.local_addr()?;
+        let (kafka_address, peer_address) = (sockets.kafka.local_addr()?, sockets.peer.local_addr()?);
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || data::open(&opening))
             .await
             .map_err(|error| ServerError::Fatal(format!("opening the data directory: {error}")))??;
-        let (fatal_sender, fatal) = mpsc::unbounded_channel();
         let (removed, removals) = mpsc::unbounded_channel();
-        let sender = PeerSender::new(QueueLimits::default());
-        let durable_turn = Arc::new(AtomicU64::new(opened.durable_turn.0));
-        let outside = Arc::new(NodeOutside {
-            sender: sender.clone(),
-            removed,
-            fatal: fatal_sender.clone(),
-            durable_turn: Arc::clone(&durable_turn),
-        });
-        let Opened { identity, engine, views, log, applier, starts, unborn_controller, tombstones, .. } = opened;
-        let known: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
-        let worker = Worker::start(worker_options(&config), starts, applier, log, outside)?;
+        let (fatal_sender, fatal) = mpsc::unbounded_channel();
+        let Inside { worker, cluster, engine, known, own } = Inside::start(&config, opened, removed, &fatal_sender)?;
+        let (identity, views, sender) = (cluster.identity.clone(), cluster.views.clone(), cluster.sender.clone());
         let handle = worker.handle().clone();
-        if let Some((replica, machine)) = unborn_controller {
-            let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
-            handle
-                .create(CONTROLLER_GROUP, replica, machine, preferred)
-                .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
-        }
-        let cluster = Arc::new(Cluster {
-            node: identity.node,
-            identity: identity.clone(),
-            views: views.clone(),
-            handle: handle.clone(),
-            sender: sender.clone(),
-            announced: Mutex::default(),
-        });
-        let own =
-            Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
-        let (peers, peers_watch) = watch::channel(configured_peers(&config));
+
+        let (peers, peers_watch) = watch::channel(membership::configured_peers(&config));
         let surroundings = transport::Surroundings {
             inbox: Arc::new(handle.clone()),
             registry: cluster.clone(),
             proposals: cluster.clone(),
             leaders: cluster.clone(),
         };
-        let transport = Transport::start(
-            transport::Options::default(),
-            own,
-            sockets.peer,
-            peers_watch,
-            sender.clone(),
-            surroundings,
-        );
+        let options = transport::Options::default();
+        let transport = Transport::start(options, own, sockets.peer, peers_watch, sender.clone(), surroundings);
         let controller = ControllerClient::new(identity.node, handle.clone(), Arc::new(Messenger(sender)));
         let broker = NodeBroker::new(
             (identity.node, identity.incarnation),
@@ -173,25 +191,18 @@ impl Node {
             controller.clone(),
             cluster,
         );
+
         let (stop, stopping) = watch::channel(false);
-        let mut tasks = tokio::task::JoinSet::new();
-        for group in tombstones {
-            // Rows of groups that ended before this start; none are left if that was finished.
-            let engine = Arc::clone(&engine);
-            tasks.spawn_blocking(move || {
-                if let Err(error) = data::destroy_partitions(&engine, &BTreeSet::from([group])) {
-                    tracing::error!(%group, %error, "the space of a deleted group could not be given back");
-                }
-            });
-        }
+        let mut tasks = JoinSet::new();
         let groups = Groups::new(identity.node, handle, (Arc::clone(&engine), views.clone()), known);
         tasks.spawn(async move {
             let reason = groups.follow(removals).await;
+            // A node that is stopping needs no reason to end.
             let _stopping = fatal_sender.send(reason);
         });
-        let registration = registration(&config, &identity, kafka_address, peer_address);
-        tasks.spawn(register(controller, registration, views.clone()));
-        tasks.spawn(follow_peers(config.clone(), views, peers));
+        let registration = membership::registration(&config, &identity, kafka_address, peer_address);
+        tasks.spawn(membership::register(controller, registration, views.clone()));
+        tasks.spawn(membership::follow_peers(config.clone(), views, peers));
         let kafka = kafka::listener::Listener::over(sockets.kafka, kafka_service(&config, broker.clone()));
         tasks.spawn(kafka.serve(stopping));
         tracing::info!(node = %identity.node, kafka = %kafka_address, "node started");
@@ -260,86 +271,6 @@ async fn hand_over(handle: &Handle) {
             return;
         }
         sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Registers this node with the controller, until it is registered as it is.
-async fn register(controller: ControllerClient, registration: Registration, views: crate::broker::node::views::Views) {
-    let registered = |view: &Arc<crate::controller::view::MetadataView>| {
-        view.broker(registration.node).is_some_and(|broker| {
-            broker.incarnation == registration.incarnation
-                && broker.listeners == registration.listeners
-                && broker.rack == registration.rack
-        })
-    };
-    let mut metadata = views.watch_metadata();
-    loop {
-        // The own copy may lag behind, so a node that was registered before waits a moment before it says so again.
-        if timeout(Duration::from_millis(100), metadata.wait_for(registered)).await.is_ok() {
-            return;
-        }
-        let command = Command::RegisterBroker(registration.clone());
-        match controller.decide(&command, REGISTRATION_PATIENCE).await {
-            Ok(Answer::Done(Ok(()))) => return,
-            Ok(Answer::Done(Err(rejection))) => {
-                tracing::error!(reason = rejection.message, "the controller refuses to register this node");
-                sleep(REGISTRATION_PATIENCE).await;
-            }
-            Ok(_) | Err(_) => sleep(Duration::from_millis(100)).await,
-        }
-    }
-}
-
-/// Keeps the transport's table of peers: those in the file, and those that have registered.
-async fn follow_peers(
-    config: Config,
-    views: crate::broker::node::views::Views,
-    peers: watch::Sender<BTreeMap<NodeId, String>>,
-) {
-    let mut metadata = views.watch_metadata();
-    loop {
-        let mut table = configured_peers(&config);
-        for broker in metadata.borrow_and_update().brokers() {
-            let listener = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
-            if let Some(listener) = listener {
-                table.insert(broker.node, format!("{}:{}", listener.host, listener.port));
-            }
-        }
-        peers.send_if_modified(|known| {
-            let changed = *known != table;
-            *known = table;
-            changed
-        });
-        if metadata.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn configured_peers(config: &Config) -> BTreeMap<NodeId, String> {
-    config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect()
-}
-
-fn registration(
-    config: &Config,
-    identity: &super::identity::Identity,
-    kafka: SocketAddr,
-    peer: SocketAddr,
-) -> Registration {
-    let listener = |kind, address: &HostPort, bound: SocketAddr| Listener {
-        kind,
-        host: config.advertised(address).to_owned(),
-        port: bound.port(),
-    };
-    Registration {
-        node: identity.node,
-        incarnation: identity.incarnation,
-        rack: config.rack.clone(),
-        listeners: vec![
-            listener(ListenerKind::Kafka, &config.listeners.kafka, kafka),
-            listener(ListenerKind::Peer, &config.listeners.peer, peer),
-        ],
-        feature_level_max: FEATURE_LEVEL,
     }
 }
 

@@ -88,8 +88,8 @@ pub enum Input {
     SnapshotFetched { group: RaftGroupId, at: LogId, generation: Option<u64> },
     /// The state machine has switched to it, durably.
     SnapshotInstalled { group: RaftGroupId },
-    /// The controller wants this node to host a replica of a new group; its state machine exists, durably. The preferred
-    /// leader does not wait for an election timeout.
+    /// The controller wants this node to host a replica of a new group; its state machine exists, durably. The
+    /// preferred leader does not wait for an election timeout.
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, preferred: bool },
     /// The controller deleted the group.
     Remove { group: RaftGroupId },
@@ -112,8 +112,8 @@ pub struct Leadership {
     pub serving: bool,
 }
 
-/// Something to be done. The driver may do effects of different kinds in any order and at its own pace, but: appends one
-/// at a time; applies of one group in order; sends to one node in order.
+/// Something to be done. The driver may do effects of different kinds in any order and at its own pace, but: appends
+/// one at a time; applies of one group in order; sends to one node in order.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Send these, in order. They may be lost.

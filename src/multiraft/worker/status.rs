@@ -1,8 +1,7 @@
 //! How a node's groups stand, for operators, metrics and tests.
 
 use crate::multiraft::core::Core;
-use crate::raft::replica::FollowerProgress;
-use crate::raft::{Replica, Role};
+use crate::raft::{FollowerProgress, Replica, Role};
 use crate::types::{LogIndex, RaftGroupId, ReplicaId, Term};
 
 /// One group on this node.
