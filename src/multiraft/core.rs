@@ -19,7 +19,9 @@ pub mod snapshot;
 pub mod turn;
 
 use crate::raft::{Broken, MessageKind, RaftMessage, Replica, ReplicaOptions, ReplicaStart};
-use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
+use crate::types::{
+    CONTROLLER_GROUP, HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term,
+};
 use crate::wal::{GroupRecovery, GroupWrite, LogChange};
 use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Room, Ticket};
 use group::Group;
@@ -428,6 +430,7 @@ impl Core {
     }
 
     fn remove(&mut self, id: RaftGroupId) {
+        assert!(id != CONTROLLER_GROUP, "the controller's group never ends: the cluster could not be changed any more");
         let Some(slot) = self.groups.remove(&id) else { return };
         self.queue.forget(id);
         let mut hard_state = HardState::default();
