@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How long a stopping node waits for others to take over what it leads.
 const HANDOVER_MAX: Duration = Duration::from_secs(2);
@@ -281,23 +281,26 @@ impl Node {
     }
 }
 
-/// Hands every leadership to the follower that has the most, so that clients wait for no election.
+/// Hands every leadership to the follower that has the most, so that clients wait for no election. Each once: when all
+/// nodes stop together, they would hand them around.
 async fn hand_over(handle: &Handle) {
-    let deadline = tokio::time::Instant::now() + HANDOVER_MAX;
+    let deadline = Instant::now() + HANDOVER_MAX;
+    let mut handed = BTreeSet::new();
     loop {
-        let led: Vec<_> =
-            handle.report().await.into_iter().filter(|report| report.role == Some(Role::Leader)).collect();
-        let mut handed = 0;
-        for report in &led {
-            let heir = report.followers.iter().filter(|follower| follower.recently_active);
-            if let Some(heir) = heir.max_by_key(|follower| follower.matched) {
-                handed += usize::from(handle.transfer_leader(report.group, heir.replica).is_ok());
+        let reports = handle.report().await;
+        let led: Vec<_> = reports.iter().filter(|report| report.role == Some(Role::Leader)).collect();
+        for report in led.iter().filter(|report| !handed.contains(&report.group)) {
+            let heirs = report.followers.iter().filter(|follower| follower.recently_active);
+            if let Some(heir) = heirs.max_by_key(|follower| follower.matched)
+                && handle.transfer_leader(report.group, heir.replica).is_ok()
+            {
+                handed.insert(report.group);
             }
         }
-        if handed == 0 || tokio::time::Instant::now() >= deadline {
+        if !led.iter().any(|report| handed.contains(&report.group)) || Instant::now() >= deadline {
             return;
         }
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
