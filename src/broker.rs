@@ -15,6 +15,7 @@ pub mod admin;
 pub mod budget;
 pub mod cluster;
 pub mod error;
+pub mod node;
 pub mod records;
 pub mod status;
 

@@ -8,7 +8,7 @@
 //! * Small state (members, epochs, producers) is held in memory and written beside the records that change it.
 //!
 //! Reads need no access to this state: they go through a published `PartitionView`. Whatever contradicts itself is
-//! fatal for the replica, never repaired by guessing.
+//! fatal for the replica, never repaired by guessing; after an error the value is not used again.
 
 pub mod command;
 pub mod epochs;
@@ -28,7 +28,6 @@ use producers::{Producers, Verdict};
 use read::PartitionView;
 use rows::{Position, ROW_VERSION, Shape};
 use std::ops::ControlFlow;
-use times::Run;
 use trim::Freed;
 
 /// The families a partition has rows in, and whose keys begin with group and generation.
@@ -96,6 +95,7 @@ impl Partition {
             log_start: self.position.log_start,
             high_watermark: self.position.next_offset,
             epochs: self.shape.epochs.clone(),
+            run: self.position.run,
         }
     }
 
@@ -122,11 +122,6 @@ impl Partition {
 
     fn put_shape(&self, batch: &mut WriteBatch) {
         batch.put(Family::Meta, rows::shape_key(self.group), rows::encode(ROW_VERSION, &self.shape));
-    }
-
-    fn put_run(&self, run: &Run, batch: &mut WriteBatch) {
-        let key = rows::key(self.group, self.position.generation, run.first.0);
-        batch.put(Family::Times, key, rows::encode(ROW_VERSION, &run.max_timestamp));
     }
 
     fn put_producers(&mut self, batch: &mut WriteBatch) {
@@ -190,8 +185,8 @@ impl Partition {
             self.producers.remember(&producer, base_offset, now_ms);
         }
         let run = self.position.run.with(base_offset, records.bytes().len(), records.max_timestamp());
-        if run.first != self.position.run.first && self.position.run.bytes > 0 {
-            self.put_run(&self.position.run, batch);
+        if run.first != self.position.run.first && self.position.run.is_begun() {
+            self.view().put_run(&self.position.run, batch);
         }
         self.position.run = run;
         self.position.next_offset = Offset(next_offset);
@@ -224,16 +219,13 @@ impl StateMachine for Partition {
         memberships: &[(LogIndex, Membership)],
         batch: &mut WriteBatch,
     ) -> Result<Vec<Outcome>, MachineError> {
-        let (before, run) = (self.shape.clone(), self.position.run);
+        let before = self.shape.clone();
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             let members = memberships.iter().find(|(index, _)| *index == entry.id.index).map(|(_, members)| members);
             let outcome = self.apply_entry(entry, members, batch);
             let group = self.group;
             outcomes.push(outcome.map_err(|reason| MachineError::Damaged { group, entry: entry.id, reason })?);
-        }
-        if self.position.run != run {
-            self.put_run(&self.position.run, batch);
         }
         if self.shape != before {
             self.put_shape(batch);

@@ -94,10 +94,42 @@ pub trait Engine: Send + Sync {
     /// Applies a batch. Readers see it at once; a crash may undo it, whole, until `flush` has returned.
     fn write(&self, batch: WriteBatch) -> Result<(), EngineError>;
 
-    /// Makes every batch written so far durable, all families together.
+    /// Makes every batch written so far durable, all families together. Others may write meanwhile: who wants to free
+    /// the Raft log notes what is applied *before* calling, and that much is covered.
     fn flush(&self) -> Result<(), EngineError>;
 
     /// Gives the space of `from .. to` back to the file system where whole files allow it. The keys must already be
     /// deleted, durably.
     fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError>;
+}
+
+impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        (**self).get(family, key)
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), EngineError> {
+        (**self).scan(family, from, to, visit)
+    }
+
+    fn last_at_or_before(
+        &self,
+        family: Family,
+        from: &[u8],
+        at: &[u8],
+    ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
+        (**self).last_at_or_before(family, from, at)
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        (**self).write(batch)
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        (**self).flush()
+    }
+
+    fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
+        (**self).reclaim(family, from, to)
+    }
 }

@@ -10,9 +10,9 @@
 //!   and rotating into a new segment; `space` makes room: spares, freeing, copying forward.
 //! * `disk` is the waist below; `real_disk` the one implementation that touches files.
 //!
-//! The log never truncates, retries or guesses: a failed write or sync ends it, and damage stays damage until a snapshot
-//! or a peer's copy replaces what was lost. What it cannot detect: media damage to the very last turn, not yet sealed,
-//! which looks like a torn write; and a whole directory put back to an older state, which the peers notice.
+//! The log never truncates, retries or guesses: a failed write or sync ends it, and damage stays damage until a
+//! snapshot or a peer's copy replaces what was lost. What it cannot detect: media damage to the very last turn, not yet
+//! sealed, which looks like a torn write; and a whole directory put back to an older state, which the peers notice.
 
 pub mod disk;
 mod encode;
@@ -55,25 +55,17 @@ pub struct Options {
     pub retain_bytes: u64,
     /// How far beyond `retain_bytes` the log may grow before entries that hold back an old segment are copied forward.
     pub slack_bytes: u64,
-    /// How many spare segments to keep ready.
+    /// How many spare segments to keep ready: one in reserve for promises or for the next start, and at least one to
+    /// rotate into.
     pub spares: usize,
-    /// Turns that carry entries leave this much room to turns that carry only promises.
-    pub reserve_bytes: u64,
-    /// Whether an empty directory becomes a new log. Otherwise it is a lost disk, and refused: a replica that comes back
-    /// without its promises can lose what others committed.
+    /// Whether an empty directory becomes a new log. Otherwise it is a lost disk, and refused: a replica that comes
+    /// back without its promises can lose what others committed.
     pub create: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            retain_bytes: 1 << 30,
-            slack_bytes: 256 << 20,
-            spares: 2,
-            reserve_bytes: 4 << 20,
-            create: false,
-        }
+        Self { segment_bytes: 64 << 20, retain_bytes: 1 << 30, slack_bytes: 256 << 20, spares: 2, create: false }
     }
 }
 
@@ -86,8 +78,8 @@ pub enum LogError {
     /// An earlier call failed, so the log accepts nothing any more.
     #[error("the log has failed before and accepts nothing any more")]
     Failed,
-    /// There is no space for this turn. Nothing was written, and the log goes on.
-    #[error("no space for a turn that carries entries; nothing was written")]
+    /// There is no space for another segment. Nothing was written, and the log goes on.
+    #[error("no space for another segment of the log; nothing was written")]
     Full,
     /// The turn is larger than a segment can take. Nothing was written, and the log goes on.
     #[error("a turn of {bytes} bytes does not fit into a segment; nothing was written")]

@@ -1,9 +1,14 @@
-//! The Kafka edge in front of a broker in memory: hostile bytes, the order of answers, every API and version, real clients.
+//! The Kafka edge in front of a broker in memory: hostile bytes, the order of answers, every API and version, and a
+//! real client.
 
+#[path = "kafka/admin.rs"]
+mod admin;
 #[path = "kafka/client.rs"]
 mod client;
 #[path = "support/fake_broker.rs"]
 mod fake_broker;
+#[path = "kafka/fetch.rs"]
+mod fetch;
 #[path = "kafka/guard.rs"]
 mod guard;
 #[path = "kafka/kcat.rs"]

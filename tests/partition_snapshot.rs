@@ -92,6 +92,35 @@ fn only_what_is_missing_is_sent() {
     assert!(matches!(sending.begin_install(&to, sending.snapshot_head()), Err(InstallError::Stale { .. })));
 }
 
+/// Batches so large that the time index has several rows: a receiver that keeps its records ends with the very rows of
+/// the sender, and one that gives up has none of them.
+#[test]
+fn rows_are_the_senders_to_the_last_byte() {
+    let value = vec![5u8; 900 << 10];
+    let times = [50i64, 90, 20, 30, 10, 60, 70, 5, 80, 40, 15, 25, 35, 45, 55];
+    let batch = |time| BatchWriter::new(0).record(None, Some(&value), time).finish();
+    let log: Vec<_> = (1..).zip(times).map(|(index, time)| produce(index, 1, 0, batch(time))).collect();
+    let (from, sending, expected) = sender(&log);
+    assert!(dump(&from).iter().any(|(family, ..)| *family == Family::Times));
+    for applied in 0..log.len() {
+        let to = SimEngine::default();
+        let mut receiver = create(&to);
+        apply(&to, &mut receiver, &log[..applied]);
+        let before = dump(&to);
+        let mut abandoned = receiver.begin_install(&to, sending.snapshot_head()).unwrap();
+        while abandoned.wants().is_some() {
+            let chunk = pull(&from, &sending, &abandoned, 1 << 20);
+            abandoned.receive(&to, &chunk).unwrap();
+        }
+        assert_eq!(Partition::open(&to, GROUP).unwrap().unwrap(), receiver);
+        assert!(dump(&to) == before, "leftovers after {applied}");
+        let installed = install(&from, &sending, &to, &receiver, 3 << 20);
+        assert_eq!(installed, sending);
+        assert!(dump(&to) == dump(&from), "rows after {applied}");
+        check_reads(&to, &installed, &expected, &mut fastrand::Rng::with_seed(applied as u64));
+    }
+}
+
 #[test]
 fn producers_that_the_sender_has_forgotten_are_forgotten() {
     let batch = |id| BatchWriter::new(0).producer(id, 0, 0).record(None, None, 0).finish();
@@ -211,7 +240,7 @@ fn the_senders_log_start_may_move_on_while_it_sends() {
 #[test]
 fn a_damaged_or_foreign_transfer_is_refused_and_changes_nothing_readable() {
     let log = entries(31, 80);
-    let (from, sending, _) = sender(&log);
+    let (from, sending, expected) = sender(&log);
     let to = SimEngine::default();
     let receiver = create(&to);
     let mut install = receiver.begin_install(&to, sending.snapshot_head()).unwrap();
@@ -230,7 +259,17 @@ fn a_damaged_or_foreign_transfer_is_refused_and_changes_nothing_readable() {
     refuse(&mut install, &|chunk| drop(chunk.batches.remove(0)));
     refuse(&mut install, &|chunk| chunk.batches[0].0 = Offset(-5));
     refuse(&mut install, &|chunk| chunk.batches.clear());
+    refuse(&mut install, &|chunk| chunk.batches[1].0 = Offset(0));
     assert_eq!(Partition::open(&to, GROUP).unwrap().unwrap(), receiver);
+    let mut install = receiver.begin_install(&to, sending.snapshot_head()).unwrap();
+    refuse(&mut install, &|chunk| chunk.batches[1].0 = Offset(0));
+    while install.wants().is_some() {
+        let chunk = pull(&from, &sending, &install, 1_000);
+        install.receive(&to, &chunk).unwrap();
+    }
+    let (installed, _) = install.finish(&to).unwrap();
+    assert_eq!(contents(&installed), contents(&sending));
+    check_reads(&to, &installed, &expected, &mut fastrand::Rng::with_seed(1));
     let head = sending.snapshot_head().encode();
     for end in 0..head.len() {
         assert!(SnapshotHead::decode(&head[..end]).is_err(), "cut at {end}");

@@ -107,7 +107,7 @@ fn a_flipped_bit_anywhere_below_the_seal_harms_nothing_beside_its_group() {
             assert_holds(&log, group, &ONE_TO_SIX, 1_000);
         }
         assert_eq!(recovery.groups[&RaftGroupId(3)].hard_state, state(9, 1), "offset {offset}");
-        assert_eq!(damaged.is_empty() || !recovery.findings.is_empty(), true);
+        assert!(damaged.is_empty() || !recovery.findings.is_empty());
         found += u64::from(!recovery.findings.is_empty());
     }
     assert!(found > 100, "most flips hit something: {found}");
@@ -179,6 +179,36 @@ fn a_hard_state_lost_in_both_places_quarantines_whoever_it_may_be() {
 }
 
 #[test]
+fn a_lost_beginning_of_a_snapshot_is_not_forgotten() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    let begin = SEGMENT - log.headroom().bytes;
+    let mark = LogChange::Installing { at: LogId::new(9, 2), generation: 1 };
+    log.append(&turn([change(1, 2, 1, mark)])).expect("append");
+    log.append(&turn([only_state(1, 3, 1), only_state(2, 3, 1)])).expect("append");
+    log.seal().expect("seal");
+    let end = SEGMENT - log.headroom().bytes;
+    kill(&disk, log);
+    disk.zero(FIRST, begin, 2 * BLOCK);
+    assert_eq!(end, begin + 3 * BLOCK);
+    // Both copies of the mark are gone; the seal's copies of what followed settle it for group 2 alone.
+    assert_eq!(damaged_groups(&open(&disk).1), [1]);
+
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    let mark = LogChange::Installing { at: LogId::new(9, 2), generation: 1 };
+    log.append(&turn([change(1, 2, 1, mark)])).expect("append");
+    log.append(&turn([only_state(1, 3, 1), only_state(2, 3, 1)])).expect("append");
+    log.seal().expect("seal");
+    kill(&disk, log);
+    disk.flip(FIRST, begin + 192 + 2 * 120 + 50, 1);
+    disk.flip(FIRST, begin + BLOCK + 192 + 50, 1);
+    assert_eq!(damaged_groups(&open(&disk).1), [1], "its next section says that something was being installed");
+}
+
+#[test]
 fn a_snapshot_or_a_tombstone_ends_the_quarantine() {
     let disk = SimDisk::new();
     let places = history(&disk);
@@ -190,6 +220,15 @@ fn a_snapshot_or_a_tombstone_ends_the_quarantine() {
     let at = LogId::new(20, 2);
     log.append(&turn([change(1, 9, 20, LogChange::Installed { at, generation: 1 })])).expect("append");
     log.append(&turn([only_state(3, 10, 1)])).expect("append");
+    let mut last = 1;
+    log.append(&turn([born(4)])).expect("append");
+    while segments(&disk).iter().any(|name| name == FIRST || name.contains("0003")) {
+        log.append(&turn([append(4, last + 1, 2, 1, 20_000)])).expect("append");
+        log.release(RaftGroupId(4), LogIndex(last));
+        last += 2;
+    }
+    let kept = disk.list().expect("names").iter().any(|name| *name == format!("{FIRST}.damaged"));
+    assert!(kept, "the damaged segment is not written over");
     kill(&disk, log);
     let (mut log, recovery) = open(&disk);
     assert_eq!(damaged_groups(&recovery), [3], "what it writes now proves nothing about what was lost");
@@ -331,6 +370,34 @@ fn a_missing_newest_segment_may_have_touched_every_group() {
 }
 
 #[test]
+fn a_log_without_its_beginning_is_not_taken_for_an_empty_one() {
+    let disk = SimDisk::new();
+    history(&disk);
+    // A start that is cut short after the old segment was closed, and a second one: the second segment is empty.
+    let mut found = false;
+    for stop in 1..20 {
+        let disk = disk.duplicate();
+        for stop in [stop, stop, stop + 1] {
+            disk.stop_after(stop);
+            drop(try_open(&disk, options(), stop));
+            disk.kill();
+        }
+        assert_eq!(damaged_groups(&open(&disk.duplicate()).1), Vec::<u64>::new());
+        disk.lose(FIRST);
+        if segments(&disk).is_empty() {
+            continue;
+        }
+        found = true;
+        match try_open(&disk, options(), 7) {
+            Ok((_, recovery)) if recovery.incomplete => assert!(!recovery.findings.is_empty()),
+            Ok((_, recovery)) => assert_eq!(damaged_groups(&recovery), [1, 2], "a checkpoint names all groups"),
+            Err(error) => assert!(matches!(error, LogError::Unreadable(_)), "{error}"),
+        }
+    }
+    assert!(found, "some stop leaves a second segment");
+}
+
+#[test]
 fn swapped_segments_are_damage() {
     let disk = SimDisk::new();
     let last = long_history(&disk);
@@ -441,35 +508,61 @@ fn a_newer_format_is_refused() {
     assert!(matches!(try_open(&disk, options(), 1), Err(LogError::UnknownFormat(2))));
 }
 
-#[test]
-fn a_turn_header_inside_a_payload_is_not_a_turn() {
+/// A log whose last entry has this payload; where the payload is, and where its turn begins.
+fn history_with(data: Vec<u8>) -> (SimDisk, u64, u64) {
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk);
-    log.append(&turn([born(1)])).expect("append");
-    log.append(&turn([append(1, 2, 2, 1, 100)])).expect("append");
-    // A producer that could read the disk: it sends whole blocks that begin with true turn headers, so often that some
-    // land on a block's beginning.
-    let bytes = disk.contents(FIRST);
-    let block = &bytes[2 * BLOCK as usize..3 * BLOCK as usize];
-    for shift in [0, 192 + 120 * 2 + 24, 500] {
-        let mut forged = entry(1, log.groups().groups[&RaftGroupId(1)].last.index.0 + 1, 1, 0);
-        let mut data = vec![0; (BLOCK as usize * 2 - shift) % BLOCK as usize];
-        data.extend_from_slice(&block.repeat(3));
-        forged.data = data.into();
-        log.append(&turn([change(1, 1, 1, LogChange::Append(vec![forged]))])).expect("append");
-    }
-    let last = log.groups().groups[&RaftGroupId(1)].last;
-    let end = SEGMENT - log.headroom().bytes;
+    log.append(&turn([born(1), born(2)])).expect("append");
+    log.append(&turn([append(1, 2, 2, 1, 100), append(2, 2, 2, 1, 100)])).expect("append");
+    let begin = SEGMENT - log.headroom().bytes;
+    let marked = ackord::types::LogEntry { data: data.into(), ..entry(1, 4, 1, 0) };
+    log.append(&turn([change(1, 1, 1, LogChange::Append(vec![marked]))])).expect("append");
+    log.seal().expect("seal");
     kill(&disk, log);
-    let (log, recovery) = open(&disk);
-    assert_eq!((recovery.findings, recovery.groups[&RaftGroupId(1)].last), (vec![], last));
-    kill(&disk, log);
-    // Even where damage has taken the turn around them.
-    for block in 4..end / BLOCK {
-        let copy = disk.duplicate();
-        copy.zero(FIRST, block * BLOCK, 192);
-        let (_, recovery) = open(&copy);
-        assert_eq!(recovery.groups[&RaftGroupId(1)].last, last);
-        assert!(recovery.findings.iter().all(|finding| !finding.contains("lies behind")));
+    let place = find(&disk, b"1/4@1") + 5;
+    (disk, place, begin)
+}
+
+/// A true turn header with another number, in another place, perhaps of another identity.
+fn forge(mut header: Vec<u8>, number: u64, offset: u64, identity: Option<u128>) -> Vec<u8> {
+    header[48..56].copy_from_slice(&number.to_le_bytes());
+    header[72..80].copy_from_slice(&offset.to_le_bytes());
+    if let Some(identity) = identity {
+        header[56..72].copy_from_slice(&identity.to_le_bytes());
     }
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..]);
+    header[12..16].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+#[test]
+fn a_turn_header_inside_a_payload_is_not_a_turn() {
+    let (disk, place, begin) = history_with(vec![0; 3 * BLOCK as usize]);
+    let original = disk.contents(FIRST)[begin as usize..begin as usize + 192].to_vec();
+    let block = place.next_multiple_of(BLOCK);
+    // Guessed without the segment's secret; and copied from a disk that the producer could read.
+    for (offset, identity) in [(block, Some(7)), (begin + BLOCK, None)] {
+        let mut data = vec![0; 3 * BLOCK as usize];
+        let from = (block - place) as usize;
+        data[from..from + 192].copy_from_slice(&forge(original.clone(), 1_000, offset, identity));
+        if identity.is_none() {
+            data[from..from + 192].copy_from_slice(&original);
+        }
+        let (disk, ..) = history_with(data);
+        let (log, recovery) = open(&disk);
+        assert_eq!((recovery.findings, recovery.groups[&RaftGroupId(1)].last), (vec![], LogId::new(4, 1)));
+        kill(&disk, log);
+        // Even when damage has taken the header of the turn around it, so that the start looks for the next one.
+        let (disk, ..) = history_with(all_data(&disk));
+        disk.zero(FIRST, begin, 192);
+        let (_, recovery) = open(&disk);
+        assert_eq!(damaged_groups(&recovery), Vec::<u64>::new(), "{:?}", recovery.findings);
+        assert_eq!((recovery.incomplete, recovery.durable_turn.0), (false, 5), "{:?}", recovery.findings);
+        assert_eq!(recovery.groups[&RaftGroupId(1)].last, LogId::new(4, 1));
+    }
+}
+
+/// The payload of the last entry of `history_with`.
+fn all_data(disk: &SimDisk) -> Vec<u8> {
+    all(&open(disk).0, 1)[2].data.to_vec()
 }

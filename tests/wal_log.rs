@@ -3,6 +3,7 @@
 mod wal_common;
 use ackord::sim::SimDisk;
 use ackord::types::{LogId, RaftGroupId};
+use ackord::wal::Options;
 use ackord::wal::real_disk::RealDisk;
 use wal_common::*;
 
@@ -28,6 +29,45 @@ fn entries_and_promises_survive_starts_on_real_files() {
         assert_eq!(all(&log, 1)[3], entry(1, 5, 2, 0));
         assert_holds(&log, 2, &[(2, 1)], 10_000);
     }
+}
+
+#[test]
+fn a_turn_of_more_slices_than_one_write_takes_arrives_whole_on_real_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = RealDisk::open(directory.path()).expect("a disk");
+    let options = Options { segment_bytes: 16 << 20, ..options() };
+    let (mut log, _) = try_open(&disk, options.clone(), 1).expect("open");
+    log.append(&turn([born(1)])).expect("append");
+    log.append(&turn([append(1, 2, 1_300, 1, 5_000)])).expect("append");
+    drop(log);
+    let (log, recovery) = try_open(&disk, options, 2).expect("open");
+    assert_eq!(recovery.findings, Vec::<String>::new());
+    let expected: Vec<_> = (2..1_302).map(|index| (index, 1)).collect();
+    assert_holds(&log, 1, &expected, 5_000);
+}
+
+#[test]
+fn damage_to_real_files_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = RealDisk::open(directory.path()).expect("a disk");
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    log.append(&turn([append(1, 2, 1, 1, 100), append(2, 2, 1, 1, 100)])).expect("append");
+    log.seal().expect("seal");
+    drop(log);
+    let path = directory.path().join("segment-0000000000000001.wal");
+    let mut bytes = std::fs::read(&path).expect("readable");
+    let place = bytes.windows(5).position(|window| window == b"2/2@1").expect("there");
+    bytes[place + 50] ^= 16;
+    std::fs::write(&path, &bytes).expect("writable");
+    let (log, recovery) = open(&disk);
+    assert!(damage_of(&recovery, 2).is_some() && damage_of(&recovery, 1).is_none());
+    assert_holds(&log, 1, &[(2, 1)], 100);
+    drop(log);
+    bytes.truncate(3 * BLOCK as usize);
+    std::fs::write(&path, &bytes).expect("writable");
+    let (_, recovery) = open(&disk);
+    assert!(damage_of(&recovery, 1).is_some(), "{:?}", recovery.findings);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::fmt;
 /// Whether a failed request may have had an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certainty {
-    /// Nothing was written, and nothing will be.
+    /// This request wrote nothing, and will not.
     Definite,
     /// It may have been written, or may still be.
     Indefinite,
@@ -91,7 +91,8 @@ error_kinds! {
     OutOfOrderSequence: Definite, retriable false, "the batch is out of its producer's order";
     /// The producer has been fenced by a newer epoch of itself (KIP-98).
     InvalidProducerEpoch: Definite, retriable false, "the producer's epoch is too old";
-    /// The batch repeats an old one whose offset is no longer remembered (KIP-98).
+    /// The batch repeats an old one whose offset is no longer remembered (KIP-98). This copy was not written because an
+    /// earlier one was: producers count it as delivered.
     DuplicateSequence: Definite, retriable false, "the batch is an old duplicate";
     /// The topic's name is not allowed.
     InvalidTopic: Definite, retriable false, "the topic's name is not allowed";

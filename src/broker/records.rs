@@ -127,8 +127,8 @@ pub struct FetchedBatch {
     pub bytes: Bytes,
 }
 
-/// Spends a fetch's byte limits (KIP-74): batches are taken whole while they fit the answer's and the partition's limit,
-/// and the very first one even if it does not, so that a reader with small limits still moves on.
+/// Spends a fetch's byte limits (KIP-74): batches are taken whole while they fit the answer's and the partition's
+/// limit, and the very first one even if it does not, so that a reader with small limits still moves on.
 #[derive(Clone, Debug)]
 pub struct FetchAllowance {
     /// Bytes the answer may still take.

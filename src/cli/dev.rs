@@ -4,11 +4,12 @@
 //! It formats by itself on the first start, restarts nothing by itself, and stops all nodes when it is told to stop. The
 //! nodes follow it if it dies.
 
-use super::format::draw_voters;
+use super::format::{draw_voters, read_config};
 use super::output::line;
 use super::{Failure, values};
 use crate::client::{Client, ClientOptions};
-use crate::server::identity::{self, FirstVoter, Identity, IdentityError};
+use crate::server::data;
+use crate::server::identity::{self, FirstVoter, Identity};
 use crate::types::{ClusterId, NodeId};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
@@ -131,7 +132,7 @@ impl Dev {
             let numbers: Vec<u32> = nodes.iter().map(|node| node.number.into()).collect();
             let (cluster, voters) = draw_voters(&numbers)?;
             for (node, own) in nodes.iter().zip(&voters) {
-                format_one(node, cluster, own, &voters).map_err(|error| Failure::new(error.to_string()))?;
+                format_one(node, cluster, own, &voters)?;
             }
         }
         Ok(())
@@ -195,19 +196,18 @@ fn configuration(node: &Node, nodes: &[Node]) -> Result<String, Failure> {
          segment_bytes = {}\n\
          retain_bytes = {}\n\n\
          [cluster]\n\
-         auto_create_topics = true\n\
-         tick_ms = 50\n\
-         election_timeout_ms = 500\n",
+         auto_create_topics = true\n",
         256 << 20,
         64 << 20,
         256 << 20,
     ))
 }
 
-fn format_one(node: &Node, cluster: ClusterId, own: &FirstVoter, voters: &[FirstVoter]) -> Result<(), IdentityError> {
+fn format_one(node: &Node, cluster: ClusterId, own: &FirstVoter, voters: &[FirstVoter]) -> Result<(), Failure> {
     let identity =
         Identity { cluster, node: NodeId(node.number.into()), incarnation: own.incarnation, voters: voters.to_vec() };
-    identity::format(&node.data(), &identity)
+    let config = read_config(&node.config())?;
+    data::format(&config, &identity).map_err(|error| Failure::new(error.to_string()))
 }
 
 fn start(node: &Node) -> Result<Child, Failure> {

@@ -2,6 +2,7 @@
 
 use super::{Failure, output};
 use crate::config::Config;
+use crate::server::data;
 use crate::server::identity::{self, FirstVoter, Identity};
 use crate::types::{ClusterId, Incarnation, NodeId};
 use clap::Args;
@@ -45,7 +46,7 @@ impl Format {
             Some(cluster) => of_cluster(&config, cluster, self.voters)?,
             None => alone(&config)?,
         };
-        identity::format(&config.data_dir, &identity).map_err(|error| Failure::new(error.to_string()))?;
+        data::format(&config, &identity).map_err(|error| Failure::new(error.to_string()))?;
         let place = config.data_dir.display();
         output::line(&format!("{place} is formatted: node {} of cluster {}", identity.node, identity.cluster))
     }

@@ -16,8 +16,8 @@ pub const fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::NotLeader => Code::NotLeaderOrFollower,
         ErrorKind::LeaderNotAvailable => Code::LeaderNotAvailable,
         ErrorKind::OffsetNotAvailable => Code::OffsetNotAvailable,
-        // "Retry, and nothing was written" to every client, without a refresh of metadata. Kafka has no code for an
-        // overloaded broker that its producers retry: THROTTLING_QUOTA_EXCEEDED is for admin requests (KIP-599).
+        // "Retry, and nothing was written", without a refresh of metadata: so librdkafka takes 19. Kafka has no code
+        // for an overloaded broker that producers retry; THROTTLING_QUOTA_EXCEEDED is for admin requests (KIP-599).
         ErrorKind::NotEnoughReplicas | ErrorKind::Overloaded => Code::NotEnoughReplicas,
         ErrorKind::StorageUnavailable => Code::KafkaStorageError,
         ErrorKind::TimedOut => Code::RequestTimedOut,

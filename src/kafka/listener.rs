@@ -28,10 +28,16 @@ pub struct Listener<B> {
 impl<B: Broker> Listener<B> {
     /// Binds `address`. Clients are served once [`Listener::serve`] runs.
     pub async fn bind(address: SocketAddr, service: Service<B>) -> io::Result<Self> {
+        Ok(Self::over(TcpListener::bind(address).await?, service))
+    }
+
+    /// Serves on a socket that is bound already.
+    #[must_use]
+    pub fn over(socket: TcpListener, service: Service<B>) -> Self {
         let limits = &service.limits;
         assert!(service.request_memory.total() >= limits.request_bytes_max, "the largest request must fit");
         assert!(limits.in_flight_max >= 1 && limits.connections_max >= 1, "limits allow at least one");
-        Ok(Self { socket: TcpListener::bind(address).await?, service: Arc::new(service) })
+        Self { socket, service: Arc::new(service) }
     }
 
     /// The address it is bound to.

@@ -1,4 +1,5 @@
-//! An answer as a list of chunks, sent with vectored I/O: what was written for it, and stored batches between, uncopied.
+//! An answer as a list of chunks, sent with vectored I/O: what was written for it, and between that stored batches,
+//! uncopied.
 
 use super::guard::Hostile;
 use crate::broker::Reservation;

@@ -1,9 +1,10 @@
 //! Names, ids, epochs and messages between Kafka's schemas and the broker's vocabulary.
 
-use crate::broker::{Cluster, Error, Isolation, PartitionLeader, TopicName, TopicRef};
+use crate::broker::{Cluster, Error, Isolation, Node, PartitionLeader, TopicId, TopicName, TopicRef};
 use crate::types::{LeaderEpoch, NodeId};
 use kafka_protocol::messages::{self, BrokerId};
 use kafka_protocol::protocol::StrBytes;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What Kafka writes where an id, an epoch or an offset is not known.
@@ -32,7 +33,7 @@ pub fn wire_topic(name: &TopicName) -> messages::TopicName {
 pub fn topic_ref(name: Option<&messages::TopicName>, id: uuid::Uuid) -> TopicRef {
     match name {
         Some(name) => TopicRef::Name(topic(name)),
-        None => TopicRef::Id(crate::broker::TopicId(id)),
+        None => TopicRef::Id(TopicId(id)),
     }
 }
 
@@ -46,7 +47,11 @@ pub fn text(text: &str) -> StrBytes {
 #[must_use]
 pub fn message(error: &Error) -> Option<StrBytes> {
     let whole = error.text();
-    Some(text(&whole[..whole.floor_char_boundary(MESSAGE_BYTES_MAX)]))
+    let mut end = whole.len().min(MESSAGE_BYTES_MAX);
+    while !whole.is_char_boundary(end) {
+        end -= 1;
+    }
+    Some(text(&whole[..end]))
 }
 
 /// A node's number.
@@ -92,11 +97,8 @@ pub const fn isolation(level: i8) -> Isolation {
 }
 
 /// The living nodes among these leaders, each once: what KIP-951 calls node endpoints.
-pub fn endpoints<'a>(
-    cluster: &'a Cluster,
-    leaders: impl IntoIterator<Item = PartitionLeader>,
-) -> impl Iterator<Item = &'a crate::broker::Node> {
-    let wanted: std::collections::BTreeSet<NodeId> = leaders.into_iter().map(|leader| leader.node).collect();
+pub fn endpoints(cluster: &Cluster, leaders: impl IntoIterator<Item = PartitionLeader>) -> impl Iterator<Item = &Node> {
+    let wanted: BTreeSet<NodeId> = leaders.into_iter().map(|leader| leader.node).collect();
     cluster.nodes.iter().filter(move |node| wanted.contains(&node.id))
 }
 

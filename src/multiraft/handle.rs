@@ -1,14 +1,14 @@
 //! The way in: what the rest of the node holds to talk to its Raft groups.
 //!
 //! A [`Handle`] is cheap to clone. Proposals pass a mailbox that is bounded in bytes, from admission to answer: whoever
-//! finds it full waits, which is the node's backpressure. Who leads what is published on a [`Board`], to look at without
-//! asking the worker and to wait on.
+//! finds it full waits, which is the node's backpressure. Who leads what is published on a [`Board`], to look at
+//! without asking the worker and to wait on.
 
 use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;
-use super::core::effect::{Input, Leadership, Refused, Reply};
+use super::core::effect::{Input, Leadership, Refused, Reply, Room};
 use crate::raft::RaftMessage;
-use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId};
+use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
@@ -35,7 +35,7 @@ pub(super) enum Event {
     /// What a peer says of a state in transit, and the room it takes.
     Snapshot { message: SnapshotMessage, _room: OwnedSemaphorePermit },
     /// The controller wants this node to take part in a new group, whose state machine is durable.
-    Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine },
+    Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine, preferred: bool },
     /// A command, admitted to the mailbox.
     Propose { group: RaftGroupId, context: Bytes, data: Bytes, waiting: Waiting },
     /// A linearizable read.
@@ -90,6 +90,17 @@ impl Board {
     pub fn status(&self, group: RaftGroupId) -> GroupStatus {
         let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         groups.get(&group).map(|sender| sender.borrow().clone()).unwrap_or_default()
+    }
+
+    /// The groups that this node leads and answers clients for, with their terms.
+    #[must_use]
+    pub fn serving(&self) -> Vec<(RaftGroupId, Term)> {
+        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = groups.iter().filter_map(|(group, sender)| {
+            let leadership = sender.borrow().leadership;
+            leadership.serving.then_some((*group, leadership.term))
+        });
+        serving.collect()
     }
 
     /// Changes a group's status and wakes who waits for it.
@@ -160,10 +171,16 @@ impl Handle {
         Arc::clone(mailbox).acquire_many_owned(permits).await.map_err(|_| Refused::NoReplica)
     }
 
-    /// Takes part in a new group. Its state machine exists, durably.
-    pub fn create(&self, group: RaftGroupId, replica: ReplicaId, machine: Machine) -> Result<(), Refused> {
+    /// Takes part in a new group. Its state machine exists, durably. The preferred leader campaigns at once.
+    pub fn create(
+        &self,
+        group: RaftGroupId,
+        replica: ReplicaId,
+        machine: Machine,
+        preferred: bool,
+    ) -> Result<(), Refused> {
         let membership = machine.membership().clone();
-        self.send(Event::Create { group, replica, membership, machine })
+        self.send(Event::Create { group, replica, membership, machine, preferred })
     }
 
     /// Ends this node's replica of a deleted group.
@@ -190,6 +207,11 @@ impl Handle {
         let bytes = MESSAGE_OVERHEAD_BYTES + message.payload_bytes();
         let room = self.room(&self.peer_mailbox, bytes).await?;
         self.send(Event::Snapshot { message, _room: room })
+    }
+
+    /// Whether the disk has room for new entries.
+    pub fn disk_writable(&self, writable: bool) -> Result<(), Refused> {
+        self.send(Event::Input(Input::Space { of: Room::Disk, writable }))
     }
 
     /// The connection to a node is broken.

@@ -9,8 +9,8 @@
 //!                        └──messages──▶ outbound (transport)
 //! ```
 //!
-//! The worker drains everything that has arrived, ticks at most once, and starts the effects: whatever arrived while the
-//! previous turn was being synced goes into the next one. It never waits for the disk. A thread that fails ends the
+//! The worker drains everything that has arrived, ticks at most once, and starts the effects: whatever arrived while
+//! the previous turn was being synced goes into the next one. It never waits for the disk. A thread that fails ends the
 //! process through `Outside::fatal`: nothing is acknowledged that is not durable, so ending is always safe.
 //!
 //! * [`threads`]: the threads for log, state machines, reads and flushes.
@@ -26,9 +26,9 @@ use super::core::{Core, CoreOptions, GroupStart};
 use super::handle::{Board, Event, Handle, MAILBOX_BYTES_MAX, Waiting};
 use crate::raft::RaftMessage;
 use crate::storage::Engine;
-use crate::types::{NodeId, RaftGroupId};
-use crate::wal::Log;
+use crate::types::{NodeId, RaftGroupId, Term};
 use crate::wal::disk::Disk;
+use crate::wal::{Log, TurnNumber};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -47,11 +47,14 @@ pub trait Outside: Send + Sync + 'static {
     /// Sends messages to a peer, in order; may lose them. Must not block.
     fn send(&self, to: NodeId, messages: Vec<(RaftGroupId, RaftMessage)>);
 
-    /// A turn has become durable; the time it took, for metrics.
-    fn turn_done(&self, took: Duration, bytes: usize);
+    /// A turn has become durable: its number, the time it took, and the payload in it.
+    fn turn_done(&self, turn: TurnNumber, took: Duration, bytes: usize);
 
     /// Sends a piece of a state to the node of its receiver; may lose it. Must not block.
     fn send_snapshot(&self, message: SnapshotMessage);
+
+    /// This node now leads a group and answers clients for it.
+    fn leads(&self, group: RaftGroupId, term: Term);
 
     /// The end of a deleted group is durable and its state machine gone: its rows can be deleted.
     fn removed(&self, group: RaftGroupId);
@@ -79,7 +82,7 @@ impl Default for WorkerOptions {
             core: CoreOptions::default(),
             tick: Duration::from_millis(100),
             mailbox_bytes: 128 << 20,
-            log: LogLimits { seal_after: Duration::from_millis(20), headroom_bytes_min: 32 << 20 },
+            log: LogLimits { seal_after: Duration::from_millis(20), headroom_bytes_min: 16 << 20 },
         }
     }
 }
@@ -95,7 +98,7 @@ pub struct Worker {
 impl Worker {
     /// Starts the driver over an opened log and opened state machines.
     pub fn start<E, D>(
-        options: WorkerOptions,
+        options: &WorkerOptions,
         groups: Vec<GroupStart>,
         applier: Applier<E>,
         (log, disk): (Log<D>, D),
@@ -126,9 +129,9 @@ impl Worker {
             next_ticket: 0,
             proposals: BTreeMap::new(),
         };
-        let thread = std::thread::Builder::new()
-            .name("ackord-raft".to_owned())
-            .spawn(move || driver.run(&inbox, options.tick))?;
+        let tick = options.tick;
+        let thread =
+            std::thread::Builder::new().name("ackord-raft".to_owned()).spawn(move || driver.run(&inbox, tick))?;
         Ok(Self { handle, thread })
     }
 
@@ -148,12 +151,17 @@ impl Worker {
 
 /// The worker thread's state.
 struct Driver {
+    /// Decides.
     core: Core,
+    /// Do what takes time.
     threads: Threads,
+    /// Where leaderships are published.
     board: Board,
+    /// The rest of the process.
     outside: Arc<dyn Outside>,
     /// Who waits for which ticket.
     waiting: BTreeMap<Ticket, Waiting>,
+    /// The ticket given out last.
     next_ticket: u64,
     /// Proposals of this round, so that those of one group become one message.
     proposals: BTreeMap<RaftGroupId, Vec<Proposal>>,
@@ -203,9 +211,9 @@ impl Driver {
             Event::Input(input) => self.core.handle(input),
             Event::Messages { messages, .. } => self.core.handle(Input::Messages(messages)),
             Event::Snapshot { message, .. } => self.threads.apply(ApplyCommand::Transferred(message)),
-            Event::Create { group, replica, membership, machine } => {
+            Event::Create { group, replica, membership, machine, preferred } => {
                 self.threads.apply(ApplyCommand::Add { group, machine });
-                self.core.handle(Input::Create { group, replica, membership });
+                self.core.handle(Input::Create { group, replica, membership, preferred });
             }
             Event::Propose { group, context, data, waiting } => {
                 let ticket = self.wait(waiting);
@@ -249,6 +257,9 @@ impl Driver {
                 Effect::Flush => self.threads.apply(ApplyCommand::Flush),
                 Effect::Reply { ticket, reply } => self.answer(ticket, reply),
                 Effect::Publish { group, leadership } => {
+                    if leadership.serving {
+                        self.outside.leads(group, leadership.term);
+                    }
                     self.board.update(group, |status| status.leadership = leadership);
                 }
                 Effect::Quarantined { group, reason } => {

@@ -6,9 +6,10 @@
 
 use super::epochs::Epochs;
 use super::rows::{self, ROW_VERSION};
+use super::times::Run;
 use crate::record::codec::DECOMPRESSED_BYTES_MAX;
 use crate::record::{BatchError, RecordBatch};
-use crate::storage::{Engine, EngineError, Family};
+use crate::storage::{Engine, EngineError, Family, WriteBatch};
 use crate::types::{LeaderEpoch, Offset, RaftGroupId};
 use bytes::Bytes;
 use std::ops::ControlFlow;
@@ -26,6 +27,8 @@ pub struct PartitionView {
     pub high_watermark: Offset,
     /// Which leader wrote which offsets.
     pub epochs: Epochs,
+    /// The newest run of batches, which the time index has no row of yet.
+    pub(super) run: Run,
 }
 
 /// A batch with what a consumer needs to know about it.
@@ -58,7 +61,7 @@ pub struct TimedOffset {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// A row of the time index.
+/// A run that a search came to.
 #[derive(Clone, Copy, Debug)]
 struct FoundRun {
     /// The base offset of the run's first batch.
@@ -102,11 +105,12 @@ impl PartitionView {
             return Ok(Vec::new());
         }
         let (mut batches, mut size) = (Vec::new(), 0);
-        self.scan_batches(engine, offset, high_watermark, &mut |batch| {
-            size += batch.batch.bytes().len();
-            if size > bytes_max && !(batches.is_empty() && at_least_one) {
-                return ControlFlow::Break(());
-            }
+        let mut fits = |bytes: usize| {
+            let is_first = size == 0;
+            size += bytes;
+            size <= bytes_max || (is_first && at_least_one)
+        };
+        self.scan_batches(engine, offset, high_watermark, &mut fits, &mut |batch| {
             batches.push(batch);
             ControlFlow::Continue(())
         })?;
@@ -131,9 +135,9 @@ impl PartitionView {
         let mut greatest: Option<i64> = None;
         let mut from = self.first_run(engine)?;
         while let Some((run, end)) = self.next_run(engine, from, |max| greatest.is_none_or(|found| max > found))? {
-            // A run at either edge also covers what this view doesn't; of the others the row says enough.
-            let is_edge = run.first < self.log_start || end >= self.high_watermark;
-            let here = if is_edge { self.max_timestamp_in(engine, run.first, end)? } else { Some(run.max_timestamp) };
+            // The greatest timestamp of the run around the log start may be below it.
+            let is_cut = run.first < self.log_start;
+            let here = if is_cut { self.max_timestamp_in(engine, run.first, end)? } else { Some(run.max_timestamp) };
             greatest = greatest.max(here);
             from = end;
         }
@@ -146,16 +150,22 @@ impl PartitionView {
         self.epochs.end_of(epoch, self.high_watermark)
     }
 
-    /// Visits the batches from the one that holds `from` to the one that ends at `to`; a hole is an error.
+    /// Visits the batches from the one that holds `from` to the one that ends at `to`, until one doesn't fit; a hole is
+    /// an error. Asked by size first: a batch that is not wanted is neither copied nor checked.
     fn scan_batches(
         &self,
         engine: &dyn Engine,
         from: Offset,
         to: Offset,
+        fits: &mut dyn FnMut(usize) -> bool,
         visit: &mut dyn FnMut(FetchedBatch) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let (mut expected, mut flaw) = (from, None);
         engine.scan(Family::Records, &self.key(from), &self.key(to), &mut |key, value| {
+            if !fits(value.len()) {
+                expected = to;
+                return ControlFlow::Break(());
+            }
             match self.fetched(key, Bytes::copy_from_slice(value)) {
                 // Only the first may begin earlier than expected: it holds the offset asked for.
                 Ok(batch) if batch.base_offset == expected || (expected == from && batch.base_offset < from) => {
@@ -195,22 +205,35 @@ impl PartitionView {
         rows::key(self.group, self.generation, offset.0)
     }
 
-    /// The key of the run that holds the log start.
-    fn first_run(&self, engine: &dyn Engine) -> Result<Offset, ReadError> {
-        let (from, at) = (self.key(Offset(0)), self.key(self.log_start));
-        let row = engine.last_at_or_before(Family::Times, &from, &at)?;
+    /// Writes the row of a full run.
+    pub(super) fn put_run(&self, run: &Run, batch: &mut WriteBatch) {
+        batch.put(Family::Times, self.key(run.first), rows::encode(ROW_VERSION, &run.max_timestamp));
+    }
+
+    /// Where the rows of the time index end for this view: later ones may exist by now.
+    pub(super) fn rows_end(&self) -> Offset {
+        if self.run.is_begun() { self.run.first } else { self.high_watermark }
+    }
+
+    /// The first offset of the run that holds the log start.
+    pub(super) fn first_run(&self, engine: &dyn Engine) -> Result<Offset, EngineError> {
+        if self.rows_end() <= self.log_start {
+            return Ok(self.rows_end());
+        }
+        let row = engine.last_at_or_before(Family::Times, &self.key(Offset(0)), &self.key(self.log_start))?;
         Ok(row.and_then(|(key, _)| rows::number(&key)).map_or(self.log_start, Offset))
     }
 
-    /// The first run from `from` on that `wanted` takes, and where the next one begins.
+    /// The first run from `from` on whose greatest timestamp `wanted` takes, and where the next one begins.
     fn next_run(
         &self,
         engine: &dyn Engine,
         from: Offset,
         wanted: impl Fn(i64) -> bool,
     ) -> Result<Option<(FoundRun, Offset)>, ReadError> {
-        let (mut run, mut end, mut flaw) = (None, self.high_watermark, None);
-        engine.scan(Family::Times, &self.key(from), &self.key(self.high_watermark), &mut |key, value| {
+        let rows_end = self.rows_end();
+        let (mut run, mut end, mut flaw) = (None, rows_end, None);
+        engine.scan(Family::Times, &self.key(from), &self.key(rows_end), &mut |key, value| {
             match (rows::number(key), rows::decode(ROW_VERSION, value)) {
                 (Some(first), _) if run.is_some() => {
                     end = Offset(first);
@@ -226,7 +249,14 @@ impl PartitionView {
             }
             ControlFlow::Continue(())
         })?;
-        flaw.map_or_else(|| Ok(run.map(|run| (run, end))), |flaw| Err(flaw.into()))
+        if let Some(flaw) = flaw {
+            return Err(flaw.into());
+        }
+        let Run { first, max_timestamp, .. } = self.run;
+        if run.is_none() && self.run.is_begun() && from <= first && wanted(max_timestamp) {
+            (run, end) = (Some(FoundRun { first, max_timestamp }), self.high_watermark);
+        }
+        Ok(run.map(|run| (run, end)))
     }
 
     /// The first record whose timestamp `wanted` takes, in the batches of a run.
@@ -294,6 +324,6 @@ impl PartitionView {
         visit: &mut dyn FnMut(FetchedBatch) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let (from, to) = (from.max(self.log_start), to.min(self.high_watermark));
-        if from < to { self.scan_batches(engine, from, to, visit) } else { Ok(()) }
+        if from < to { self.scan_batches(engine, from, to, &mut |_| true, visit) } else { Ok(()) }
     }
 }

@@ -4,8 +4,8 @@
 //! replaces the state is written under a new generation and takes effect with one row. Values are `bincode` behind a
 //! version byte, because `bincode` does not describe itself.
 //!
-//! Records lie under their batch's *last* offset: the batch that holds an offset is the first at or after it, so a fetch
-//! is one forward seek. A backward seek has to read a block of every unmerged file.
+//! Records lie under their batch's *last* offset: the batch that holds an offset is the first at or after it, so a
+//! fetch is one forward seek. A backward seek has to read a block of every unmerged file.
 
 use super::epochs::Epochs;
 use super::times::Run;
@@ -29,7 +29,7 @@ pub struct Position {
     pub log_start: Offset,
     /// The offset of the next record: the high watermark, since only committed entries are applied.
     pub next_offset: Offset,
-    /// The run of batches that the newest row of `Times` describes.
+    /// The newest run of batches, which has no row in `Times` yet.
     pub run: Run,
 }
 

@@ -10,14 +10,14 @@
 //!
 //! Installing, and what a crash leaves after each step:
 //! 1. `Partition::generation_for`, then the caller's durable log record "installing". A crash: the old state.
-//! 2. `Partition::begin_install`, `Install::receive` until `wants` is `None`. Rows are written where nothing reads them:
+//! 2. `Partition::begin_install`, `Install::receive` until `wants` is `None`. Rows are written where nobody reads:
 //!    beyond the next offset, or under a generation not yet in use. A crash: the old state; opening removes the rows.
 //! 3. `Install::finish`: one batch switches everything. A crash: the old state or the new one.
 //! 4. The caller flushes, then writes its log record "installed". A crash before it: `applied` tells that 3 happened.
 
 use super::epochs::{EpochStart, Epochs};
 use super::producers::{PRODUCERS_MAX, ProducerState, Producers};
-use super::read::{FetchedBatch, PartitionView, ReadError};
+use super::read::{PartitionView, ReadError};
 use super::rows::{self, Position, Shape};
 use super::times::Run;
 use super::trim::{Freed, older_generations};
@@ -153,22 +153,39 @@ impl Partition {
         let extends = generation == self.position.generation;
         let expected = if extends { self.position.next_offset } else { head.log_start };
         let log_start = if extends { self.position.log_start.max(head.log_start) } else { head.log_start };
-        let view = PartitionView { generation, log_start, epochs: head.epochs.clone(), ..self.view() };
-        Ok(Install { view, head, expected, run: Run::default() })
+        let run = if extends { self.position.run } else { Run::default() };
+        let view = PartitionView { generation, ..self.view() };
+        Ok(Install { view, head, progress: Progress { log_start, expected, run } })
     }
 }
 
 /// A snapshot on its way into the state.
 #[derive(Debug)]
 pub struct Install {
-    /// Where the rows go; its log start follows the sender's.
+    /// Where the rows go.
     view: PartitionView,
     /// The small tables, written at the end.
     head: SnapshotHead,
+    /// What is here.
+    progress: Progress,
+}
+
+/// How far a transfer is.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// The greatest log start that the head or a chunk has named.
+    log_start: Offset,
     /// The offset after the last record that is here.
     expected: Offset,
-    /// The run of batches being received.
+    /// The run of batches that the last one belongs to.
     run: Run,
+}
+
+impl Progress {
+    /// The first offset that is missing.
+    fn wanted(&self) -> Offset {
+        self.expected.max(self.log_start)
+    }
 }
 
 impl Install {
@@ -181,8 +198,7 @@ impl Install {
     /// The offset to ask for next, below the head's next offset; `None` when every record is here.
     #[must_use]
     pub fn wants(&self) -> Option<Offset> {
-        let wanted = self.expected.max(self.view.log_start);
-        (wanted < self.head.next_offset).then_some(wanted)
+        Some(self.progress.wanted()).filter(|wanted| *wanted < self.head.next_offset)
     }
 
     /// The snapshot's head.
@@ -191,44 +207,52 @@ impl Install {
         &self.head
     }
 
-    /// Writes a chunk. One that brings nothing new is refused, so that a transfer can't turn in circles.
+    /// Writes a chunk, or refuses it whole and is as it was before. A chunk that brings nothing new is refused, so that
+    /// a transfer can't turn in circles.
     pub fn receive(&mut self, engine: &dyn Engine, chunk: &SnapshotChunk) -> Result<(), InstallError> {
-        let before = self.wants();
-        // The sender's log start is committed state, too: what it has removed since the head was made isn't coming.
-        self.view.log_start = self.view.log_start.max(chunk.log_start.min(self.head.next_offset));
+        let mut next = Progress {
+            // The sender's log start is committed state, too: what it has removed since the head was made isn't coming.
+            log_start: self.progress.log_start.max(chunk.log_start.min(self.head.next_offset)),
+            ..self.progress
+        };
         let mut batch = WriteBatch::default();
         for (base_offset, bytes) in &chunk.batches {
-            self.receive_batch(*base_offset, bytes, &mut batch)?;
+            next = self.receive_batch(next, *base_offset, bytes, &mut batch)?;
         }
-        if self.wants() == before {
+        if next.wanted() == self.progress.wanted() {
             return Err(InstallError::Refused("a chunk holds nothing of what was asked for".to_owned()));
         }
-        self.put_run(&mut batch);
         engine.write(batch)?;
+        self.progress = next;
         Ok(())
     }
 
-    fn receive_batch(&mut self, base_offset: Offset, bytes: &Bytes, out: &mut WriteBatch) -> Result<(), InstallError> {
+    /// Adds a batch's rows to `out`; returns how far the transfer is with it.
+    fn receive_batch(
+        &self,
+        progress: Progress,
+        base_offset: Offset,
+        bytes: &Bytes,
+        out: &mut WriteBatch,
+    ) -> Result<Progress, InstallError> {
         let refused = |reason: &str| InstallError::Refused(format!("the batch at offset {base_offset}: {reason}"));
         let batch = RecordBatch::parse_verified(bytes.clone()).map_err(|error| refused(&error.to_string()))?;
-        if base_offset.0 < 0 || batch.last_offset_delta() < 0 || base_offset > self.head.next_offset {
+        let last = Offset(base_offset.0.saturating_add(i64::from(batch.last_offset_delta())));
+        if base_offset.0 < 0 || last < base_offset || last >= self.head.next_offset {
             return Err(refused("its offsets are impossible"));
         }
-        let (size, max_timestamp) = (bytes.len(), batch.max_timestamp());
-        let fetched = FetchedBatch { base_offset, leader_epoch: self.view.epochs.of(base_offset), batch };
-        let (next, log_start) = (fetched.next_offset(), self.view.log_start);
         // Either the next batch, or the one around a log start that lies beyond everything received.
-        let holds_start = self.expected <= log_start && base_offset <= log_start && log_start < next;
-        if (base_offset != self.expected && !holds_start) || next > self.head.next_offset {
-            return Err(refused(&format!("it is not the one after offset {}", self.expected)));
+        let Progress { log_start, expected, run } = progress;
+        let holds_start = expected <= log_start && base_offset <= log_start && log_start <= last;
+        if base_offset != expected && !holds_start {
+            return Err(refused(&format!("it is not the one after offset {expected}")));
         }
-        let run = self.run.with(base_offset, size, max_timestamp);
-        if run.first != self.run.first {
-            self.put_run(out);
+        let grown = run.with(base_offset, bytes.len(), batch.max_timestamp());
+        if grown.first != run.first && run.is_begun() {
+            self.view.put_run(&run, out);
         }
-        (self.run, self.expected) = (run, next);
-        out.put(Family::Records, self.view.key(Offset(next.0 - 1)), bytes.clone());
-        Ok(())
+        out.put(Family::Records, self.view.key(last), batch.into_bytes());
+        Ok(Progress { log_start, expected: Offset(last.0 + 1), run: grown })
     }
 
     /// Switches to the new state, in one batch that is written here. Flush, record "installed" in the log, and then
@@ -238,10 +262,10 @@ impl Install {
     /// If records are missing: ask `wants` first.
     pub fn finish(self, engine: &dyn Engine) -> Result<(Partition, Freed), InstallError> {
         assert_eq!(self.wants(), None, "a snapshot is finished when all its records are here");
-        let Self { view, head, run, .. } = self;
+        let Self { view: PartitionView { group, generation, .. }, head, progress } = self;
+        let Progress { log_start, run, .. } = progress;
         let mut epochs = head.epochs;
-        epochs.trim(view.log_start);
-        let PartitionView { group, generation, log_start, .. } = view;
+        epochs.trim(log_start);
         let position = Position { applied: head.at, generation, log_start, next_offset: head.next_offset, run };
         let shape = Shape { membership: head.membership, epochs };
         let producers = Producers::from_rows(head.producers);
@@ -258,13 +282,6 @@ impl Install {
         engine.write(batch)?;
         Ok((partition, freed))
     }
-
-    fn put_run(&self, batch: &mut WriteBatch) {
-        if self.run.bytes > 0 {
-            let row = rows::encode(rows::ROW_VERSION, &self.run.max_timestamp);
-            batch.put(Family::Times, self.view.key(self.run.first), row);
-        }
-    }
 }
 
 /// Removes what an installation wrote that never finished: rows beyond the next offset, and other generations.
@@ -273,8 +290,8 @@ pub(super) fn remove_leftovers(engine: &dyn Engine, partition: &Partition) -> Re
     let group = view.group;
     let end = rows::generation_key(group, view.generation + 1);
     let mut batch = WriteBatch::default();
-    for family in [Family::Records, Family::Times] {
-        let beyond = view.key(view.high_watermark);
+    for (family, end_of_rows) in [(Family::Records, view.high_watermark), (Family::Times, view.rows_end())] {
+        let beyond = view.key(end_of_rows);
         if has_rows(engine, family, &beyond, &end)? {
             batch.delete_range(family, beyond, end.clone());
         }

@@ -13,10 +13,17 @@ pub(super) struct Limit {
     field: &'static str,
     /// The most elements.
     max: usize,
+    /// Whether the elements are numbers, packed or not: a packed one takes at least a byte of its list's content.
+    numbers: bool,
 }
 
 const fn limit(path: &'static [u32], field: &'static str, max: usize) -> Limit {
-    Limit { path, field, max }
+    Limit { path, field, max, numbers: false }
+}
+
+/// For a list of numbers, of which `max` is counted in packed bytes.
+const fn numbers(path: &'static [u32], field: &'static str, max: usize) -> Limit {
+    Limit { path, field, max, numbers: true }
 }
 
 /// Of a `native::Request`.
@@ -25,8 +32,10 @@ pub(super) const REQUEST: &[Limit] = &[
     limit(&[11, 2, 1, 3], "produce.records.headers", 200_000),
     limit(&[17, 1], "topics", 20_000),
     limit(&[20, 4], "create_topic.assignment", 10_000),
+    numbers(&[20, 4, 1], "create_topic.assignment.nodes", 1_000_000),
     limit(&[20, 5], "create_topic.configs", 1_000),
     limit(&[22, 3], "create_partitions.assignment", 10_000),
+    numbers(&[22, 3, 1], "create_partitions.assignment.nodes", 1_000_000),
     limit(&[23, 2], "alter_topic_configs.set", 1_000),
     limit(&[23, 3], "alter_topic_configs.reset", 1_000),
 ];
@@ -42,6 +51,7 @@ pub(super) const RESPONSE: &[Limit] = &[
     limit(&[19, 1, 10], "replicas.followers", 1_000_000),
     limit(&[17, 1], "topics", 20_000),
     limit(&[17, 1, 3], "topics.partitions", 200_000),
+    numbers(&[17, 1, 3, 4], "topics.partitions.replicas", 10_000_000),
     limit(&[17, 1, 4], "topics.configs", 1_000_000),
 ];
 
@@ -49,8 +59,12 @@ pub(super) const RESPONSE: &[Limit] = &[
 pub(super) const PEER_FRAME: &[Limit] = &[
     limit(&[4, 1], "raft.messages", 65_536),
     limit(&[4, 1, 8], "raft.messages.entries", 262_144),
-    limit(&[5, 1], "heartbeats.beats", 262_144),
-    limit(&[6, 1], "leaders.leaders", 262_144),
+    numbers(&[4, 1, 16, 3, 1], "raft.messages.snapshot.membership.voters", 65_536),
+    numbers(&[4, 1, 16, 3, 2], "raft.messages.snapshot.membership.learners", 65_536),
+    numbers(&[4, 1, 16, 3, 3], "raft.messages.snapshot.membership.voters_outgoing", 65_536),
+    numbers(&[4, 1, 16, 3, 4], "raft.messages.snapshot.membership.learners_next", 65_536),
+    limit(&[5, 1], "leaders.leaders", 262_144),
+    limit(&[6, 9, 2], "snapshot.records.batches", 65_536),
 ];
 
 /// Whether a message keeps its limits.
@@ -67,12 +81,15 @@ fn count(mut body: &[u8], limit: &Limit, path: &[u32], left: &mut usize) -> Resu
     let Some((wanted, deeper)) = path.split_first() else { return Ok(()) };
     while !body.is_empty() {
         let (field, content) = next_field(&mut body)?;
-        let Some(content) = content.filter(|_| field == u64::from(*wanted)) else { continue };
-        if deeper.is_empty() {
-            let too_many = FrameError::TooMany { field: limit.field, max: limit.max };
-            *left = left.checked_sub(1).ok_or(too_many)?;
+        if field != u64::from(*wanted) {
+            continue;
         }
-        count(content, limit, deeper, left)?;
+        if deeper.is_empty() {
+            let elements = content.filter(|_| limit.numbers).map_or(1, <[u8]>::len);
+            let too_many = FrameError::TooMany { field: limit.field, max: limit.max };
+            *left = left.checked_sub(elements).ok_or(too_many)?;
+        }
+        count(content.unwrap_or_default(), limit, deeper, left)?;
     }
     Ok(())
 }

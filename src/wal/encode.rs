@@ -1,8 +1,8 @@
 //! Builds the bytes of one turn as a short vector of slices: headers and small payloads in one buffer, large payloads
 //! where they are.
 //!
-//! A payload of more than `COPY_MAX` bytes is never copied: it goes to the disk as the slice it arrived in. Smaller ones
-//! are, because a vector of thousands of tiny slices costs more than copying them.
+//! A payload of more than `COPY_MAX` bytes is never copied: it goes to the disk as the slice it arrived in. Smaller
+//! ones are, because a vector of thousands of tiny slices costs more than copying them.
 
 use super::layout::{BLOCK, RecordHeader, SECTION_HEADER, SectionHeader, TURN_HEADER, TurnHeader, blocks};
 use super::{Identity, layout::RECORD_HEADER};
@@ -118,7 +118,7 @@ impl Encoder {
     /// Pads the turn and writes its header, whose length, counts and CRC are filled in.
     pub(crate) fn finish(&mut self, header: &mut TurnHeader, owner: Identity) {
         let length = blocks(self.length());
-        assert!(length > 0 && length % BLOCK == 0, "a turn is whole blocks");
+        assert!(length > 0 && length.is_multiple_of(BLOCK), "a turn is whole blocks");
         self.buffer.resize(self.buffer.len() + (length - self.length()) as usize, 0);
         self.parts.push(Part::Buffered(self.sliced..self.buffer.len()));
         header.id.length = length;
@@ -130,11 +130,14 @@ impl Encoder {
 
     /// The finished turn.
     pub(crate) fn slices(&self) -> Vec<IoSlice<'_>> {
-        let slice = |part| match part {
-            &Part::Buffered(ref range) => IoSlice::new(&self.buffer[range.clone()]),
-            Part::Payload(payload) => IoSlice::new(payload),
-        };
-        self.parts.iter().map(slice).collect()
+        let mut slices = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            slices.push(match part {
+                Part::Buffered(range) => IoSlice::new(&self.buffer[range.clone()]),
+                Part::Payload(payload) => IoSlice::new(payload),
+            });
+        }
+        slices
     }
 
     /// The headers of the finished turn's sections, for the next turn to repeat. Lets go of the payloads.

@@ -1,9 +1,9 @@
 //! What the log knows in memory: every group's promises, and where its entries lie.
 //!
-//! A group's entries are *runs*: consecutive entries of one term in one section. Append, start and repair all change the
-//! index through `Index::apply`, so what a restart rebuilds is what was there before. An index between a group's start
-//! and its last entry that no run covers is a *hole*: the log promised that entry and cannot produce it. There is no
-//! other mark of a damaged entry, so everything that heals one (a later truncation, a snapshot, a start that moved
+//! A group's entries are *runs*: consecutive entries of one term in one section. Append, start and repair all change
+//! the index through `Index::apply`, so what a restart rebuilds is what was there before. An index between a group's
+//! start and its last entry that no run covers is a *hole*: the log promised that entry and cannot produce it. There is
+//! no other mark of a damaged entry, so everything that heals one (a later truncation, a snapshot, a start that moved
 //! past it, a copy in another place) heals it by itself.
 
 use super::layout::{SectionHeader, SectionKind};
@@ -165,7 +165,8 @@ impl GroupLog {
         Some(format!("entries are damaged in {} place(s) between {first} and {last}: {flaw}", holes.len()))
     }
 
-    fn recovery(&self) -> GroupRecovery {
+    /// As the log's owner wants it.
+    pub(crate) fn recovery(&self) -> GroupRecovery {
         let mut terms: Vec<LogId> = Vec::new();
         for run in &self.runs {
             if terms.last().is_none_or(|begin| begin.term != run.term) {
@@ -183,9 +184,9 @@ impl GroupLog {
     }
 
     /// Takes in that the log ended with `id` when this was written. If ours holds the same entry, both agree up to it
-    /// (log matching, Raft §5.3), and a doubt is settled. If not, nothing between start and `id` can be trusted. While
-    /// nothing is in doubt, an entry whose place is unknown was in a segment that is gone and is moved later on: what is
-    /// known of the others stands.
+    /// (log matching, Raft §5.3), and a doubt is settled if the rest is `certain`, too. If not, nothing between start
+    /// and `id` can be trusted. While nothing is in doubt, an entry whose place is unknown was in a segment that is
+    /// gone, and is moved later on: what is known of the others stands.
     fn reconcile(&mut self, id: LogId, certain: bool) {
         match self.term_at(id.index) {
             Some(term) if term == id.term => {
@@ -193,7 +194,8 @@ impl GroupLog {
                     self.doubt = None;
                 }
             }
-            None if self.doubt.is_none() => {}
+            // Its segment may have been freed after it was copied forward, to a place that the replay has yet to reach.
+            None if self.doubt.is_none() && id.index < self.last.index => {}
             _ => self.runs.clear(),
         }
         self.cut_after(if id.index > self.start.index { id } else { self.start });
@@ -279,13 +281,13 @@ impl Index {
         let commit = log.hard_state.commit.max(section.hard_state.commit);
         log.hard_state = HardState { commit, ..section.hard_state };
         match section.kind {
-            SectionKind::HardState => log.reconcile(section.base, true),
+            SectionKind::HardState => log.reconcile(section.base, section.installing == log.installing.is_some()),
             SectionKind::Installing => {
                 log.reconcile(section.base, true);
                 log.installing = Some((section.last, section.number));
             }
             SectionKind::Append => {
-                log.reconcile(section.base, true);
+                log.reconcile(section.base, section.installing == log.installing.is_some());
                 // Nothing is appended while a snapshot is being installed: the installation was given up.
                 log.installing = None;
                 log.last = if section.last.index > log.start.index { section.last } else { log.start };
@@ -328,9 +330,9 @@ impl Index {
         }
     }
 
-    /// Lets go of damaged entries that no group needs any more: a flushed state machine covers them, and as soon as their
-    /// segment is freed they would be gone in any case. The entry that follows becomes the log's start, because the
-    /// term of the damaged one may be unknown. Yields the groups.
+    /// Lets go of damaged entries that no group needs any more: a flushed state machine covers them, and as soon as
+    /// their segment is freed they would be gone in any case. The entry that follows becomes the log's start, because
+    /// the term of the damaged one may be unknown. Yields the groups.
     pub(crate) fn skip_released_holes(&mut self) -> Vec<RaftGroupId> {
         let mut skipped = Vec::new();
         for (&group, log) in &mut self.groups {

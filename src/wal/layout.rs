@@ -279,7 +279,7 @@ impl TurnHeader {
             link_identity: fields.u128(),
             incomplete: incomplete == 1,
         };
-        (written_by == owner && id.length > 0 && id.length % BLOCK == 0).then_some(header)
+        (written_by == owner && id.length > 0 && id.length.is_multiple_of(BLOCK)).then_some(header)
     }
 }
 
@@ -311,6 +311,8 @@ pub(crate) struct SectionHeader {
     pub kind: SectionKind,
     /// Of a checkpoint: what it says about the group is not certain, because turns were lost.
     pub doubt: bool,
+    /// Whether a snapshot is being installed, before this section: a lost `Installing` shows in the next section.
+    pub installing: bool,
     /// Whose it is.
     pub group: RaftGroupId,
     /// The turn it lies in.
@@ -340,7 +342,8 @@ impl SectionHeader {
         let from = into.len();
         let vote = self.hard_state.vote;
         into.extend_from_slice(&[0; 4]);
-        into.extend_from_slice(&[self.kind as u8, u8::from(vote.is_some()) | u8::from(self.doubt) << 1, 0, 0]);
+        let flags = u8::from(vote.is_some()) | u8::from(self.doubt) << 1 | u8::from(self.installing) << 2;
+        into.extend_from_slice(&[self.kind as u8, flags, 0, 0]);
         into.extend_from_slice(&self.group.0.to_le_bytes());
         into.extend_from_slice(&self.turn.0.to_le_bytes());
         into.extend_from_slice(&self.identity.to_le_bytes());
@@ -381,6 +384,7 @@ impl SectionHeader {
         let header = Self {
             kind,
             doubt: flags & 2 != 0,
+            installing: flags & 4 != 0,
             group,
             turn,
             identity,

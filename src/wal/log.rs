@@ -5,13 +5,16 @@
 
 use super::disk::{Disk, DiskFile};
 use super::encode::{Encoder, section_bytes, turn_bytes};
-use super::index::{Index, Place};
+use super::index::{GroupLog, Index, Place};
 use super::layout::{BLOCK, SECTION_HEADER, SEGMENT_BYTES_MAX, SectionHeader, SectionKind, SegmentHeader};
 use super::layout::{TurnHeader, TurnId, TurnKind};
 use super::read::{Budget, Location, Reader, read_location};
 use super::recover::{Excerpt, Previous, Recovered, recover};
 use super::space::{Spare, spare_number};
-use super::{GroupWrite, Identity, LogChange, LogError, Options, ReadError, Recovery, Turn, TurnNumber, segment_name};
+use super::{
+    GroupRecovery, GroupWrite, Identity, LogChange, LogError, Options, ReadError, Recovery, Turn, TurnNumber,
+    segment_name,
+};
 use crate::types::{HardState, LogEntry, LogId, LogIndex, RaftGroupId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -274,6 +277,7 @@ impl<D: Disk> Log<D> {
         SectionHeader {
             kind,
             doubt: false,
+            installing: self.index.groups.get(&group).is_some_and(|log| log.installing.is_some()),
             group,
             turn: TurnNumber(self.next_turn),
             identity,
@@ -345,15 +349,14 @@ impl<D: Disk> Log<D> {
         if at_head > self.options.segment_bytes {
             return Err(LogError::TooLarge { bytes: size.bytes });
         }
-        let reserve = self.options.reserve_bytes.min(self.options.segment_bytes / 4);
-        let needed = size.room(self.previous.sections.len());
-        if size.entries && self.headroom().bytes < needed + reserve {
+        // Turns that carry entries leave one spare alone, so that promises, or the next start, find room on a full
+        // disk.
+        let reserve = usize::from(size.entries);
+        let rotates = !self.has_room(size.room(self.previous.sections.len()));
+        while self.spares.len() < reserve + usize::from(rotates) {
             self.make_spare()?;
         }
-        if !self.has_room(needed) {
-            if self.spares.is_empty() {
-                self.make_spare()?;
-            }
+        if rotates {
             self.rotate(size)?;
         }
         assert!(self.has_room(size.room(self.previous.sections.len())), "a new segment takes what was checked to fit");
@@ -442,8 +445,8 @@ impl<D: Disk> Log<D> {
         Recovery { durable_turn: self.previous.id.number, incomplete: self.incomplete, ..self.index.recovery() }
     }
 
-    /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which the
-    /// sections that hold them reach `max_bytes` (entries' own lengths are not kept in memory); at least one.
+    /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which
+    /// the sections that hold them reach `max_bytes` (entries' own lengths are not kept in memory); at least one.
     ///
     /// # Panics
     /// If `high` is beyond the last entry: whoever asks does not know what the log holds.
@@ -501,10 +504,17 @@ impl<D: Disk> Log<D> {
         Ok(entries)
     }
 
-    /// The first entry of a group that the log still holds, or would hold next.
+    /// What the log knows of one group, as after a start; nothing if it does not exist.
     #[must_use]
-    pub fn first_index(&self, group: RaftGroupId) -> Option<LogIndex> {
-        self.index.groups.get(&group).map(|log| log.start.index.next())
+    pub fn group(&self, group: RaftGroupId) -> Option<GroupRecovery> {
+        self.index.groups.get(&group).map(GroupLog::recovery)
+    }
+
+    /// The entry before the first that the log holds of a group, and the last. The first moves when a segment is freed,
+    /// which only an append or a start does.
+    #[must_use]
+    pub fn bounds(&self, group: RaftGroupId) -> Option<(LogId, LogId)> {
+        self.index.groups.get(&group).map(|log| (log.start, log.last))
     }
 
     /// A reader for another thread.

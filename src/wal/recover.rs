@@ -1,11 +1,11 @@
 //! Replays segments into an index and says what is wrong with them. Reads only; `log` does what follows from it.
 //!
 //! The highest valid turn header is N. Turn N was perhaps never promised: if its body is not whole it is torn, and
-//! dropped. Every turn below N was durable, because nothing of a turn is written before the fdatasync of the turn before
-//! it has returned: whatever is wrong there is damage. Which groups it touches is told by the sections that are whole, by
-//! the copies of their headers in the next turn, and where both are gone by what the groups wrote later (each section
-//! names the entry before it, and each segment begins with all groups' bounds). A group that nothing clears stays in
-//! doubt, and does not take part.
+//! dropped. Every turn below N was durable, because nothing of a turn is written before the fdatasync of the turn
+//! before it has returned: whatever is wrong there is damage. Which groups it touches is told by the sections that are
+//! whole, by the copies of their headers in the next turn, and where both are gone by what the groups wrote later (each
+//! section names the entry before it, and each segment begins with all groups' bounds). A group that nothing clears
+//! stays in doubt, and does not take part.
 
 use super::disk::Disk;
 use super::index::Index;
@@ -129,6 +129,8 @@ struct Replay {
     successor: Option<(u64, u128)>,
     /// Whether turns were found out of order, so that nothing may be written behind the last.
     disordered: bool,
+    /// Whether what came before the first turn found is not known: no checkpoint has followed it.
+    headless: bool,
     /// Who owns a file that is not ours.
     foreign: Option<Identity>,
 }
@@ -153,6 +155,7 @@ pub(crate) fn recover<D: Disk>(
         oldest: 0,
         successor: None,
         disordered: false,
+        headless: false,
         foreign: None,
     };
     // The last segments may be empty, so all that follow the last turn are kept until the end has been found.
@@ -280,6 +283,12 @@ impl Replay {
             if next.kind == TurnKind::Checkpoint && self.previous.is_none() {
                 return; // Where the log begins. What came before was freed.
             }
+            if next.kind == TurnKind::Close && next.id.offset == BLOCK && self.previous.is_none() {
+                // A segment that an interrupted start has begun and abandoned. What came before may have been freed;
+                // the next checkpoint knows.
+                self.headless = true;
+                return;
+            }
             let is_first = before.identity == segment.identity && before.offset == BLOCK;
             return self.settle_missing(before, &[segment], &copies, is_first);
         };
@@ -314,6 +323,7 @@ impl Replay {
         match header.kind {
             TurnKind::Checkpoint => {
                 self.oldest = header.link;
+                self.headless = false;
                 self.incomplete = header.incomplete || lost_some;
             }
             TurnKind::Close => self.successor = Some((header.link, header.link_identity)),
@@ -419,7 +429,8 @@ impl Replay {
         let TurnHeader { id, .. } = &pending.header;
         let (number, segment) = (id.number.0, pending.segment.number);
         self.find(format!("turn {number} in segment {segment} is torn; it was promised to nobody, and is dropped"));
-        if pending.segment.misses(id.offset..id.end()) {
+        // Behind it, too: a turn that follows would prove that this one was durable, and is damaged.
+        if pending.segment.misses(id.offset..id.end() + BLOCK) {
             self.lose_turns(&format!("the end of segment {segment} is cut off or can't be read"));
         }
     }
@@ -457,6 +468,9 @@ impl Replay {
                 self.lose_turns(&format!("segment {number} has lost its turns"));
                 end = None;
             }
+        }
+        if self.headless {
+            self.lose_turns("the beginning of the log is missing");
         }
         if let Some((number, _)) = successor.filter(|(number, _)| !segments.contains_key(number)) {
             self.lose_turns(&format!("segment {number}, the newest, is missing"));

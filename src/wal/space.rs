@@ -1,12 +1,12 @@
 //! Room for the log: spare segments made ahead, old segments freed, entries that hold one back copied forward.
 //!
 //! A segment is freed only after a checkpoint is durable that no longer needs it, and its file becomes a spare: a file
-//! whose blocks have all been written once takes half as long to fdatasync as a fresh one. A segment in which damage was
-//! found is never written to again; it leaves the log under the name `.damaged`.
+//! whose blocks have all been written once takes half as long to fdatasync as a fresh one. A segment in which damage
+//! was found is never written to again; it leaves the log under the name `.damaged`.
 
 use super::disk::{Disk, DiskFile};
 use super::encode::{section_bytes, turn_bytes};
-use super::layout::{BLOCK, SectionHeader, SectionKind, TurnKind};
+use super::layout::{SectionHeader, SectionKind, TurnKind};
 use super::log::{Log, TurnSize};
 use super::read::{Budget, Location, read_location};
 use super::{LogError, segment_name};
@@ -33,10 +33,11 @@ pub struct SpareOrder {
     length: u64,
 }
 
-/// What the log can still take without more space.
+/// What the log can still take without more space. With fewer than two spares it may soon refuse turns that carry
+/// entries (the last spare is left to promises), so that is when new writes are to be refused at the edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headroom {
-    /// Bytes left in the current segment and in the spares.
+    /// Bytes left in the current segment.
     pub bytes: u64,
     /// How many spares are ready.
     pub spares: usize,
@@ -67,9 +68,8 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn headroom(&self) -> Headroom {
         let length = self.segments.last_key_value().map_or(0, |(_, segment)| segment.length);
-        let left = length.saturating_sub(self.end.unwrap_or(length));
-        let spare: u64 = self.spares.iter().map(|spare| spare.length - BLOCK).sum();
-        Headroom { bytes: left + spare, spares: self.spares.len() }
+        let bytes = length.saturating_sub(self.end.unwrap_or(length));
+        Headroom { bytes, spares: self.spares.len() }
     }
 
     /// A spare to prepare, unless there are enough. Each order is for another file, so an order that failed is dropped.

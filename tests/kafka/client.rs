@@ -146,7 +146,8 @@ pub fn batch(count: u32, attributes: u16) -> Bytes {
     body.put_u32(count);
     for delta in 0..count {
         let delta = u8::try_from(delta).expect("few");
-        body.put_slice(&[12, 0, 0, delta * 2, 1, 1, 0]); // length 6, attributes, time, offset, null key, null value, no headers
+        // Length 6, attributes, time, offset, null key, null value, no headers.
+        body.put_slice(&[12, 0, 0, delta * 2, 1, 1, 0]);
     }
     let mut bytes = BytesMut::new();
     bytes.put_i64(0);

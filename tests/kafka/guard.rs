@@ -92,7 +92,8 @@ fn mutated_frames_never_end_the_process() {
     assert!(passed * 10 < done * 9, "mutants that all pass test nothing: {passed} of {done}");
 }
 
-fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
+/// Changes a frame somewhere.
+pub fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
     // Key and version stay as they are: other values are refused at once.
     let at = rng.usize(4.min(bytes.len())..=bytes.len());
     let numbers = [i32::MAX, i32::MIN, -1, -2, 0x00ff_ffff, 0x7fff, 0x1000, 1];

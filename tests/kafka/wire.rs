@@ -2,11 +2,14 @@
 
 use crate::client::{HANG, Server, frame, until};
 use crate::fake_broker::{FakeBroker, Stored};
+use crate::guard::{mutate, served};
+use crate::requests;
 use crate::versions::{fetch, produce};
 use ackord::broker::ErrorKind;
 use ackord::kafka::Limits;
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, RequestKind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -115,11 +118,11 @@ async fn odd_produces_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn indefinite_outcomes_reach_the_client_as_such() {
+async fn failed_outcomes_reach_the_client_as_definite_or_indefinite() {
     let server = server_with_topic().await;
     let mut client = server.connect().await;
-    for (kind, code) in [(ErrorKind::TimedOut, 7), (ErrorKind::LeadershipLost, 20), (ErrorKind::Overloaded, 19)] {
-        server.broker.state().refusal = Some(kind.into());
+    for (kind, code) in [(ErrorKind::TimedOut, 7), (ErrorKind::LeadershipLost, 20), (ErrorKind::NotLeader, 6)] {
+        server.broker.state().failure = Some(kind.into());
         let answer = client.call(ApiKey::Produce, 3, &produce(3, 0, -1).into()).await;
         let kafka_protocol::messages::ResponseKind::Produce(answer) = answer else { panic!("an answer to a produce") };
         assert_eq!(answer.responses[0].partition_responses[0].error_code, code);
@@ -194,6 +197,35 @@ async fn hostile_frames_end_their_own_connection_only() {
     }
     assert_eq!(server.memory.available(), server.memory.total(), "nothing stays reserved");
     server.stop().await;
+}
+
+/// What passes the guard by chance reaches the APIs and the broker: nobody there may panic over it.
+#[tokio::test]
+async fn mutated_requests_over_a_socket_upset_nobody() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        before(panic);
+    }));
+    let server = server_with_topic().await;
+    let mut bystander = server.connect().await;
+    let mut rng = fastrand::Rng::with_seed(9);
+    for (key, version) in served() {
+        for round in 0..20 {
+            let mut bytes = frame(key, version, round, &requests::random(&mut rng, key, version));
+            mutate(&mut rng, &mut bytes);
+            let mut client = server.connect().await;
+            client.send(&bytes).await;
+            // Answered, closed, or waiting for records for days: all are fine, and leaving is, too.
+            let _ = timeout(Duration::from_millis(20), client.stream.read_u8()).await;
+        }
+        bystander.ask(ApiKey::Metadata, 4, 1, &metadata()).await;
+        assert_eq!(bystander.correlation_id().await, Some(1));
+    }
+    until("nothing stays reserved", || server.memory.available() == server.memory.total()).await;
+    server.stop().await;
+    assert_eq!(PANICS.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

@@ -62,6 +62,10 @@ pub struct State {
     pub outcomes: VecDeque<oneshot::Receiver<()>>,
     /// Every produce and fetch is refused like this.
     pub refusal: Option<Error>,
+    /// Every batch is stored, and its outcome is this failure.
+    pub failure: Option<Error>,
+    /// The next fetch is answered with this, whatever it asks for.
+    pub fetched: Option<Vec<Result<FetchedPartition>>>,
     /// Each produce takes one. `None` lets it succeed.
     pub fates: VecDeque<Option<Fate>>,
     /// Who leads, other than the first node.
@@ -327,9 +331,13 @@ impl Broker for FakeBroker {
         let produced = state.append(&request)?;
         self.changed.send_modify(|count| *count += 1);
         let outcome = state.outcomes.pop_front();
+        let failure = state.failure.clone();
         Ok(Box::pin(async move {
             if let Some(outcome) = outcome {
                 outcome.await.expect("the test opens every gate");
+            }
+            if let Some(failure) = failure {
+                return Err(failure);
             }
             match fate {
                 Some(lost) => Err(lost.error.into()),
@@ -339,6 +347,9 @@ impl Broker for FakeBroker {
     }
 
     async fn fetch(&self, request: Fetch) -> FetchAnswer {
+        if let Some(partitions) = self.state().fetched.take() {
+            return FetchAnswer { partitions, held: None };
+        }
         let deadline = Instant::now() + request.max_wait;
         let mut changed = self.changed.subscribe();
         loop {

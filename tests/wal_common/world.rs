@@ -188,6 +188,7 @@ fn random_write(random: &mut Random, model: &mut Model) -> GroupWrite {
                 known.hard_state.term.0 += 1;
             }
             known.entries.split_off(&first);
+            known.installing = None; // nothing is appended while a snapshot is being installed
             let mut entries = Vec::new();
             for index in first..first + 1 + random.below(4) {
                 let bytes = [0, 10, 500, 5_000, 30_000][random.below(5) as usize];

@@ -7,11 +7,11 @@
 //! overlap and stay in order. A batch is a slice of the frame; nothing here looks further into it than the one bit that
 //! depends on the request's version.
 //!
-//! acks 1 is answered like -1, which is stronger than asked. acks 0 is answered by silence, or by closing the connection
-//! if a batch failed.
+//! acks 1 is answered like -1, which is stronger than asked. acks 0 is answered by silence, or by closing the
+//! connection if a batch failed.
 
 use super::Api;
-use crate::broker::{Broker, ConnectionId, Edge, Error, PartitionIndex, Produce, ProduceOutcome, Produced};
+use crate::broker::{Broker, Certainty, ConnectionId, Edge, Error, PartitionIndex, Produce, ProduceOutcome, Produced};
 use crate::kafka::error_codes;
 use crate::kafka::guard::{INT16, INT32, Kind, Shape, always};
 use crate::kafka::translate;
@@ -79,7 +79,10 @@ pub async fn admit<B: Broker>(broker: &B, connection: ConnectionId, request: Pro
                     let (topic, partition) = (name.clone(), PartitionIndex(data.index));
                     match broker.produce(Produce { connection, topic, partition, records, timeout }).await {
                         Ok(outcome) => Step::Admitted(outcome),
-                        Err(error) => Step::Refused(error),
+                        Err(error) => {
+                            assert_eq!(error.kind.certainty(), Certainty::Definite, "a refused batch is not written");
+                            Step::Refused(error)
+                        }
                     }
                 }
             };

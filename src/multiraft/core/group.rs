@@ -70,6 +70,8 @@ pub struct Group {
     pub(super) outgoing: Vec<Outgoing>,
     /// A state for followers is being taken.
     building: bool,
+    /// The preferred leader of a new group campaigns at every tick until then: the others may not be born yet.
+    eager_until: u64,
 }
 
 impl std::fmt::Debug for Group {
@@ -96,6 +98,7 @@ impl Group {
             commit_before_snapshot: LogIndex(0),
             outgoing: Vec::new(),
             building: false,
+            eager_until: 0,
         }
     }
 
@@ -181,6 +184,22 @@ impl Group {
             }
             _ => true,
         });
+    }
+
+    /// Lets one tick pass. Says whether there may be something to take.
+    pub fn tick(&mut self, now: u64) -> Result<bool, Broken> {
+        let late = self.expire_snapshots(now)?;
+        let eager = now < self.eager_until && self.replica.leader().is_none();
+        if eager {
+            self.replica.campaign()?;
+        }
+        Ok(self.replica.tick()? || late || eager)
+    }
+
+    /// Campaigns now, and at every tick until `until` as long as there is no leader.
+    pub fn campaign_eagerly(&mut self, until: u64) -> Result<(), Broken> {
+        self.eager_until = until;
+        self.replica.campaign()
     }
 
     /// Gives up what has waited too long. Says whether anything was given up.

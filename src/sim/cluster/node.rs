@@ -13,7 +13,7 @@ use crate::raft::{Replica, Role};
 use crate::sim::engine::SimEngine;
 use crate::sim::{Random, SimDisk};
 use crate::storage::{Engine, WriteBatch};
-use crate::types::{LogEntry, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
+use crate::types::{LogEntry, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
 use crate::wal::{Identity, Log, LogChange, LogError, Options, ReadError, Turn, prepare_spare};
 use std::collections::BTreeMap;
 
@@ -89,8 +89,7 @@ impl Node {
             segment_bytes: 256 << 10,
             retain_bytes: scenario.retain_bytes,
             slack_bytes: 256 << 10,
-            spares: 1,
-            reserve_bytes: 64 << 10,
+            spares: 2,
             create: true,
         };
         let (log, recovery) = Log::open(self.disk.clone(), identity, options, move || identities.next_u128())
@@ -108,7 +107,12 @@ impl Node {
                     applied: machine.applied(),
                     membership: machine.membership().clone(),
                 }),
-                None => inputs.push(Input::Create { group, replica, membership: self.members.clone() }),
+                None => inputs.push(Input::Create {
+                    group,
+                    replica,
+                    membership: self.members.clone(),
+                    preferred: self.id.0 == 1,
+                }),
             }
             machines.insert(group, machine);
         }
@@ -273,9 +277,9 @@ impl Running {
                 let (group, wanted) = self.open.reads.pop_front().expect("a read is open");
                 let read = self.log.entries(group, wanted.low, wanted.high, wanted.max_bytes);
                 let result = read.map_err(|error| match error {
-                    ReadError::Released { group } => {
-                        ReadFailure::Released { first: self.log.first_index(group).unwrap_or_default() }
-                    }
+                    ReadError::Released { group } => ReadFailure::Released {
+                        first: self.log.bounds(group).map_or(LogIndex(1), |(start, _)| start.index.next()),
+                    },
                     damaged @ ReadError::Damaged { .. } => ReadFailure::Damaged(damaged.to_string()),
                 });
                 finished.inputs.push(Input::EntriesRead { group, wanted, result });

@@ -96,9 +96,9 @@ impl Tuning {
     }
 
     /// Records are written once, in ascending keys per group, never overwritten, and leave by whole ranges. Merging
-    /// gains fewer files to look into, so it is rare: universal, 16 and more runs of similar size at once. Bytes written
-    /// per byte of a batch, 3 GiB in 100 groups: leveled 4.0, universal with 8 runs 2.3, this 1.6, no merging at all 1.0
-    /// but reads ever slower (measured).
+    /// gains fewer files to look into, so it is rare: universal, 16 and more runs of similar size at once. Bytes
+    /// written per byte of a batch, 3 GiB in 100 groups: leveled 4.0, universal with 8 runs 2.3, this 1.6, no merging
+    /// at all 1.0 but reads ever slower (measured).
     ///
     /// Merging also gives the space of deleted ranges back where small partitions share files, so that can't be dropped
     /// whole: once the newer runs come to twice the oldest, all are merged. That bounds the disk to about three times

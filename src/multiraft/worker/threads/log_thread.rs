@@ -4,7 +4,7 @@
 //! entries are read for followers that lag behind memory, so that neither delays a turn.
 
 use super::Surroundings;
-use crate::multiraft::core::effect::{Input, ReadFailure};
+use crate::multiraft::core::effect::{Input, ReadFailure, Room};
 use crate::raft::group_log::Wanted;
 use crate::types::{LogEntry, LogIndex, RaftGroupId};
 use crate::wal::disk::Disk;
@@ -34,7 +34,7 @@ pub enum LogCommand {
 pub struct LogLimits {
     /// An idle log is sealed after this time.
     pub seal_after: Duration,
-    /// With less room than this in the log, in bytes, the node takes no new entries.
+    /// With less room than this in the current segment, in bytes, and no spare to go on in, no new entries are taken.
     pub headroom_bytes_min: u64,
 }
 
@@ -96,21 +96,36 @@ impl<D: Disk> LogThread<D> {
     /// A log that is full waits: nothing was written, and nothing may be promised before it is.
     fn append(&mut self, turn: &Turn) -> Result<(), LogError> {
         let start = Instant::now();
-        loop {
+        let number = loop {
             match self.log.append(turn) {
-                Ok(_) => break,
+                Ok(number) => break number,
                 Err(LogError::Full) => {
                     tracing::error!(
-                        "the log's disk is full: this node neither writes nor acknowledges until there is space"
+                        "the log's disk is full: until it has space, this node neither writes nor acknowledges"
                     );
-                    std::thread::sleep(SPACE_RETRY);
+                    self.keep_room();
+                    if let Ok(spare) = self.spares.recv_timeout(SPACE_RETRY) {
+                        self.take_spare(spare);
+                    }
                 }
                 Err(error) => return Err(error),
             }
-        }
+        };
         self.surroundings.tell(Input::Appended);
-        self.surroundings.outside.turn_done(start.elapsed(), turn.writes.iter().map(payload_bytes).sum());
+        let bytes = turn.writes.iter().map(payload_bytes).sum();
+        self.surroundings.outside.turn_done(number, start.elapsed(), bytes);
         Ok(())
+    }
+
+    fn take_spare(&mut self, spare: io::Result<Spare<D::File>>) {
+        self.ordered = false;
+        match spare {
+            Ok(spare) => self.log.add_spare(spare),
+            Err(error) => {
+                tracing::warn!(%error, "no spare log segment could be made");
+                self.order_after = Instant::now() + SPACE_RETRY;
+            }
+        }
     }
 
     fn locate(&self, group: RaftGroupId, wanted: Wanted) {
@@ -118,7 +133,7 @@ impl<D: Disk> LogThread<D> {
             // The read thread ends after this one.
             Ok(locations) => drop(self.reads.send((group, wanted, locations))),
             Err(ReadError::Released { .. }) => {
-                let first = self.log.first_index(group).unwrap_or_default();
+                let first = self.log.bounds(group).map_or(LogIndex(1), |(start, _)| start.index.next());
                 let result = Err(ReadFailure::Released { first });
                 self.surroundings.tell(Input::EntriesRead { group, wanted, result });
             }
@@ -132,14 +147,7 @@ impl<D: Disk> LogThread<D> {
     /// Takes spares that are ready, orders more, and says when there is too little room for new entries.
     fn keep_room(&mut self) {
         while let Ok(spare) = self.spares.try_recv() {
-            self.ordered = false;
-            match spare {
-                Ok(spare) => self.log.add_spare(spare),
-                Err(error) => {
-                    tracing::warn!(%error, "no spare log segment could be made");
-                    self.order_after = Instant::now() + SPACE_RETRY;
-                }
-            }
+            self.take_spare(spare);
         }
         if !self.ordered
             && Instant::now() >= self.order_after
@@ -147,10 +155,12 @@ impl<D: Disk> LogThread<D> {
         {
             self.ordered = self.orders.send(order).is_ok();
         }
-        let writable = self.log.headroom().bytes >= self.limits.headroom_bytes_min;
+        // One spare is kept for promises and for the next start.
+        let headroom = self.log.headroom();
+        let writable = headroom.spares >= 2 || headroom.bytes >= self.limits.headroom_bytes_min;
         if writable != self.writable {
             self.writable = writable;
-            self.surroundings.tell(Input::Space { writable });
+            self.surroundings.tell(Input::Space { of: Room::Log, writable });
         }
     }
 }
@@ -162,8 +172,8 @@ fn payload_bytes(write: &GroupWrite) -> usize {
     }
 }
 
-/// Reads entries through file handles of its own. What was freed meanwhile is asked of the log thread again, which knows
-/// where the group's entries begin now.
+/// Reads entries through file handles of its own. What was freed meanwhile is asked of the log thread again, which
+/// knows where the group's entries begin now.
 pub(super) fn run_reads<D: Disk>(
     mut reader: Reader<D>,
     inbox: &Receiver<ReadOrder>,

@@ -1,0 +1,294 @@
+//! The broker of a real node: answers clients out of its Raft groups, its database and its copy of the metadata.
+//!
+//! It decides nothing that must be the same everywhere; it looks things up, validates, proposes, and waits.
+//!
+//! * [`views`]: what the state machines publish.
+//! * [`controller_client`]: commands to the controller, wherever it is.
+//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `producers`, `status`: one file per kind of request.
+
+mod admin;
+pub mod controller_client;
+mod fetch;
+mod offsets;
+mod produce;
+mod producers;
+mod status;
+mod topics;
+pub mod views;
+
+use super::records::{Fetch, FetchAnswer, OffsetAt, OffsetTarget, Produce, ProduceOutcome, ProducerIdentity};
+use super::{
+    ByteBudget, Cluster, ConfigEntry, ConfigResource, CreatedTopic, DeletedTopic, Edge, EndOfEpoch, EpochQuery, Error,
+    ErrorKind, Growth, NewTopic, PartitionIndex, PartitionLeader, ReplicaReport, Result, TopicAnswer, TopicName,
+    TopicQuery, TopicRef,
+};
+use crate::controller::view::{MetadataView, Topic};
+use crate::multiraft::handle::Handle;
+use crate::partition::read::PartitionView;
+use crate::storage::Engine;
+use crate::types::{CONTROLLER_GROUP, Incarnation, LeaderEpoch, NodeId, RaftGroupId, Term};
+use controller_client::ControllerClient;
+use producers::ProducerIds;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use views::Views;
+
+/// What a node's operator decides about its broker.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    /// Partitions of a topic whose creator names no number.
+    pub default_partitions: u32,
+    /// Replicas of a topic whose creator names no number; fewer if the cluster has fewer nodes.
+    pub default_replication_factor: u16,
+    /// Whether a Metadata request may create the topic it asks for.
+    pub auto_create_topics: bool,
+    /// How long a batch waits for room before it is refused.
+    pub admission_wait: Duration,
+    /// Fetched batches in memory at once, in bytes.
+    pub fetch_bytes: u32,
+}
+
+impl Default for BrokerSettings {
+    fn default() -> Self {
+        Self {
+            default_partitions: 1,
+            default_replication_factor: 3,
+            auto_create_topics: false,
+            admission_wait: Duration::from_secs(5),
+            fetch_bytes: 256 << 20,
+        }
+    }
+}
+
+/// What the broker asks of the network.
+pub trait Neighbours: Send + Sync + 'static {
+    /// Whether a node is heard of.
+    fn is_alive(&self, node: NodeId) -> bool;
+
+    /// Who leads a group that this node does not host, as announced: the newest term wins.
+    fn announced_leader(&self, group: RaftGroupId) -> Option<(Term, NodeId)>;
+}
+
+/// A node's broker. Cloning gives another handle to the same one.
+pub struct NodeBroker<E>(Arc<Inner<E>>);
+
+impl<E> Clone for NodeBroker<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// What the handles share.
+struct Inner<E> {
+    /// This node.
+    node: NodeId,
+    /// This life of its data directory.
+    incarnation: Incarnation,
+    /// The operator's decisions.
+    settings: BrokerSettings,
+    /// The Raft groups.
+    handle: Handle,
+    /// The database, to read.
+    engine: E,
+    /// What state machines publish.
+    views: Views,
+    /// The way to the controller.
+    controller: ControllerClient,
+    /// Other nodes.
+    neighbours: Arc<dyn Neighbours>,
+    /// Memory for fetched batches.
+    fetch_budget: ByteBudget,
+    /// Producer ids to hand out.
+    producer_ids: ProducerIds,
+    /// Producers whose newest batch was refused, until they repeat it.
+    refused: Mutex<produce::RefusedSequences>,
+}
+
+/// A partition that a request names, with everything to serve it.
+struct Target {
+    /// Its group.
+    group: RaftGroupId,
+    /// Its topic.
+    topic: Arc<Topic>,
+}
+
+impl<E: Engine + Clone + 'static> NodeBroker<E> {
+    /// The broker of `node`.
+    #[must_use]
+    pub fn new(
+        (node, incarnation): (NodeId, Incarnation),
+        settings: BrokerSettings,
+        handle: Handle,
+        (engine, views): (E, Views),
+        controller: ControllerClient,
+        neighbours: Arc<dyn Neighbours>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            node,
+            incarnation,
+            fetch_budget: ByteBudget::new(settings.fetch_bytes),
+            settings,
+            handle,
+            engine,
+            views,
+            controller,
+            neighbours,
+            producer_ids: ProducerIds::default(),
+            refused: Mutex::default(),
+        }))
+    }
+
+    /// The controller's state as this node knows it.
+    #[must_use]
+    pub fn metadata(&self) -> Arc<MetadataView> {
+        self.0.views.metadata()
+    }
+}
+
+impl<E: Engine + Clone + 'static> Inner<E> {
+    fn target(&self, topic: &TopicName, partition: PartitionIndex) -> Result<Target> {
+        let metadata = self.views.metadata();
+        let topic = metadata.topic_named(topic.as_str()).ok_or(ErrorKind::UnknownTopicOrPartition)?;
+        let index = usize::try_from(partition.0).map_err(|_| ErrorKind::UnknownTopicOrPartition)?;
+        let group = topic.partitions.get(index).ok_or(ErrorKind::UnknownTopicOrPartition)?.group;
+        Ok(Target { group, topic: Arc::clone(topic) })
+    }
+
+    /// Leader and epoch of a group as one pair. A leader that can't answer clients yet is none, and so is one on a node
+    /// that nobody hears of.
+    fn leader(&self, group: RaftGroupId) -> Option<PartitionLeader> {
+        let leadership = self.handle.board().status(group).leadership;
+        let known = match leadership.leader {
+            Some(replica) if replica.node() == self.node && !leadership.serving => return None,
+            Some(replica) => Some((leadership.term, replica.node())),
+            None => None,
+        };
+        let (term, node) = known.max(self.neighbours.announced_leader(group))?;
+        let is_alive = node == self.node || self.neighbours.is_alive(node);
+        is_alive.then_some(PartitionLeader { node, epoch: epoch_of(term) })
+    }
+
+    /// The epoch under which this node leads the group, or whom to ask instead.
+    fn lead(&self, group: RaftGroupId) -> Result<LeaderEpoch> {
+        let status = self.handle.board().status(group);
+        if let Some(reason) = status.quarantined {
+            return Err(Error::new(ErrorKind::NotLeader, format!("this node's replica is quarantined: {reason}")));
+        }
+        if status.leadership.serving {
+            return Ok(epoch_of(status.leadership.term));
+        }
+        Err(Error::not_leader(self.leader(group).filter(|leader| leader.node != self.node)))
+    }
+
+    /// Checks the epoch that a reader believes in (KIP-320), and gives what can be read.
+    fn readable(&self, group: RaftGroupId, believed: Option<LeaderEpoch>) -> Result<PartitionView> {
+        let epoch = self.lead(group)?;
+        match believed {
+            Some(believed) if believed < epoch => Err(ErrorKind::FencedLeaderEpoch.into()),
+            Some(believed) if believed > epoch => Err(ErrorKind::UnknownLeaderEpoch.into()),
+            _ => self.views.partition(group).ok_or_else(|| Error::not_leader(None)),
+        }
+    }
+
+    /// Nodes that a new replica can be placed on.
+    fn live_nodes(&self) -> Vec<NodeId> {
+        let metadata = self.views.metadata();
+        let is_alive = |node: &NodeId| *node == self.node || self.neighbours.is_alive(*node);
+        metadata.brokers().map(|broker| broker.node).filter(is_alive).collect()
+    }
+
+    fn controller_node(&self) -> Option<NodeId> {
+        self.leader(CONTROLLER_GROUP).map(|leader| leader.node)
+    }
+}
+
+/// A term as Kafka shows it. Groups refuse terms that do not fit.
+fn epoch_of(term: Term) -> LeaderEpoch {
+    LeaderEpoch(i32::try_from(term.0).expect("replicas refuse terms above i32::MAX"))
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<E: Engine + Clone + 'static> super::Broker for NodeBroker<E> {
+    fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    fn cluster(&self, edge: Edge) -> Cluster {
+        self.0.cluster(edge)
+    }
+
+    fn topics(&self, query: &TopicQuery) -> Vec<TopicAnswer> {
+        topics::answer(&self.0, query)
+    }
+
+    fn coordinator(&self, _group: &str) -> Result<NodeId> {
+        Ok(self.0.node)
+    }
+
+    fn produce(&self, request: Produce) -> impl Future<Output = Result<ProduceOutcome>> + Send {
+        produce::produce(Arc::clone(&self.0), request)
+    }
+
+    fn fetch(&self, request: Fetch) -> impl Future<Output = FetchAnswer> + Send {
+        fetch::fetch(Arc::clone(&self.0), request)
+    }
+
+    fn list_offsets(&self, targets: Vec<OffsetTarget>) -> impl Future<Output = Vec<Result<Option<OffsetAt>>>> + Send {
+        offsets::list(Arc::clone(&self.0), targets)
+    }
+
+    fn end_of_epochs(&self, queries: Vec<EpochQuery>) -> impl Future<Output = Vec<Result<Option<EndOfEpoch>>>> + Send {
+        std::future::ready(queries.iter().map(|query| self.0.end_of_epoch(query)).collect())
+    }
+
+    fn new_producer(&self) -> impl Future<Output = Result<ProducerIdentity>> + Send {
+        producers::new_producer(Arc::clone(&self.0))
+    }
+
+    fn create_topics(
+        &self,
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> impl Future<Output = Vec<Result<CreatedTopic>>> + Send {
+        admin::create(Arc::clone(&self.0), topics, validate_only, timeout)
+    }
+
+    fn delete_topics(
+        &self,
+        topics: Vec<TopicRef>,
+        timeout: Duration,
+    ) -> impl Future<Output = Vec<Result<DeletedTopic>>> + Send {
+        admin::delete(Arc::clone(&self.0), topics, timeout)
+    }
+
+    fn grow_topics(
+        &self,
+        topics: Vec<Growth>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> impl Future<Output = Vec<Result<()>>> + Send {
+        admin::grow(Arc::clone(&self.0), topics, validate_only, timeout)
+    }
+
+    fn describe_configs(
+        &self,
+        resources: Vec<ConfigResource>,
+    ) -> impl Future<Output = Vec<Result<Vec<ConfigEntry>>>> + Send {
+        std::future::ready(resources.iter().map(|resource| admin::describe(&self.0, resource)).collect())
+    }
+
+    fn replicas(&self) -> impl Future<Output = Vec<ReplicaReport>> + Send {
+        status::replicas(Arc::clone(&self.0))
+    }
+}

@@ -1,0 +1,80 @@
+//! What the state machines publish: written by the apply thread after each write, read and waited on by everybody.
+
+use crate::controller::view::MetadataView;
+use crate::multiraft::apply::Observer;
+use crate::multiraft::apply::machine::Machine;
+use crate::partition::read::PartitionView;
+use crate::types::{ClusterId, RaftGroupId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+
+/// See the module. Cloning gives another handle to the same views.
+#[derive(Clone, Debug)]
+pub struct Views {
+    /// The controller's state.
+    metadata: watch::Sender<Arc<MetadataView>>,
+    /// Every partition that this node hosts.
+    partitions: Arc<Mutex<BTreeMap<RaftGroupId, watch::Sender<PartitionView>>>>,
+}
+
+impl Views {
+    /// Nothing is published yet.
+    #[must_use]
+    pub fn new(cluster: ClusterId) -> Self {
+        let (metadata, _) = watch::channel(Arc::new(MetadataView::empty(cluster)));
+        Self { metadata, partitions: Arc::default() }
+    }
+
+    /// The controller's state as of now.
+    #[must_use]
+    pub fn metadata(&self) -> Arc<MetadataView> {
+        Arc::clone(&self.metadata.borrow())
+    }
+
+    /// To wait for changes of the controller's state.
+    #[must_use]
+    pub fn watch_metadata(&self) -> watch::Receiver<Arc<MetadataView>> {
+        self.metadata.subscribe()
+    }
+
+    /// A partition as of now, if this node hosts it.
+    #[must_use]
+    pub fn partition(&self, group: RaftGroupId) -> Option<PartitionView> {
+        super::lock(&self.partitions).get(&group).map(|sender| sender.borrow().clone())
+    }
+
+    /// To wait for changes of a partition.
+    #[must_use]
+    pub fn watch_partition(&self, group: RaftGroupId) -> Option<watch::Receiver<PartitionView>> {
+        super::lock(&self.partitions).get(&group).map(watch::Sender::subscribe)
+    }
+
+    /// Forgets a deleted partition; who waits for it is woken.
+    pub fn remove(&self, group: RaftGroupId) {
+        super::lock(&self.partitions).remove(&group);
+    }
+}
+
+impl Observer for Views {
+    fn changed(&mut self, group: RaftGroupId, machine: &Machine) {
+        match machine {
+            Machine::Controller(controller) => {
+                let view = controller.view();
+                self.metadata.send_if_modified(|published| {
+                    let changed = !Arc::ptr_eq(published, &view);
+                    *published = view;
+                    changed
+                });
+            }
+            Machine::Partition(partition) => {
+                let view = partition.view();
+                let mut partitions = super::lock(&self.partitions);
+                match partitions.get(&group) {
+                    Some(sender) => drop(sender.send_replace(view)),
+                    None => drop(partitions.insert(group, watch::Sender::new(view))),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! A data directory: the identity, the write-ahead log in `wal`, the state machines' database in `state`.
+//!
+//! Opening it decides, per group, whether its replica may take part: log and state machine must fit each other.
+
+use super::identity::{self, Identity, IdentityError};
+use crate::broker::node::views::Views;
+use crate::config::Config;
+use crate::controller::Controller;
+use crate::machine::MachineError;
+use crate::multiraft::apply::Applier;
+use crate::multiraft::apply::machine::Machine;
+use crate::multiraft::core::{BIRTH, GroupStart};
+use crate::partition::Partition;
+use crate::storage::rocks::{RocksEngine, RocksOptions};
+use crate::storage::{Engine, EngineError, WriteBatch};
+use crate::types::{CONTROLLER_GROUP, LogId, Membership, NodeId, RaftGroupId, ReplicaId};
+use crate::wal::real_disk::RealDisk;
+use crate::wal::{self, GroupRecovery, Log, LogError, Recovery, TurnNumber};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The log's folder within a data directory.
+const WAL_FOLDER: &str = "wal";
+/// The database's folder within a data directory.
+const STATE_FOLDER: &str = "state";
+
+/// The database as a node shares it.
+pub type SharedEngine = Arc<RocksEngine>;
+
+/// Why a data directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// It is not this node's, or nobody's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log.
+    #[error("{path}: {error}")]
+    Log { path: PathBuf, error: LogError },
+    /// The database.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A state machine. The others could be opened, but a node without its controller's state is of no use.
+    #[error("the controller's state: {0}")]
+    Controller(String),
+    /// The operating system refused.
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
+}
+
+/// An opened data directory.
+pub struct Opened {
+    /// Who it is.
+    pub identity: Identity,
+    /// The database.
+    pub engine: SharedEngine,
+    /// What the state machines publish.
+    pub views: Views,
+    /// The log, and its disk to prepare spares on.
+    pub log: (Log<RealDisk>, RealDisk),
+    /// The state machines.
+    pub applier: Applier<SharedEngine>,
+    /// The groups as they start.
+    pub starts: Vec<GroupStart>,
+    /// Group 0, if this node is one of its first voters and has not been born into it yet.
+    pub unborn_controller: Option<(ReplicaId, Machine)>,
+    /// Deleted groups whose rows may still be there.
+    pub tombstones: Vec<RaftGroupId>,
+    /// The highest turn that is durable, for peers to compare.
+    pub durable_turn: TurnNumber,
+}
+
+/// Makes an empty directory a node's: its identity, and an empty log. From then on an empty log is a lost one.
+pub fn format(config: &Config, identity: &Identity) -> Result<(), DataError> {
+    identity::format(&config.data_dir, identity)?;
+    open_log(config, identity, true).map(|_| ())
+}
+
+/// Opens a node's data directory.
+pub fn open(config: &Config) -> Result<Opened, DataError> {
+    let cluster = config.cluster.id.map(|id| id.0);
+    let identity = identity::open(&config.data_dir, config.node(), cluster)?;
+    let (log, disk, recovery) = open_log(config, &identity, false)?;
+    for finding in &recovery.findings {
+        tracing::warn!(finding, "found in the log");
+    }
+    let engine = Arc::new(RocksEngine::open(&config.data_dir.join(STATE_FOLDER), RocksOptions::default())?);
+    let views = Views::new(identity.cluster);
+    let mut machines = BTreeMap::new();
+    let mut starts = Vec::new();
+    let unborn_controller = open_controller(&identity, &engine, &recovery, &mut machines, &mut starts)?;
+    for (group, recovered) in recovery.groups.iter().filter(|(group, _)| **group != CONTROLLER_GROUP) {
+        let opened = open_partition(&engine, *group)?;
+        let (start, machine) = fit(identity.node, *group, recovered.clone(), opened);
+        starts.push(start);
+        machines.extend(machine.map(|machine| (*group, machine)));
+    }
+    let applier = Applier::new(Arc::clone(&engine), machines, Box::new(views.clone()));
+    let durable_turn = recovery.durable_turn;
+    let tombstones = recovery.tombstones;
+    Ok(Opened {
+        identity,
+        engine,
+        views,
+        log: (log, disk),
+        applier,
+        starts,
+        unborn_controller,
+        tombstones,
+        durable_turn,
+    })
+}
+
+fn open_log(
+    config: &Config,
+    identity: &Identity,
+    create: bool,
+) -> Result<(Log<RealDisk>, RealDisk, Recovery), DataError> {
+    let path = config.data_dir.join(WAL_FOLDER);
+    let io_error = |error| DataError::Io { path: path.clone(), error };
+    if create {
+        make_durable_folder(&config.data_dir, &path).map_err(io_error)?;
+    }
+    let disk = RealDisk::open(&path).map_err(io_error)?;
+    let owner = wal::Identity { cluster: identity.cluster.0, node: identity.node };
+    let options = wal::Options {
+        segment_bytes: config.wal.segment_bytes,
+        retain_bytes: config.wal.retain_bytes,
+        create,
+        ..wal::Options::default()
+    };
+    let fresh_id = || identity::random_id().expect("the operating system has random numbers");
+    let (log, recovery) =
+        Log::open(disk.clone(), owner, options, fresh_id).map_err(|error| DataError::Log { path, error })?;
+    Ok((log, disk, recovery))
+}
+
+fn make_durable_folder(parent: &Path, folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::File::open(parent)?.sync_all()
+}
+
+/// The controller's state must be readable: everything else depends on it.
+fn open_controller(
+    identity: &Identity,
+    engine: &SharedEngine,
+    recovery: &Recovery,
+    machines: &mut BTreeMap<RaftGroupId, Machine>,
+    starts: &mut Vec<GroupStart>,
+) -> Result<Option<(ReplicaId, Machine)>, DataError> {
+    let voters = Membership::of_voters(identity.voters.iter().map(|voter| ReplicaId::new(voter.node, 0)));
+    let controller = Controller::open(engine, identity.cluster, (BIRTH, voters))
+        .map_err(|error| DataError::Controller(error.to_string()))?;
+    let machine = Machine::Controller(Box::new(controller));
+    match recovery.groups.get(&CONTROLLER_GROUP) {
+        Some(recovered) => {
+            let (start, machine) = fit(identity.node, CONTROLLER_GROUP, recovered.clone(), Ok(Some(machine)));
+            starts.push(start);
+            machines.extend(machine.map(|machine| (CONTROLLER_GROUP, machine)));
+            Ok(None)
+        }
+        None => Ok(own_replica(machine.membership(), identity.node).map(|replica| (replica, machine))),
+    }
+}
+
+/// A partition's state machine; the inner error is damage, which concerns this group alone.
+type OpenedMachine = Result<Option<Machine>, String>;
+
+fn open_partition(engine: &SharedEngine, group: RaftGroupId) -> Result<OpenedMachine, DataError> {
+    match Partition::open(engine, group) {
+        Ok(partition) => Ok(Ok(partition.map(|partition| Machine::Partition(Box::new(partition))))),
+        Err(MachineError::Engine(error)) => Err(error.into()),
+        Err(damaged @ MachineError::Damaged { .. }) => Ok(Err(damaged.to_string())),
+    }
+}
+
+/// Log and state machine of one group. What does not fit is quarantined, with the reason.
+fn fit(
+    node: NodeId,
+    group: RaftGroupId,
+    mut recovery: GroupRecovery,
+    opened: OpenedMachine,
+) -> (GroupStart, Option<Machine>) {
+    let machine = match opened {
+        Ok(Some(machine)) => Some(machine),
+        Ok(None) => {
+            recovery.damage.get_or_insert_with(|| "the log knows this group and the database does not".to_owned());
+            None
+        }
+        Err(damage) => {
+            recovery.damage.get_or_insert(damage);
+            None
+        }
+    };
+    let membership = machine.as_ref().map(|machine| machine.membership().clone()).unwrap_or_default();
+    let replica = own_replica(&membership, node).unwrap_or(ReplicaId::new(node, 0));
+    let applied = machine.as_ref().map_or(LogId::default(), Machine::applied);
+    (GroupStart { group, replica, recovery, applied, membership }, machine)
+}
+
+fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {
+    members.voters.iter().chain(&members.learners).copied().find(|replica| replica.node() == node)
+}
+
+/// Creates the state machines of new partitions, durably; one that is there already is taken as it is.
+pub fn create_partitions(
+    engine: &SharedEngine,
+    plans: &[(RaftGroupId, Membership)],
+) -> Result<Vec<Machine>, MachineError> {
+    let mut batch = WriteBatch::default();
+    let mut machines = Vec::with_capacity(plans.len());
+    for (group, members) in plans {
+        let partition = match Partition::open(engine, *group)? {
+            Some(partition) => partition,
+            None => Partition::create(*group, BIRTH, members.clone(), &mut batch),
+        };
+        machines.push(Machine::Partition(Box::new(partition)));
+    }
+    engine.write(batch)?;
+    engine.flush()?;
+    Ok(machines)
+}
+
+/// Deletes the rows of deleted groups and gives their space back.
+pub fn destroy_partitions(engine: &SharedEngine, groups: &BTreeSet<RaftGroupId>) -> Result<(), EngineError> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let mut batch = WriteBatch::default();
+    let freed: Vec<_> = groups.iter().map(|group| Partition::destroy(*group, &mut batch)).collect();
+    engine.write(batch)?;
+    engine.flush()?;
+    freed.iter().try_for_each(|freed| freed.reclaim(engine))
+}

@@ -1,0 +1,152 @@
+//! What the Raft worker and the transport see of the rest of the process.
+
+use crate::broker::node::Neighbours;
+use crate::broker::node::controller_client::{Forward, Forwarded, Proposed, propose_here};
+use crate::broker::node::views::Views;
+use crate::multiraft::apply::transfer::SnapshotMessage;
+use crate::multiraft::handle::Handle;
+use crate::multiraft::worker::Outside;
+use crate::raft::RaftMessage;
+use crate::server::identity::Identity;
+use crate::transport::{Announcement, BoxFuture, Leaders, PeerRegistry, PeerSender, ProposalOutcome, Proposals};
+use crate::types::{Incarnation, LogIndex, NodeId, RaftGroupId, Term};
+use crate::wal::TurnNumber;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+/// Groups whose announced leaders are remembered; more than a cluster can have partitions.
+const ANNOUNCED_MAX: usize = 1 << 20;
+
+/// The worker's outside.
+pub struct NodeOutside {
+    /// This node.
+    pub node: NodeId,
+    /// To the other nodes.
+    pub sender: PeerSender,
+    /// Groups whose end is durable go here.
+    pub removed: UnboundedSender<RaftGroupId>,
+    /// Why the process must end goes here.
+    pub fatal: UnboundedSender<String>,
+    /// The newest durable turn, for peers to compare.
+    pub durable_turn: Arc<AtomicU64>,
+}
+
+impl Outside for NodeOutside {
+    fn send(&self, to: NodeId, messages: Vec<(RaftGroupId, RaftMessage)>) {
+        self.sender.send(to, messages);
+    }
+
+    fn send_snapshot(&self, message: SnapshotMessage) {
+        self.sender.send_snapshot(message);
+    }
+
+    fn turn_done(&self, turn: TurnNumber, _took: Duration, _bytes: usize) {
+        self.durable_turn.store(turn.0, Ordering::Release);
+    }
+
+    fn leads(&self, group: RaftGroupId, term: Term) {
+        self.sender.announce(&[Announcement { group, term, node: self.node }]);
+    }
+
+    fn removed(&self, group: RaftGroupId) {
+        // Whoever deletes the rows has stopped; the next start deletes them.
+        let _stopping = self.removed.send(group);
+    }
+
+    fn fatal(&self, reason: &str) {
+        tracing::error!(reason, "this node cannot go on");
+        let _stopping = self.fatal.send(reason.to_owned());
+    }
+}
+
+/// The other nodes, as the controller's state and their announcements show them.
+pub struct Cluster {
+    /// This node.
+    pub node: NodeId,
+    /// Who this directory is, with the cluster's first voters.
+    pub identity: Identity,
+    /// The controller's state.
+    pub views: Views,
+    /// The Raft groups.
+    pub handle: Handle,
+    /// To the other nodes.
+    pub sender: PeerSender,
+    /// Leaders of groups as announced: the newest term wins.
+    pub announced: Mutex<BTreeMap<RaftGroupId, (Term, NodeId)>>,
+}
+
+impl PeerRegistry for Cluster {
+    fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
+        let registered = self.views.metadata().broker(node).map(|broker| broker.incarnation);
+        let first = || self.identity.voters.iter().find(|voter| voter.node == node).map(|voter| voter.incarnation);
+        registered.or_else(first)
+    }
+
+    /// A node that is new must reach the controller to register, and this node's own copy may lag behind. It can't harm
+    /// a group that does not count it among its members.
+    fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
+        true
+    }
+}
+
+impl Proposals for Cluster {
+    fn propose(&self, command: Bytes, timeout: Duration) -> BoxFuture<'static, ProposalOutcome> {
+        let handle = self.handle.clone();
+        Box::pin(async move {
+            match propose_here(&handle, command, Instant::now() + timeout).await {
+                Proposed::Answered(answer) => ProposalOutcome::Answered { answer, at: LogIndex(0) },
+                Proposed::NotDone => ProposalOutcome::NotProposed { leader: None },
+                Proposed::Unknown => ProposalOutcome::Unknown,
+            }
+        })
+    }
+}
+
+impl Leaders for Cluster {
+    fn current(&self) -> Vec<Announcement> {
+        let serving = self.handle.board().serving();
+        serving.into_iter().map(|(group, term)| Announcement { group, term, node: self.node }).collect()
+    }
+
+    fn heard(&self, announcements: Vec<Announcement>) {
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        for Announcement { group, term, node } in announcements {
+            if announced.len() >= ANNOUNCED_MAX && !announced.contains_key(&group) {
+                continue;
+            }
+            let known = announced.entry(group).or_insert((term, node));
+            *known = (*known).max((term, node));
+        }
+    }
+}
+
+impl Neighbours for Cluster {
+    fn is_alive(&self, node: NodeId) -> bool {
+        self.sender.alive(node)
+    }
+
+    fn announced_leader(&self, group: RaftGroupId) -> Option<(Term, NodeId)> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).get(&group).copied()
+    }
+}
+
+/// Brings commands to other nodes.
+pub struct Messenger(pub PeerSender);
+
+impl Forward for Messenger {
+    fn forward(&self, node: NodeId, command: Bytes, timeout: Duration) -> Forwarded {
+        let outcome = self.0.propose_to(node, command, timeout);
+        Box::pin(async move {
+            match outcome.await {
+                ProposalOutcome::Answered { answer, .. } => Proposed::Answered(answer),
+                ProposalOutcome::NotProposed { .. } => Proposed::NotDone,
+                ProposalOutcome::Unknown => Proposed::Unknown,
+            }
+        })
+    }
+}

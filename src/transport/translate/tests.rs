@@ -1,0 +1,187 @@
+//! What is sent is what arrives, entries' bytes are never copied, and what no replica says is refused.
+
+use super::*;
+use crate::proto::peer::frame::Body;
+use crate::proto::{LENGTH_BYTES, PEER_FRAME_BYTES_MAX, decode_peer_frame, encode_frame};
+use crate::types::EntryKind;
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Through a frame and back.
+fn carry(body: Body) -> (Body, Bytes) {
+    let frame = encode_frame(&peer::Frame { body: Some(body) }, PEER_FRAME_BYTES_MAX).unwrap().slice(LENGTH_BYTES..);
+    (decode_peer_frame(frame.clone()).unwrap().body.unwrap(), frame)
+}
+
+fn carry_raft(message: RaftMessage) -> Result<(RaftGroupId, RaftMessage), Malformed> {
+    let messages = vec![raft_to_wire(RaftGroupId(9), message)];
+    let (Body::Raft(mut batch), _) = carry(Body::Raft(peer::RaftBatch { messages })) else { panic!("a batch") };
+    raft_from_wire(batch.messages.remove(0))
+}
+
+fn append(entries: &[(u64, u64)]) -> RaftMessage {
+    let entry = |(index, term): &(u64, u64)| LogEntry { id: LogId::new(*index, *term), ..LogEntry::default() };
+    RaftMessage {
+        term: Term(5),
+        index: LogIndex(7),
+        log_term: Term(3),
+        entries: entries.iter().map(entry).collect(),
+        ..RaftMessage::default()
+    }
+}
+
+fn members() -> impl Strategy<Value = Membership> {
+    let list = |sizes| {
+        vec(any::<u64>(), sizes).prop_map(|mut numbers: Vec<u64>| {
+            numbers.sort_unstable();
+            numbers.into_iter().map(ReplicaId).collect::<Vec<_>>()
+        })
+    };
+    (list(1..6), list(0..4), list(0..4), list(0..4), any::<bool>()).prop_map(
+        |(voters, learners, voters_outgoing, learners_next, auto_leave)| Membership {
+            voters,
+            learners,
+            voters_outgoing,
+            learners_next,
+            auto_leave,
+        },
+    )
+}
+
+fn some_bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..50).prop_map(Bytes::from)
+}
+
+prop_compose! {
+    fn message()(
+        kind in 0..MessageKind::ALL.len(),
+        numbers in proptest::array::uniform7(any::<u64>()),
+        log_term in 0_u64..20,
+        index in 0_u64..u64::MAX - 10,
+        payloads in vec((some_bytes(), some_bytes(), any::<bool>()), 0..5),
+        priority: i64,
+        reject: bool,
+        context in some_bytes(),
+        at in (1_u64.., 1_u64..),
+        membership in members(),
+    ) -> RaftMessage {
+        let kind = MessageKind::ALL[kind];
+        let [from, to, term, commit, commit_term, reject_hint, request_snapshot] = numbers;
+        let entries = payloads.into_iter().zip(1..).map(|((context, data, change), place)| LogEntry {
+            id: LogId::new(index + place, log_term + place),
+            kind: if change { EntryKind::ConfChange } else { EntryKind::Normal },
+            context,
+            data,
+        });
+        RaftMessage {
+            kind,
+            from: ReplicaId(from),
+            to: ReplicaId(to),
+            term: Term(term.max(30)),
+            log_term: Term(log_term),
+            index: LogIndex(index),
+            entries: if kind == MessageKind::Append { entries.collect() } else { Vec::new() },
+            commit: LogIndex(commit),
+            commit_term: Term(commit_term),
+            reject,
+            reject_hint: LogIndex(reject_hint),
+            request_snapshot: LogIndex(request_snapshot),
+            priority,
+            context,
+            snapshot: (kind == MessageKind::Snapshot).then(|| SnapshotMeta { at: LogId::new(at.0, at.1), membership }),
+        }
+    }
+}
+
+fn snapshot_body() -> impl Strategy<Value = SnapshotBody> {
+    let offset = || (0..=i64::MAX).prop_map(Offset);
+    prop_oneof![
+        any::<u64>().prop_map(|from_byte| SnapshotBody::WantHead { from_byte }),
+        (offset(), offset()).prop_map(|(from, until)| SnapshotBody::WantRecords { from, until }),
+        (any::<u64>(), any::<u64>(), some_bytes()).prop_map(|(from_byte, total_bytes, bytes)| SnapshotBody::Head {
+            from_byte,
+            total_bytes,
+            bytes
+        }),
+        (offset(), vec((offset(), some_bytes()), 0..5))
+            .prop_map(|(log_start, batches)| SnapshotBody::Records(SnapshotChunk { log_start, batches })),
+        Just(SnapshotBody::Gone),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn raft_messages_arrive_as_they_were_sent(message in message()) {
+        prop_assert_eq!(carry_raft(message.clone()), Ok((RaftGroupId(9), message)));
+    }
+
+    #[test]
+    fn snapshot_messages_arrive_as_they_were_sent(
+        numbers in proptest::array::uniform5(any::<u64>()),
+        body in snapshot_body(),
+    ) {
+        let [group, from, to, index, term] = numbers;
+        let (from, to, at) = (ReplicaId(from), ReplicaId(to), LogId::new(index, term));
+        let message = SnapshotMessage { group: RaftGroupId(group), from, to, at, body };
+        let (Body::Snapshot(carried), _) = carry(Body::Snapshot(snapshot_to_wire(message.clone()))) else {
+            panic!("a snapshot message")
+        };
+        prop_assert_eq!(snapshot_from_wire(carried), Ok(message));
+    }
+
+    #[test]
+    fn outcomes_arrive_as_they_were_sent(answer in some_bytes(), at: u64, leader in 1_u32..) {
+        for outcome in [
+            ProposalOutcome::Answered { answer, at: LogIndex(at) },
+            ProposalOutcome::NotProposed { leader: Some(NodeId(leader)) },
+            ProposalOutcome::NotProposed { leader: None },
+            ProposalOutcome::Unknown,
+        ] {
+            let (Body::Outcome(carried), _) = carry(Body::Outcome(outcome_to_wire(3, outcome.clone()))) else {
+                panic!("an outcome")
+            };
+            prop_assert_eq!((carried.id, outcome_from_wire(carried)), (3, outcome));
+        }
+    }
+}
+
+#[test]
+fn an_entrys_data_is_a_slice_of_the_frame_it_came_in() {
+    let mut message = append(&[(8, 4)]);
+    message.entries[0].data = Bytes::from(vec![7; 1_000]);
+    let messages = vec![raft_to_wire(RaftGroupId(1), message)];
+    let (Body::Raft(mut batch), frame) = carry(Body::Raft(peer::RaftBatch { messages })) else { panic!("a batch") };
+    let (_, read) = raft_from_wire(batch.messages.remove(0)).unwrap();
+    assert!(frame.as_ptr_range().contains(&read.entries[0].data.as_ptr()));
+}
+
+#[test]
+fn what_no_replica_says_is_refused() {
+    let refused = |message: RaftMessage| assert!(carry_raft(message.clone()).is_err(), "{message:?}");
+    assert!(carry_raft(append(&[(8, 3), (9, 5)])).is_ok());
+    refused(append(&[(9, 3)]));
+    refused(append(&[(8, 3), (8, 3)]));
+    refused(append(&[(8, 2)]));
+    refused(append(&[(8, 4), (9, 3)]));
+    refused(append(&[(8, 6)]));
+    refused(RaftMessage { term: Term(0), ..append(&[]) });
+    refused(RaftMessage { index: LogIndex(u64::MAX), ..append(&[(1, 3)]) });
+    refused(RaftMessage { kind: MessageKind::Heartbeat, ..append(&[(8, 3)]) });
+    refused(RaftMessage { context: Bytes::from(vec![0; CONTEXT_BYTES_MAX + 1]), ..append(&[]) });
+
+    let meta = |voters| SnapshotMeta { at: LogId::new(4, 2), membership: Membership::of_voters(voters) };
+    let offer = |meta| RaftMessage { kind: MessageKind::Snapshot, snapshot: meta, ..append(&[]) };
+    assert!(carry_raft(offer(Some(meta(vec![ReplicaId(1)])))).is_ok());
+    refused(offer(None));
+    refused(offer(Some(meta(vec![]))));
+    refused(offer(Some(meta((0..=1_000).map(ReplicaId).collect()))));
+    refused(offer(Some(SnapshotMeta { at: LogId::default(), ..meta(vec![ReplicaId(1)]) })));
+    refused(RaftMessage { snapshot: Some(meta(vec![ReplicaId(1)])), ..append(&[]) });
+
+    let unknown = peer::RaftMessage { r#type: 11, ..raft_to_wire(RaftGroupId(1), append(&[])) };
+    assert_eq!(raft_from_wire(unknown), Err(Malformed("message: unknown type")));
+    assert!(snapshot_from_wire(peer::SnapshotMessage::default()).is_err());
+    let body = Some(peer::snapshot_message::Body::WantRecords(peer::WantRecords { from: -1, until: 4 }));
+    assert!(snapshot_from_wire(peer::SnapshotMessage { body, ..Default::default() }).is_err());
+}

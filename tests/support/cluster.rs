@@ -1,0 +1,108 @@
+//! A whole cluster in one process: real sockets, real files, one data directory per node.
+
+use ackord::config::Config;
+use ackord::server::data;
+use ackord::server::identity::{FirstVoter, Identity, random_id};
+use ackord::server::run::Node;
+use ackord::types::{ClusterId, Incarnation, NodeId};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A node of the cluster: its files, and the process's part if it runs.
+pub struct Member {
+    /// Its configuration file.
+    pub config: Config,
+    /// Tells it to stop, and waits until it has.
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// Where it serves Kafka clients.
+    pub kafka: SocketAddr,
+}
+
+/// See the module.
+pub struct TestCluster {
+    /// Runs everything.
+    pub runtime: Runtime,
+    /// The nodes, by position.
+    pub members: Vec<Member>,
+    /// Their data directories.
+    _directory: TempDir,
+}
+
+fn free_port() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    socket.local_addr().expect("bound").port()
+}
+
+fn config(directory: &Path, node: u32, ports: &[(u16, u16)]) -> Config {
+    let peers: Vec<String> =
+        ports.iter().zip(1..).map(|((_, peer), other)| format!("\"{other}@127.0.0.1:{peer}\"")).collect();
+    let (kafka, peer) = ports[node as usize - 1];
+    let text = format!(
+        "node_id = {node}\ndata_dir = {:?}\npeers = [{}]\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\n\
+         peer = \"127.0.0.1:{peer}\"\nnative = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[wal]\n\
+         segment_bytes = 16777216\n[cluster]\nauto_create_topics = true\n",
+        directory.join(node.to_string()),
+        peers.join(", ")
+    );
+    Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+impl TestCluster {
+    /// Formats and starts `count` nodes.
+    pub fn start(count: u32) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runtime = Runtime::new().expect("a runtime");
+        let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let random = || random_id().expect("random numbers");
+        let voters: Vec<_> =
+            (1..=count).map(|node| FirstVoter { node: NodeId(node), incarnation: Incarnation(random()) }).collect();
+        let cluster = ClusterId(random());
+        let member = |node: u32| {
+            let config = config(directory.path(), node, &ports);
+            let incarnation = voters[node as usize - 1].incarnation;
+            let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
+            data::format(&config, &identity).expect("an empty directory can be formatted");
+            let kafka = SocketAddr::from(([127, 0, 0, 1], ports[node as usize - 1].0));
+            Member { config, running: None, kafka }
+        };
+        let members = (1..=count).map(member).collect();
+        let mut cluster = Self { runtime, members, _directory: directory };
+        (0..count as usize).for_each(|position| cluster.start_node(position));
+        cluster
+    }
+
+    /// Starts a node that does not run.
+    pub fn start_node(&mut self, position: usize) {
+        let config = self.members[position].config.clone();
+        let node = self.runtime.block_on(Node::start(config)).expect("the node starts");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = self.runtime.spawn(async move {
+            // A sender that is gone is an order to stop, too.
+            node.run_until(async { drop(stopped.await) }).await.expect("the node runs until it is stopped");
+        });
+        self.members[position].running = Some((stop, task));
+    }
+
+    /// Stops a node in an orderly way.
+    pub fn stop_node(&mut self, position: usize) {
+        if let Some((stop, task)) = self.members[position].running.take() {
+            drop(stop);
+            self.runtime.block_on(task).expect("the node stops");
+        }
+    }
+
+    /// Every node's Kafka address, as clients want it.
+    pub fn bootstrap(&self) -> String {
+        self.members.iter().map(|member| member.kafka.to_string()).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        (0..self.members.len()).for_each(|position| self.stop_node(position));
+    }
+}
