@@ -289,7 +289,10 @@ async fn hand_over(handle: &Handle) {
     loop {
         let reports = handle.report().await;
         let led: Vec<_> = reports.iter().filter(|report| report.role == Some(Role::Leader)).collect();
-        for report in led.iter().filter(|report| !handed.contains(&report.group)) {
+        for report in &led {
+            if handed.contains(&report.group) {
+                continue;
+            }
             let heirs = report.followers.iter().filter(|follower| follower.recently_active);
             if let Some(heir) = heirs.max_by_key(|follower| follower.matched)
                 && handle.transfer_leader(report.group, heir.replica).is_ok()
