@@ -1,8 +1,8 @@
 //! Metrics and health over HTTP, for Prometheus and for whoever starts and stops nodes.
 //!
 //! * `/metrics`: everything in the registry, in the OpenMetrics text format.
-//! * `/healthz`: the process runs and answers. Says nothing about the cluster: restarting a node because others are away
-//!   would make it worse.
+//! * `/healthz`: the process runs and answers. Says nothing about the cluster: restarting a node because others are
+//!   away would make it worse.
 //! * `/readyz`: whether the node can serve clients, and if not, why (503).
 
 use axum::Router;

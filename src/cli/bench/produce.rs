@@ -64,6 +64,7 @@ pub(in crate::cli) struct Produce {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
