@@ -33,22 +33,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a cluster on this machine, for development
     Dev(dev::Dev),
-    /// Make a data directory ready for a node
     Format(format::Format),
-    /// Run a node
     Serve(serve::Serve),
-    /// Create, list, describe, grow and delete topics
     #[command(subcommand)]
     Topic(topic::Topic),
-    /// Write lines to a topic
     Produce(produce::Produce),
-    /// Read a topic's records
     Consume(consume::Consume),
-    /// Show the cluster: leaders, terms, how far every replica is
     Status(status::Status),
-    /// Measure throughput and latency, beside what the disk can do
     #[command(subcommand)]
     Bench(bench::Bench),
 }
@@ -155,5 +147,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_is_explained() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 }

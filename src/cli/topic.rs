@@ -7,6 +7,7 @@ use crate::types::TopicId;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+/// Create, list, describe, grow and delete topics
 #[derive(Debug, Subcommand)]
 pub(super) enum Topic {
     /// Create a topic
