@@ -1,0 +1,2 @@
+//! The `ackord-jepsen` program: whole workloads, as long as one likes.
+fn main() {}
