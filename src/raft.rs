@@ -6,11 +6,14 @@
 //!
 //! * [`message`]: what replicas say to each other, and its translation.
 //! * [`group_log`]: the in-memory view of one group's log that raft-rs reads.
+//! * [`ready`]: what a replica starts from, and what it wants done.
 //! * [`replica`]: the state machine itself: input in, [`Ready`] out.
 
 pub mod group_log;
 pub mod message;
+pub mod ready;
 pub mod replica;
 
 pub use message::{MessageKind, RaftMessage, SnapshotMeta};
-pub use replica::{Broken, ProposeError, Ready, Replica, ReplicaOptions, ReplicaStart, Role};
+pub use ready::{Broken, FollowerProgress, ProposeError, Ready, ReplicaOptions, ReplicaStart, Role, Write};
+pub use replica::Replica;

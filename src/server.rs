@@ -3,13 +3,17 @@
 //! * [`identity`]: who a data directory is.
 //! * [`data`]: opens a data directory: log, database, state machines.
 //! * [`groups`]: keeps this node's Raft groups as the controller wants them.
+//! * `membership`: registers the node, and follows who else has.
 //! * [`outside`]: what the Raft worker sees of the rest of the process.
+//! * `space`: refuses writes before the disk is full.
 //! * [`run`]: a whole node, from its configuration to its end.
 
 pub mod data;
 pub mod groups;
 pub mod identity;
+mod membership;
 pub mod outside;
 pub mod run;
+mod space;
 
 pub use run::{ServerError, run};

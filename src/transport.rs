@@ -2,8 +2,8 @@
 //!
 //! A node talks to a peer on the connection it opened itself, and hears it on the one the peer opened. Invariants:
 //!
-//! * [`PeerSender`] never blocks and never waits; what does not fit into a peer's bounded queue is lost, as anything on a
-//!   network may be. What arrives of one connection arrives in order.
+//! * [`PeerSender`] never blocks and never waits; what does not fit into a peer's bounded queue is lost, as anything on
+//!   a network may be. What arrives of one connection arrives in order.
 //! * A connection is read only as fast as the node takes in what it says.
 //! * Nobody is listened to before both ends have checked each other: [`admission`].
 //! * A proposal's outcome is definite unless it was handed to a connection that gave no answer.
@@ -40,7 +40,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 
 /// A future behind a pointer, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -232,6 +232,7 @@ impl Transport {
 
 /// Owns the tasks of all connections.
 struct Supervisor {
+    /// Limits and timing.
     options: Options,
     /// Where all nodes are.
     peers: watch::Receiver<BTreeMap<NodeId, String>>,
@@ -258,7 +259,7 @@ impl Supervisor {
                 // A transport that was dropped stops, too.
                 _ = stopping.changed() => break,
                 Ok(()) = self.peers.changed() => self.follow_peers(),
-                Some(_ended) = self.tasks.join_next() => {}
+                Some(ended) = self.tasks.join_next() => self.replace(ended),
                 accepted = listener.accept() => match (accepted, Arc::clone(&places).try_acquire_owned()) {
                     (Ok((stream, _)), Ok(place)) => {
                         let reception = Arc::clone(&self.reception);
@@ -278,6 +279,15 @@ impl Supervisor {
         }
         self.tasks.shutdown().await;
         self.sender.forget_all();
+    }
+
+    /// A connection's task ended. That of a peer never does by itself: one that panicked is begun again.
+    fn replace(&mut self, ended: Result<(), JoinError>) {
+        if ended.is_err_and(|error| error.is_panic()) {
+            tracing::error!("the task of a connection panicked");
+            self.outgoing.retain(|_, task| !task.is_finished());
+            self.follow_peers();
+        }
     }
 
     /// One task for every peer, none for anybody else.

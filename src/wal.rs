@@ -10,9 +10,9 @@
 //!   and rotating into a new segment; `space` makes room: spares, freeing, copying forward.
 //! * `disk` is the waist below; `real_disk` the one implementation that touches files.
 //!
-//! The log never truncates, retries or guesses: a failed write or sync ends it, and damage stays damage until a snapshot
-//! or a peer's copy replaces what was lost. What it cannot detect: media damage to the very last turn, not yet sealed,
-//! which looks like a torn write; and a whole directory put back to an older state, which the peers notice.
+//! The log never truncates, retries or guesses: a failed write or sync ends it, and damage stays damage until a
+//! snapshot or a peer's copy replaces what was lost. What it cannot detect: media damage to the very last turn, not yet
+//! sealed, which looks like a torn write; and a whole directory put back to an older state, which the peers notice.
 
 pub mod disk;
 mod encode;
@@ -58,8 +58,8 @@ pub struct Options {
     /// How many spare segments to keep ready: one in reserve for promises or for the next start, and at least one to
     /// rotate into.
     pub spares: usize,
-    /// Whether an empty directory becomes a new log. Otherwise it is a lost disk, and refused: a replica that comes back
-    /// without its promises can lose what others committed.
+    /// Whether an empty directory becomes a new log. Otherwise it is a lost disk, and refused: a replica that comes
+    /// back without its promises can lose what others committed.
     pub create: bool,
 }
 

@@ -42,3 +42,21 @@ fn kcat_writes_and_reads_across_a_restart_of_every_node() {
         assert_eq!(read, lines, "after node {} was restarted", position + 1);
     }
 }
+
+/// The controller's group is not among those that its own metadata names; a start must not take that for its end.
+#[test]
+fn a_topic_is_created_after_a_restart_of_every_node() {
+    let mut cluster = TestCluster::start(3);
+    let bootstrap = cluster.bootstrap();
+    let produce = |topic: &str| {
+        let arguments = ["-P", "-b", &bootstrap, "-t", topic, "-X", "message.timeout.ms=20000", "-E"];
+        let (done, _, error) = kcat(&arguments, "a record\n");
+        assert!(done, "{topic}: {error}");
+    };
+    produce("before");
+    for restart in 0..2 {
+        (0..3).for_each(|position| cluster.stop_node(position));
+        (0..3).for_each(|position| cluster.start_node(position));
+        produce(&format!("after{restart}"));
+    }
+}

@@ -21,7 +21,7 @@ fn run(scenario: Scenario) -> Report {
 #[test]
 fn acknowledged_records_survive_crashes() {
     if let Some(seed) = number("ACKORD_SEED") {
-        run(Scenario { trace: true, ..Scenario::of_seed(seed) });
+        run(Scenario { trace: Some(|line| println!("{line}")), ..Scenario::of_seed(seed) });
         return;
     }
     let (mut acknowledged, mut reads, mut crashes) = (0, 0, BTreeMap::new());

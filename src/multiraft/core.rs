@@ -5,7 +5,8 @@
 //! kinds. Whoever replays the same inputs gets the same effects.
 //!
 //! One turn of the log is in flight at a time. What groups want written meanwhile queues up and becomes the next turn:
-//! that is group commit, without a timer. Messages that promise something durable leave in turn order, after their turn.
+//! that is group commit, without a timer. Messages that promise something durable leave in turn order, after their
+//! turn.
 //!
 //! * [`effect`]: the vocabulary of the waist.
 //! * [`group`]: one group: its replica, the proposals and reads that wait on it.
@@ -18,9 +19,11 @@ pub mod snapshot;
 pub mod turn;
 
 use crate::raft::{Broken, MessageKind, RaftMessage, Replica, ReplicaOptions, ReplicaStart};
-use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
+use crate::types::{
+    CONTROLLER_GROUP, HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term,
+};
 use crate::wal::{GroupRecovery, GroupWrite, LogChange};
-use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Ticket};
+use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Room, Ticket};
 use group::Group;
 use std::collections::{BTreeMap, BTreeSet};
 use turn::{Done, Then, TurnQueue};
@@ -110,8 +113,8 @@ pub struct Core {
     flushing: bool,
     /// Payload handed to state machines and not applied yet, of all groups, in bytes.
     unapplied_bytes: usize,
-    /// The log has room for new entries.
-    writable: bool,
+    /// Where there is no room for new entries.
+    full: BTreeSet<Room>,
     /// Effects not taken yet, but for messages.
     effects: Vec<Effect>,
     /// Messages not taken yet, by node: one frame per peer and poll.
@@ -132,7 +135,7 @@ impl Core {
             unflushed_bytes: 0,
             flushing: false,
             unapplied_bytes: 0,
-            writable: true,
+            full: BTreeSet::new(),
             effects: Vec::new(),
             outbox: BTreeMap::new(),
         };
@@ -241,7 +244,8 @@ impl Core {
             Input::TransferLeader { group, to } => {
                 self.with_group(group, |group, _| group.replica.transfer_leader(to));
             }
-            Input::Space { writable } => self.writable = writable,
+            Input::Space { of, writable: true } => drop(self.full.remove(&of)),
+            Input::Space { of, writable: false } => drop(self.full.insert(of)),
             Input::Unreachable(node) => self.unreachable(node),
         }
     }
@@ -358,7 +362,7 @@ impl Core {
 
     /// Why no new entries are taken now, if so.
     fn overload(&self) -> Option<Refused> {
-        if !self.writable {
+        if !self.full.is_empty() {
             return Some(Refused::NoSpace);
         }
         let busy = self.queue.bytes() > self.options.queued_bytes_max
@@ -426,6 +430,7 @@ impl Core {
     }
 
     fn remove(&mut self, id: RaftGroupId) {
+        assert!(id != CONTROLLER_GROUP, "the controller's group never ends: the cluster could not be changed any more");
         let Some(slot) = self.groups.remove(&id) else { return };
         self.queue.forget(id);
         let mut hard_state = HardState::default();

@@ -9,8 +9,8 @@
 //!                        └──messages──▶ outbound (transport)
 //! ```
 //!
-//! The worker drains everything that has arrived, ticks at most once, and starts the effects: whatever arrived while the
-//! previous turn was being synced goes into the next one. It never waits for the disk. A thread that fails ends the
+//! The worker drains everything that has arrived, ticks at most once, and starts the effects: whatever arrived while
+//! the previous turn was being synced goes into the next one. It never waits for the disk. A thread that fails ends the
 //! process through `Outside::fatal`: nothing is acknowledged that is not durable, so ending is always safe.
 //!
 //! * [`threads`]: the threads for log, state machines, reads and flushes.
@@ -26,7 +26,7 @@ use super::core::{Core, CoreOptions, GroupStart};
 use super::handle::{Board, Event, Handle, MAILBOX_BYTES_MAX, Waiting};
 use crate::raft::RaftMessage;
 use crate::storage::Engine;
-use crate::types::{NodeId, RaftGroupId};
+use crate::types::{NodeId, RaftGroupId, Term};
 use crate::wal::disk::Disk;
 use crate::wal::{Log, TurnNumber};
 use std::collections::BTreeMap;
@@ -52,6 +52,9 @@ pub trait Outside: Send + Sync + 'static {
 
     /// Sends a piece of a state to the node of its receiver; may lose it. Must not block.
     fn send_snapshot(&self, message: SnapshotMessage);
+
+    /// This node now leads a group and answers clients for it.
+    fn leads(&self, group: RaftGroupId, term: Term);
 
     /// The end of a deleted group is durable and its state machine gone: its rows can be deleted.
     fn removed(&self, group: RaftGroupId);
@@ -95,7 +98,7 @@ pub struct Worker {
 impl Worker {
     /// Starts the driver over an opened log and opened state machines.
     pub fn start<E, D>(
-        options: WorkerOptions,
+        options: &WorkerOptions,
         groups: Vec<GroupStart>,
         applier: Applier<E>,
         (log, disk): (Log<D>, D),
@@ -126,9 +129,9 @@ impl Worker {
             next_ticket: 0,
             proposals: BTreeMap::new(),
         };
-        let thread = std::thread::Builder::new()
-            .name("ackord-raft".to_owned())
-            .spawn(move || driver.run(&inbox, options.tick))?;
+        let tick = options.tick;
+        let thread =
+            std::thread::Builder::new().name("ackord-raft".to_owned()).spawn(move || driver.run(&inbox, tick))?;
         Ok(Self { handle, thread })
     }
 
@@ -148,12 +151,17 @@ impl Worker {
 
 /// The worker thread's state.
 struct Driver {
+    /// Decides.
     core: Core,
+    /// Do what takes time.
     threads: Threads,
+    /// Where leaderships are published.
     board: Board,
+    /// The rest of the process.
     outside: Arc<dyn Outside>,
     /// Who waits for which ticket.
     waiting: BTreeMap<Ticket, Waiting>,
+    /// The ticket given out last.
     next_ticket: u64,
     /// Proposals of this round, so that those of one group become one message.
     proposals: BTreeMap<RaftGroupId, Vec<Proposal>>,
@@ -249,6 +257,9 @@ impl Driver {
                 Effect::Flush => self.threads.apply(ApplyCommand::Flush),
                 Effect::Reply { ticket, reply } => self.answer(ticket, reply),
                 Effect::Publish { group, leadership } => {
+                    if leadership.serving {
+                        self.outside.leads(group, leadership.term);
+                    }
                     self.board.update(group, |status| status.leadership = leadership);
                 }
                 Effect::Quarantined { group, reason } => {

@@ -150,8 +150,8 @@ impl PartitionView {
         self.epochs.end_of(epoch, self.high_watermark)
     }
 
-    /// Visits the batches from the one that holds `from` to the one that ends at `to`, until one doesn't fit; a hole is an
-    /// error. Asked by size first: a batch that is not wanted is neither copied nor checked.
+    /// Visits the batches from the one that holds `from` to the one that ends at `to`, until one doesn't fit; a hole is
+    /// an error. Asked by size first: a batch that is not wanted is neither copied nor checked.
     fn scan_batches(
         &self,
         engine: &dyn Engine,

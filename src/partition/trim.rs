@@ -52,9 +52,9 @@ impl PartitionView {
     /// The log start moves through Raft and reads respect it at once; this is for each replica to do when it likes:
     /// not too often, because each range deleted is one more to look at for every read until files are merged.
     pub fn trim(&self, engine: &dyn Engine, batch: &mut WriteBatch) -> Result<Option<Freed>, EngineError> {
-        let records = self.free(engine, Family::Records, self.key(self.log_start), batch)?;
+        let records = self.free(engine, Family::Records, &self.key(self.log_start), batch)?;
         // The row of the run that holds the log start stays.
-        let times = self.free(engine, Family::Times, self.key(self.first_run(engine)?), batch)?;
+        let times = self.free(engine, Family::Times, &self.key(self.first_run(engine)?), batch)?;
         Ok(match (records, times) {
             (Some(records), Some(times)) => Some(records.join(times)),
             (records, times) => records.or(times),
@@ -66,15 +66,15 @@ impl PartitionView {
         &self,
         engine: &dyn Engine,
         family: Family,
-        to: Vec<u8>,
+        to: &[u8],
         batch: &mut WriteBatch,
     ) -> Result<Option<Freed>, EngineError> {
         let mut first = None;
-        engine.scan(family, &self.key(Offset(0)), &to, &mut |key, _| {
+        engine.scan(family, &self.key(Offset(0)), to, &mut |key, _| {
             first = Some(key.to_vec());
             ControlFlow::Break(())
         })?;
-        Ok(first.map(|first| Freed::delete([family], &first, &to, batch)))
+        Ok(first.map(|first| Freed::delete([family], &first, to, batch)))
     }
 }
 

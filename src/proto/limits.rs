@@ -32,8 +32,10 @@ pub(super) const REQUEST: &[Limit] = &[
     limit(&[11, 2, 1, 3], "produce.records.headers", 200_000),
     limit(&[17, 1], "topics", 20_000),
     limit(&[20, 4], "create_topic.assignment", 10_000),
+    numbers(&[20, 4, 1], "create_topic.assignment.nodes", 1_000_000),
     limit(&[20, 5], "create_topic.configs", 1_000),
     limit(&[22, 3], "create_partitions.assignment", 10_000),
+    numbers(&[22, 3, 1], "create_partitions.assignment.nodes", 1_000_000),
     limit(&[23, 2], "alter_topic_configs.set", 1_000),
     limit(&[23, 3], "alter_topic_configs.reset", 1_000),
 ];
@@ -43,11 +45,13 @@ pub(super) const RESPONSE: &[Limit] = &[
     limit(&[12, 1], "read.records", 1_000_000),
     limit(&[12, 1, 3], "read.records.headers", 1_000_000),
     limit(&[13, 1, 3], "get.record.headers", 200_000),
-    limit(&[15, 8], "partition_status.replicas", 1_000),
+    limit(&[15, 2, 10], "partition_status.replica.followers", 1_000),
     limit(&[16, 3], "cluster_status.nodes", 1_000),
-    limit(&[16, 3, 4], "cluster_status.nodes.listeners", 10_000),
+    limit(&[19, 1], "replicas", 100_000),
+    limit(&[19, 1, 10], "replicas.followers", 1_000_000),
     limit(&[17, 1], "topics", 20_000),
     limit(&[17, 1, 3], "topics.partitions", 200_000),
+    numbers(&[17, 1, 3, 4], "topics.partitions.replicas", 10_000_000),
     limit(&[17, 1, 4], "topics.configs", 1_000_000),
 ];
 

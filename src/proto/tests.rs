@@ -68,6 +68,18 @@ fn more_elements_than_allowed_are_refused_and_the_limit_itself_is_not() {
     assert!(too_many(decode_peer_frame([&half[..], &half[..]].concat().into()).map(drop)));
 }
 
+#[test]
+fn packed_numbers_are_counted_too() {
+    let frame = |voters: usize| {
+        let membership = Some(peer::Membership { voters: vec![1; voters], ..Default::default() });
+        let snapshot = Some(peer::SnapshotMetadata { membership, ..Default::default() });
+        let message = peer::RaftMessage { snapshot, ..Default::default() };
+        decode_peer_frame(body(&encode_frame(&raft_frame(vec![message; 2]), usize::MAX).unwrap())).map(drop)
+    };
+    assert_eq!(frame(32_768), Ok(()));
+    assert!(matches!(frame(32_769), Err(FrameError::TooMany { .. })));
+}
+
 /// A field as a `.proto` file has it.
 struct Field {
     /// Its number.

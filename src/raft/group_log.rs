@@ -225,7 +225,7 @@ impl GroupLog {
     }
 
     /// Entries `low .. high` from memory: the longest prefix held, empty if the first is not.
-    fn from_memory(&self, low: LogIndex, high: LogIndex) -> Vec<&LogEntry> {
+    fn held(&self, low: LogIndex, high: LogIndex) -> Vec<&LogEntry> {
         let count = (high.0 - low.0) as usize;
         if self.in_tail(low) {
             let skip = (low.0 - self.tail_first().0) as usize;
@@ -241,7 +241,7 @@ impl GroupLog {
     /// The committed entries `low .. high`, all of them; only for ranges that are pinned in the tail.
     #[must_use]
     pub fn pinned(&self, low: LogIndex, high: LogIndex) -> Vec<LogEntry> {
-        let entries: Vec<_> = self.from_memory(low, high).into_iter().cloned().collect();
+        let entries: Vec<_> = self.held(low, high).into_iter().cloned().collect();
         assert_eq!(entries.len() as u64, high.0 - low.0, "entries {low}..{high} are pinned in memory");
         entries
     }
@@ -249,10 +249,12 @@ impl GroupLog {
 
 impl raft_rs::Storage for GroupLog {
     fn initial_state(&self) -> raft_rs::Result<RaftState> {
-        let mut hard_state = eraftpb::HardState::default();
-        hard_state.term = self.initial_hard_state.term.0;
-        hard_state.vote = self.initial_hard_state.vote.map_or(0, |replica| replica.0);
-        hard_state.commit = self.initial_hard_state.commit.0;
+        let hard_state = eraftpb::HardState {
+            term: self.initial_hard_state.term.0,
+            vote: self.initial_hard_state.vote.map_or(0, |replica| replica.0),
+            commit: self.initial_hard_state.commit.0,
+            ..eraftpb::HardState::default()
+        };
         Ok(RaftState::new(hard_state, membership_to_raft(&self.initial_membership)))
     }
 
@@ -269,7 +271,7 @@ impl raft_rs::Storage for GroupLog {
             return Err(StorageError::Compacted.into());
         }
         let limit = max_size.into().unwrap_or(u64::MAX);
-        let held = self.from_memory(low, high);
+        let held = self.held(low, high);
         if held.is_empty() && low < high {
             assert!(context.can_async(), "entries {low}..{high} of a synchronous read are pinned in memory");
             // What is still in memory need not be on the disk yet.

@@ -145,7 +145,7 @@ mod tests {
         Bytes::from(bytes)
     }
 
-    fn is_invalid(result: Result<RecordBatch, BatchError>) -> bool {
+    fn is_invalid(result: &Result<RecordBatch, BatchError>) -> bool {
         matches!(result, Err(BatchError::Invalid { .. }))
     }
 
@@ -160,15 +160,15 @@ mod tests {
     fn the_rules_of_the_request_and_the_header() {
         let batch = writer().finish();
         let twice = Bytes::from([&batch.bytes()[..], &batch.bytes()[..]].concat());
-        assert!(is_invalid(validate(Bytes::new(), &rules())));
-        assert!(is_invalid(validate(twice, &rules())));
+        assert!(is_invalid(&validate(Bytes::new(), &rules())));
+        assert!(is_invalid(&validate(twice, &rules())));
         assert_eq!(validate(forged(&batch, field::MAGIC, &[1]), &rules()), Err(BatchError::Magic(1)));
-        assert!(is_invalid(validate(forged(&batch, 0, &5i64.to_be_bytes()), &rules())));
-        assert!(is_invalid(validate(forged(&batch, field::COUNT, &3i32.to_be_bytes()), &rules())));
-        assert!(is_invalid(validate(forged(&batch, field::LAST_OFFSET_DELTA, &i32::MAX.to_be_bytes()), &rules())));
-        assert!(is_invalid(validate(BatchWriter::new(0).finish().into_bytes(), &rules())), "no records");
-        assert!(is_invalid(validate(writer().control().finish().into_bytes(), &rules())));
-        assert!(is_invalid(validate(writer().producer(1, 0, -1).finish().into_bytes(), &rules())));
+        assert!(is_invalid(&validate(forged(&batch, 0, &5i64.to_be_bytes()), &rules())));
+        assert!(is_invalid(&validate(forged(&batch, field::COUNT, &3i32.to_be_bytes()), &rules())));
+        assert!(is_invalid(&validate(forged(&batch, field::LAST_OFFSET_DELTA, &i32::MAX.to_be_bytes()), &rules())));
+        assert!(is_invalid(&validate(BatchWriter::new(0).finish().into_bytes(), &rules())), "no records");
+        assert!(is_invalid(&validate(writer().control().finish().into_bytes(), &rules())));
+        assert!(is_invalid(&validate(writer().producer(1, 0, -1).finish().into_bytes(), &rules())));
         let small = Rules { batch_bytes_max: batch.bytes().len() - 1, ..rules() };
         assert!(matches!(validate(batch.bytes().clone(), &small), Err(BatchError::TooLarge { .. })));
         let mut flipped = batch.bytes().to_vec();
@@ -199,7 +199,7 @@ mod tests {
         // The second record's offset delta is the fourth byte of its record.
         let second = HEADER_BYTES + 9;
         assert_eq!(batch.bytes()[second + 4], 2, "the zigzag delta 1 lies where the test thinks");
-        assert!(is_invalid(validate(forged(&batch, second + 4, &[4]), &rules())));
+        assert!(is_invalid(&validate(forged(&batch, second + 4, &[4]), &rules())));
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
             let (inside, outside) = (batch.records(1_000).unwrap(), plain.records(0).unwrap());
             assert!(inside.iter().eq(outside.iter()));
             assert!(matches!(validate(bytes.clone(), &unkeyed), Err(BatchError::Invalid { record: Some(1), .. })));
-            assert!(is_invalid(validate(bytes, &bomb)));
+            assert!(is_invalid(&validate(bytes, &bomb)));
         }
     }
 

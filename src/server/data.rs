@@ -224,6 +224,9 @@ pub fn create_partitions(
 
 /// Deletes the rows of deleted groups and gives their space back.
 pub fn destroy_partitions(engine: &SharedEngine, groups: &BTreeSet<RaftGroupId>) -> Result<(), EngineError> {
+    if groups.is_empty() {
+        return Ok(());
+    }
     let mut batch = WriteBatch::default();
     let freed: Vec<_> = groups.iter().map(|group| Partition::destroy(*group, &mut batch)).collect();
     engine.write(batch)?;

@@ -7,7 +7,7 @@ use super::data::{self, SharedEngine};
 use crate::broker::node::views::Views;
 use crate::controller::view::{GroupFate, GroupPlan, MetadataView};
 use crate::multiraft::handle::Handle;
-use crate::types::{NodeId, RaftGroupId};
+use crate::types::{CONTROLLER_GROUP, NodeId, RaftGroupId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -22,19 +22,21 @@ pub struct Groups {
     engine: SharedEngine,
     /// The controller's state, to follow.
     views: Views,
-    /// Groups that have a replica here.
+    /// Groups of partitions that have a replica here.
     known: BTreeSet<RaftGroupId>,
 }
 
 impl Groups {
-    /// Groups that were there at the start.
+    /// Groups that were there at the start. The controller's own is not among those that it plans and ends: its view
+    /// calls a number that is no partition's deleted.
     #[must_use]
     pub fn new(
         node: NodeId,
         handle: Handle,
         (engine, views): (SharedEngine, Views),
-        known: BTreeSet<RaftGroupId>,
+        mut known: BTreeSet<RaftGroupId>,
     ) -> Self {
+        known.remove(&CONTROLLER_GROUP);
         Self { node, handle, engine, views, known }
     }
 

@@ -19,8 +19,13 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+/// Groups whose announced leaders are remembered; more than a cluster can have partitions.
+const ANNOUNCED_MAX: usize = 1 << 20;
+
 /// The worker's outside.
 pub struct NodeOutside {
+    /// This node.
+    pub node: NodeId,
     /// To the other nodes.
     pub sender: PeerSender,
     /// Groups whose end is durable go here.
@@ -42,6 +47,10 @@ impl Outside for NodeOutside {
 
     fn turn_done(&self, turn: TurnNumber, _took: Duration, _bytes: usize) {
         self.durable_turn.store(turn.0, Ordering::Release);
+    }
+
+    fn leads(&self, group: RaftGroupId, term: Term) {
+        self.sender.announce(&[Announcement { group, term, node: self.node }]);
     }
 
     fn removed(&self, group: RaftGroupId) {
@@ -77,6 +86,12 @@ impl PeerRegistry for Cluster {
         let first = || self.identity.voters.iter().find(|voter| voter.node == node).map(|voter| voter.incarnation);
         registered.or_else(first)
     }
+
+    /// A node that is new must reach the controller to register, and this node's own copy may lag behind. It can't harm
+    /// a group that does not count it among its members.
+    fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
+        true
+    }
 }
 
 impl Proposals for Cluster {
@@ -101,6 +116,9 @@ impl Leaders for Cluster {
     fn heard(&self, announcements: Vec<Announcement>) {
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
         for Announcement { group, term, node } in announcements {
+            if announced.len() >= ANNOUNCED_MAX && !announced.contains_key(&group) {
+                continue;
+            }
             let known = announced.entry(group).or_insert((term, node));
             *known = (*known).max((term, node));
         }

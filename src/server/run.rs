@@ -5,37 +5,35 @@
 
 use super::data::{self, DataError, Opened, SharedEngine};
 use super::groups::Groups;
+use super::membership;
 use super::outside::{Cluster, Messenger, NodeOutside};
+use super::space;
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::{BrokerSettings, NodeBroker};
 use crate::broker::{ByteBudget, ConnectionIds};
 use crate::config::{Config, HostPort};
-use crate::controller::command::{Answer, Command, Registration};
-use crate::controller::view::{Listener, ListenerKind};
 use crate::kafka;
 use crate::multiraft::core::CoreOptions;
 use crate::multiraft::handle::Handle;
 use crate::multiraft::worker::{Worker, WorkerOptions};
+use crate::native;
 use crate::raft::{ReplicaOptions, Role};
 use crate::storage::Engine;
 use crate::transport::{self, Own, PeerSender, QueueLimits, Transport};
-use crate::types::{CONTROLLER_GROUP, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::types::{CONTROLLER_GROUP, NodeId, RaftGroupId};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-/// The feature level that this program understands.
-const FEATURE_LEVEL: u32 = 1;
 /// How long a stopping node waits for others to take over what it leads.
 const HANDOVER_MAX: Duration = Duration::from_secs(2);
-/// How long one attempt to register takes at most.
-const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a node does not run, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +53,11 @@ pub enum ServerError {
 }
 
 /// Runs a node until the process is asked to stop (SIGINT, SIGTERM) or the node can't go on.
-pub async fn run(config: Config) -> Result<(), ServerError> {
+pub fn run(config: Config) -> Result<(), ServerError> {
+    tokio::runtime::Runtime::new()?.block_on(run_until_told(config))
+}
+
+async fn run_until_told(config: Config) -> Result<(), ServerError> {
     let node = Node::start(config).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let stopped = async {
@@ -69,7 +71,11 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
 
 /// The sockets of a node, bound.
 struct Sockets {
+    /// For Kafka clients.
     kafka: TcpListener,
+    /// For native clients.
+    native: TcpListener,
+    /// For the other nodes.
     peer: TcpListener,
 }
 
@@ -77,14 +83,82 @@ impl Sockets {
     async fn bind(config: &Config) -> Result<Self, ServerError> {
         Ok(Self {
             kafka: bind("kafka", &config.listeners.kafka).await?,
+            native: bind("native", &config.listeners.native).await?,
             peer: bind("peer", &config.listeners.peer).await?,
         })
     }
+
+    fn addresses(&self) -> Result<Addresses, ServerError> {
+        let Self { kafka, native, peer } = self;
+        Ok(Addresses { kafka: kafka.local_addr()?, native: native.local_addr()?, peer: peer.local_addr()? })
+    }
+}
+
+/// Where a node is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// By Kafka clients.
+    pub kafka: SocketAddr,
+    /// By native clients.
+    pub native: SocketAddr,
+    /// By other nodes.
+    pub peer: SocketAddr,
 }
 
 async fn bind(listener: &'static str, address: &HostPort) -> Result<TcpListener, ServerError> {
     let bound = TcpListener::bind((address.host.as_str(), address.port)).await;
     bound.map_err(|error| ServerError::Listen { listener, address: address.to_string(), error })
+}
+
+/// What runs without the network: the groups of an opened data directory.
+struct Inside {
+    /// The groups.
+    worker: Worker,
+    /// The cluster as this node sees it.
+    cluster: Arc<Cluster>,
+    /// The database.
+    engine: SharedEngine,
+    /// Groups that were there at the start.
+    known: BTreeSet<RaftGroupId>,
+    /// Who this node is to others.
+    own: Own,
+}
+
+impl Inside {
+    fn start(
+        config: &Config,
+        opened: Opened,
+        removed: UnboundedSender<RaftGroupId>,
+        fatal: &UnboundedSender<String>,
+    ) -> Result<Self, ServerError> {
+        let Opened { identity, engine, views, log, applier, starts, unborn_controller, tombstones, durable_turn } =
+            opened;
+        // Rows of groups that ended before this start; none are left if their deletion was finished.
+        data::destroy_partitions(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
+        let sender = PeerSender::new(QueueLimits::default());
+        let durable_turn = Arc::new(AtomicU64::new(durable_turn.0));
+        let outside = NodeOutside {
+            node: identity.node,
+            sender: sender.clone(),
+            removed,
+            fatal: fatal.clone(),
+            durable_turn: Arc::clone(&durable_turn),
+        };
+        let known = starts.iter().map(|start| start.group).collect();
+        let worker = Worker::start(&worker_options(config), starts, applier, log, Arc::new(outside))?;
+        let handle = worker.handle().clone();
+        if let Some((replica, machine)) = unborn_controller {
+            let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
+            handle
+                .create(CONTROLLER_GROUP, replica, machine, preferred)
+                .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
+        }
+        let own =
+            Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
+        let node = identity.node;
+        let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
+        Ok(Self { worker, cluster, engine, known, own })
+    }
 }
 
 /// A running node.
@@ -102,68 +176,37 @@ pub struct Node {
     /// Tells listeners to stop.
     stop: watch::Sender<bool>,
     /// Listeners and followers.
-    tasks: tokio::task::JoinSet<()>,
+    tasks: JoinSet<()>,
     /// Why the node must end.
     fatal: mpsc::UnboundedReceiver<String>,
-    /// Where Kafka clients are served.
-    kafka_address: SocketAddr,
+    /// Where it is reached.
+    addresses: Addresses,
 }
 
 impl Node {
     /// Starts a node.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let sockets = Sockets::bind(&config).await?;
-        let kafka_address = sockets.kafka.local_addr()?;
-        let peer_address = sockets.peer.local_addr()?;
+        let addresses = sockets.addresses()?;
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || data::open(&opening))
             .await
             .map_err(|error| ServerError::Fatal(format!("opening the data directory: {error}")))??;
-        let (fatal_sender, fatal) = mpsc::unbounded_channel();
         let (removed, removals) = mpsc::unbounded_channel();
-        let sender = PeerSender::new(QueueLimits::default());
-        let durable_turn = Arc::new(AtomicU64::new(opened.durable_turn.0));
-        let outside = Arc::new(NodeOutside {
-            sender: sender.clone(),
-            removed,
-            fatal: fatal_sender.clone(),
-            durable_turn: Arc::clone(&durable_turn),
-        });
-        let Opened { identity, engine, views, log, applier, starts, unborn_controller, tombstones, .. } = opened;
-        let known: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
-        let worker = Worker::start(worker_options(&config), starts, applier, log, outside)?;
+        let (fatal_sender, fatal) = mpsc::unbounded_channel();
+        let Inside { worker, cluster, engine, known, own } = Inside::start(&config, opened, removed, &fatal_sender)?;
+        let (identity, views, sender) = (cluster.identity.clone(), cluster.views.clone(), cluster.sender.clone());
         let handle = worker.handle().clone();
-        if let Some((replica, machine)) = unborn_controller {
-            let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
-            handle
-                .create(CONTROLLER_GROUP, replica, machine, preferred)
-                .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
-        }
-        let cluster = Arc::new(Cluster {
-            node: identity.node,
-            identity: identity.clone(),
-            views: views.clone(),
-            handle: handle.clone(),
-            sender: sender.clone(),
-            announced: Mutex::default(),
-        });
-        let own =
-            Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
-        let (peers, peers_watch) = watch::channel(configured_peers(&config));
+
+        let (peers, peers_watch) = watch::channel(membership::configured_peers(&config));
         let surroundings = transport::Surroundings {
             inbox: Arc::new(handle.clone()),
             registry: cluster.clone(),
             proposals: cluster.clone(),
             leaders: cluster.clone(),
         };
-        let transport = Transport::start(
-            transport::Options::default(),
-            own,
-            sockets.peer,
-            peers_watch,
-            sender.clone(),
-            surroundings,
-        );
+        let options = transport::Options::default();
+        let transport = Transport::start(options, own, sockets.peer, peers_watch, sender.clone(), surroundings);
         let controller = ControllerClient::new(identity.node, handle.clone(), Arc::new(Messenger(sender)));
         let broker = NodeBroker::new(
             (identity.node, identity.incarnation),
@@ -173,35 +216,30 @@ impl Node {
             controller.clone(),
             cluster,
         );
+
         let (stop, stopping) = watch::channel(false);
-        let mut tasks = tokio::task::JoinSet::new();
-        for group in tombstones {
-            // Rows of groups that ended before this start; none are left if that was finished.
-            let engine = Arc::clone(&engine);
-            tasks.spawn_blocking(move || {
-                if let Err(error) = data::destroy_partitions(&engine, &BTreeSet::from([group])) {
-                    tracing::error!(%group, %error, "the space of a deleted group could not be given back");
-                }
-            });
-        }
+        let mut tasks = JoinSet::new();
         let groups = Groups::new(identity.node, handle, (Arc::clone(&engine), views.clone()), known);
         tasks.spawn(async move {
             let reason = groups.follow(removals).await;
+            // A node that is stopping needs no reason to end.
             let _stopping = fatal_sender.send(reason);
         });
-        let registration = registration(&config, &identity, kafka_address, peer_address);
-        tasks.spawn(register(controller, registration, views.clone()));
-        tasks.spawn(follow_peers(config.clone(), views, peers));
-        let kafka = kafka::listener::Listener::over(sockets.kafka, kafka_service(&config, broker.clone()));
-        tasks.spawn(kafka.serve(stopping));
-        tracing::info!(node = %identity.node, kafka = %kafka_address, "node started");
-        Ok(Self { id: identity.node, worker, transport, broker, engine, stop, tasks, fatal, kafka_address })
+        tasks.spawn(space::watch(config.data_dir.clone(), config.limits.disk_reserve_bytes, worker.handle().clone()));
+        let registration = membership::registration(&config, &identity, &addresses);
+        tasks.spawn(membership::register(controller, registration, views.clone()));
+        tasks.spawn(membership::follow_peers(config.clone(), views, peers));
+        let edges = Edges::new(&config, broker.clone());
+        tasks.spawn(kafka::listener::Listener::over(sockets.kafka, edges.kafka).serve(stopping.clone()));
+        tasks.spawn(native::listener::Listener::over(sockets.native, edges.native).serve(stopping));
+        tracing::info!(node = %identity.node, kafka = %addresses.kafka, native = %addresses.native, "node started");
+        Ok(Self { id: identity.node, worker, transport, broker, engine, stop, tasks, fatal, addresses })
     }
 
-    /// Where Kafka clients are served.
+    /// Where it is reached.
     #[must_use]
-    pub fn kafka_address(&self) -> SocketAddr {
-        self.kafka_address
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// What clients are answered from.
@@ -263,86 +301,6 @@ async fn hand_over(handle: &Handle) {
     }
 }
 
-/// Registers this node with the controller, until it is registered as it is.
-async fn register(controller: ControllerClient, registration: Registration, views: crate::broker::node::views::Views) {
-    let registered = |view: &Arc<crate::controller::view::MetadataView>| {
-        view.broker(registration.node).is_some_and(|broker| {
-            broker.incarnation == registration.incarnation
-                && broker.listeners == registration.listeners
-                && broker.rack == registration.rack
-        })
-    };
-    let mut metadata = views.watch_metadata();
-    loop {
-        // The own copy may lag behind, so a node that was registered before waits a moment before it says so again.
-        if timeout(Duration::from_millis(100), metadata.wait_for(registered)).await.is_ok() {
-            return;
-        }
-        let command = Command::RegisterBroker(registration.clone());
-        match controller.decide(&command, REGISTRATION_PATIENCE).await {
-            Ok(Answer::Done(Ok(()))) => return,
-            Ok(Answer::Done(Err(rejection))) => {
-                tracing::error!(reason = rejection.message, "the controller refuses to register this node");
-                sleep(REGISTRATION_PATIENCE).await;
-            }
-            Ok(_) | Err(_) => sleep(Duration::from_millis(100)).await,
-        }
-    }
-}
-
-/// Keeps the transport's table of peers: those in the file, and those that have registered.
-async fn follow_peers(
-    config: Config,
-    views: crate::broker::node::views::Views,
-    peers: watch::Sender<BTreeMap<NodeId, String>>,
-) {
-    let mut metadata = views.watch_metadata();
-    loop {
-        let mut table = configured_peers(&config);
-        for broker in metadata.borrow_and_update().brokers() {
-            let listener = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
-            if let Some(listener) = listener {
-                table.insert(broker.node, format!("{}:{}", listener.host, listener.port));
-            }
-        }
-        peers.send_if_modified(|known| {
-            let changed = *known != table;
-            *known = table;
-            changed
-        });
-        if metadata.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn configured_peers(config: &Config) -> BTreeMap<NodeId, String> {
-    config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect()
-}
-
-fn registration(
-    config: &Config,
-    identity: &super::identity::Identity,
-    kafka: SocketAddr,
-    peer: SocketAddr,
-) -> Registration {
-    let listener = |kind, address: &HostPort, bound: SocketAddr| Listener {
-        kind,
-        host: config.advertised(address).to_owned(),
-        port: bound.port(),
-    };
-    Registration {
-        node: identity.node,
-        incarnation: identity.incarnation,
-        rack: config.rack.clone(),
-        listeners: vec![
-            listener(ListenerKind::Kafka, &config.listeners.kafka, kafka),
-            listener(ListenerKind::Peer, &config.listeners.peer, peer),
-        ],
-        feature_level_max: FEATURE_LEVEL,
-    }
-}
-
 fn worker_options(config: &Config) -> WorkerOptions {
     let ticks = config.cluster.election_timeout_ms.div_ceil(config.cluster.tick_ms);
     let replica =
@@ -364,16 +322,31 @@ fn broker_settings(config: &Config) -> BrokerSettings {
     }
 }
 
-fn kafka_service(config: &Config, broker: NodeBroker<SharedEngine>) -> kafka::Service<NodeBroker<SharedEngine>> {
-    let request_bytes = config.limits.request_bytes;
-    kafka::Service {
-        broker: Arc::new(broker),
-        limits: kafka::Limits {
-            request_bytes_max: request_bytes as usize,
-            connections_max: config.limits.connections as usize,
-            ..kafka::Limits::default()
-        },
-        request_memory: ByteBudget::new(request_bytes.saturating_mul(4)),
-        connection_ids: ConnectionIds::default(),
+/// What the edges need; memory for requests and numbers of connections are shared between them.
+struct Edges {
+    /// The Kafka edge.
+    kafka: kafka::Service<NodeBroker<SharedEngine>>,
+    /// The native edge.
+    native: native::Service<NodeBroker<SharedEngine>>,
+}
+
+impl Edges {
+    fn new(config: &Config, broker: NodeBroker<SharedEngine>) -> Self {
+        let broker = Arc::new(broker);
+        let (request_bytes, connections) = (config.limits.request_bytes, config.limits.connections as usize);
+        let request_memory = ByteBudget::new(request_bytes.saturating_mul(4));
+        let connection_ids = ConnectionIds::default();
+        let kafka = kafka::Service {
+            broker: Arc::clone(&broker),
+            limits: kafka::Limits {
+                request_bytes_max: request_bytes as usize,
+                connections_max: connections,
+                ..kafka::Limits::default()
+            },
+            request_memory: request_memory.clone(),
+            connection_ids: connection_ids.clone(),
+        };
+        let limits = native::Limits { connections_max: connections, ..native::Limits::default() };
+        Self { kafka, native: native::Service { broker, limits, request_memory, connection_ids } }
     }
 }

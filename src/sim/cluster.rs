@@ -2,9 +2,9 @@
 //! network, with one seed deciding everything that chance decides.
 //!
 //! Each step does one thing: deliver, lose or repeat a message, let a node tick, finish something that takes time on a
-//! node, let a client write or read, crash a node or start it again. A node may crash before, during or after any effect;
-//! what its disk and database had not synced is then lost, kept or torn. All the while, and once more at the end when
-//! faults have stopped, the promises are checked.
+//! node, let a client write or read, crash a node or start it again. A node may crash before, during or after any
+//! effect; what its disk and database had not synced is then lost, kept or torn. All the while, and once more at the
+//! end when faults have stopped, the promises are checked.
 //!
 //! * [`effects`]: what takes time, and where a crash can hit.
 //! * [`node`]: one node: core, log, applier, and the effects it has not finished.
@@ -47,8 +47,8 @@ pub struct Scenario {
     pub flush_after_bytes: usize,
     /// Log kept for replicas that were away, in bytes.
     pub retain_bytes: u64,
-    /// Print what happens, line by line.
-    pub trace: bool,
+    /// Is given what happens, line by line.
+    pub trace: Option<fn(&str)>,
     /// Negative controls: what to break on purpose.
     pub sabotage: Sabotage,
 }
@@ -70,7 +70,7 @@ impl Scenario {
             key_bytes: if short_log { 20_000 } else { 0 },
             flush_after_bytes: if short_log { 60_000 } else { 500 },
             retain_bytes: if short_log { 0 } else { 512 << 10 },
-            trace: false,
+            trace: None,
             sabotage: Sabotage::default(),
         }
     }
@@ -192,8 +192,8 @@ impl Cluster {
         for byte in line.bytes() {
             self.report.trace_hash = (self.report.trace_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.scenario.trace {
-            println!("{line}");
+        if let Some(print) = self.scenario.trace {
+            print(&line);
         }
     }
 
@@ -267,7 +267,7 @@ impl Cluster {
                     self.network.push(Packet { to, cargo: Cargo::Raft(messages) });
                 }
             }
-            Effect::Reply { ticket, reply } => self.answer(position, ticket, reply),
+            Effect::Reply { ticket, reply } => self.answer(position, ticket, &reply),
             Effect::Publish { group, leadership } => self.check_leader(position, group, leadership),
             Effect::Quarantined { group, reason } => {
                 panic!("seed {}: node {node} quarantined group {group}: {reason}", self.scenario.seed)
@@ -276,7 +276,7 @@ impl Cluster {
         }
     }
 
-    fn answer(&mut self, position: usize, ticket: Ticket, reply: Reply) {
+    fn answer(&mut self, position: usize, ticket: Ticket, reply: &Reply) {
         if self.crash_instead(position, CrashPoint::Reply) {
             return;
         }
@@ -285,7 +285,7 @@ impl Cluster {
             self.client.read_served(ticket, seen.unwrap_or_default(), self.scenario.seed);
             return;
         }
-        self.client.answered(ticket, &reply);
+        self.client.answered(ticket, reply);
     }
 
     fn check_leader(&mut self, position: usize, group: RaftGroupId, leadership: Leadership) {
@@ -395,7 +395,8 @@ impl Cluster {
         }
     }
 
-    /// Faults stop; within a bounded time every group must have a leader that accepts a write, and be the same everywhere.
+    /// Faults stop; within a bounded time every group must have a leader that accepts a write, and be the same
+    /// everywhere.
     fn heal(&mut self) {
         self.faults = false;
         for position in 0..self.nodes.len() {

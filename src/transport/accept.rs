@@ -1,8 +1,8 @@
 //! Connections that peers open: what they say is checked, translated and handed in.
 //!
 //! A connection is read only as fast as the node takes in what it says, which slows the peer down. Meanwhile a second
-//! loop tells the peer that this node is alive, and brings outcomes of its proposals. A peer has one connection: a newer
-//! one ends the older.
+//! loop tells the peer that this node is alive, and brings outcomes of its proposals. A peer has one connection: a
+//! newer one ends the older.
 
 use super::admission::Admission;
 use super::translate::{outcome_to_wire, raft_from_wire, snapshot_from_wire};

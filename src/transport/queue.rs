@@ -50,7 +50,9 @@ impl Default for QueueLimits {
 /// See the module.
 #[derive(Debug)]
 pub struct Queue {
+    /// How much may wait.
     limits: QueueLimits,
+    /// What waits.
     state: Mutex<State>,
     /// Something was put in.
     filled: Notify,
@@ -82,6 +84,7 @@ enum Item {
 /// Who waits for a proposal's outcome.
 #[derive(Debug)]
 struct Asking {
+    /// The outcome goes here.
     reply: oneshot::Sender<ProposalOutcome>,
     /// It was handed to the connection: it may happen.
     sent: bool,
@@ -128,7 +131,7 @@ impl State {
     }
 
     /// The messages at the front that go together.
-    fn pop_batch(&mut self) -> Vec<peer::RaftMessage> {
+    fn pop_batch(&mut self) -> Vec<(RaftGroupId, RaftMessage)> {
         let (mut messages, mut bytes, mut entries) = (Vec::new(), 0, 0);
         while let Some(Item::Raft(_, next)) = self.items.front() {
             let cost = self.items.front().map_or(0, Item::cost);
@@ -139,7 +142,7 @@ impl State {
             let Some(Item::Raft(group, message)) = self.pop() else { unreachable!("it was looked at") };
             bytes += cost;
             entries += message.entries.len();
-            messages.push(raft_to_wire(group, message));
+            messages.push((group, message));
         }
         messages
     }
@@ -250,7 +253,10 @@ impl Queue {
             return Some(state.take_announcements());
         }
         if matches!(state.items.front()?, Item::Raft(..)) {
-            return Some(Body::Raft(peer::RaftBatch { messages: state.pop_batch() }));
+            let batch = state.pop_batch();
+            drop(state);
+            let messages = batch.into_iter().map(|(group, message)| raft_to_wire(group, message)).collect();
+            return Some(Body::Raft(peer::RaftBatch { messages }));
         }
         match state.pop()? {
             Item::Raft(..) => unreachable!("messages leave in batches"),
@@ -291,3 +297,7 @@ impl State {
         Body::Leaders(peer::LeaderAnnouncements { leaders })
     }
 }
+
+#[cfg(test)]
+#[path = "queue/tests.rs"]
+mod tests;

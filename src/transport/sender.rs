@@ -31,11 +31,13 @@ pub struct PeerState {
 pub struct PeerSender(Arc<Shared>);
 
 struct Shared {
+    /// Of each queue.
     limits: QueueLimits,
     /// What waits for each peer.
     queues: Mutex<BTreeMap<NodeId, Arc<Queue>>>,
     /// Messages for nodes that are no peers.
     unaddressed: AtomicU64,
+    /// How the connections stand.
     states: Arc<PeerStates>,
 }
 
@@ -50,7 +52,9 @@ pub struct PeerStates {
 
 /// A connection to a peer, for as long as this is kept.
 pub struct Connected<'a> {
+    /// Where it is entered.
     states: &'a PeerStates,
+    /// The peer.
     node: NodeId,
 }
 
@@ -218,7 +222,9 @@ impl PeerSender {
 
 /// Takes a proposal back that nobody waits for any more, as far as it can be.
 struct Withdraw<'a> {
+    /// Where it was put in.
     queue: &'a Queue,
+    /// The proposal.
     id: u64,
 }
 

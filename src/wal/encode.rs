@@ -1,8 +1,8 @@
 //! Builds the bytes of one turn as a short vector of slices: headers and small payloads in one buffer, large payloads
 //! where they are.
 //!
-//! A payload of more than `COPY_MAX` bytes is never copied: it goes to the disk as the slice it arrived in. Smaller ones
-//! are, because a vector of thousands of tiny slices costs more than copying them.
+//! A payload of more than `COPY_MAX` bytes is never copied: it goes to the disk as the slice it arrived in. Smaller
+//! ones are, because a vector of thousands of tiny slices costs more than copying them.
 
 use super::layout::{BLOCK, RecordHeader, SECTION_HEADER, SectionHeader, TURN_HEADER, TurnHeader, blocks};
 use super::{Identity, layout::RECORD_HEADER};

@@ -1,9 +1,9 @@
 //! What the log knows in memory: every group's promises, and where its entries lie.
 //!
-//! A group's entries are *runs*: consecutive entries of one term in one section. Append, start and repair all change the
-//! index through `Index::apply`, so what a restart rebuilds is what was there before. An index between a group's start
-//! and its last entry that no run covers is a *hole*: the log promised that entry and cannot produce it. There is no
-//! other mark of a damaged entry, so everything that heals one (a later truncation, a snapshot, a start that moved
+//! A group's entries are *runs*: consecutive entries of one term in one section. Append, start and repair all change
+//! the index through `Index::apply`, so what a restart rebuilds is what was there before. An index between a group's
+//! start and its last entry that no run covers is a *hole*: the log promised that entry and cannot produce it. There is
+//! no other mark of a damaged entry, so everything that heals one (a later truncation, a snapshot, a start that moved
 //! past it, a copy in another place) heals it by itself.
 
 use super::layout::{SectionHeader, SectionKind};
@@ -184,9 +184,9 @@ impl GroupLog {
     }
 
     /// Takes in that the log ended with `id` when this was written. If ours holds the same entry, both agree up to it
-    /// (log matching, Raft §5.3), and a doubt is settled if the rest is `certain`, too. If not, nothing between start and
-    /// `id` can be trusted. While nothing is in doubt, an entry whose place is unknown was in a segment that is gone, and
-    /// is moved later on: what is known of the others stands.
+    /// (log matching, Raft §5.3), and a doubt is settled if the rest is `certain`, too. If not, nothing between start
+    /// and `id` can be trusted. While nothing is in doubt, an entry whose place is unknown was in a segment that is
+    /// gone, and is moved later on: what is known of the others stands.
     fn reconcile(&mut self, id: LogId, certain: bool) {
         match self.term_at(id.index) {
             Some(term) if term == id.term => {
@@ -330,9 +330,9 @@ impl Index {
         }
     }
 
-    /// Lets go of damaged entries that no group needs any more: a flushed state machine covers them, and as soon as their
-    /// segment is freed they would be gone in any case. The entry that follows becomes the log's start, because the
-    /// term of the damaged one may be unknown. Yields the groups.
+    /// Lets go of damaged entries that no group needs any more: a flushed state machine covers them, and as soon as
+    /// their segment is freed they would be gone in any case. The entry that follows becomes the log's start, because
+    /// the term of the damaged one may be unknown. Yields the groups.
     pub(crate) fn skip_released_holes(&mut self) -> Vec<RaftGroupId> {
         let mut skipped = Vec::new();
         for (&group, log) in &mut self.groups {

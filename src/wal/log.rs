@@ -349,7 +349,8 @@ impl<D: Disk> Log<D> {
         if at_head > self.options.segment_bytes {
             return Err(LogError::TooLarge { bytes: size.bytes });
         }
-        // Turns that carry entries leave one spare alone, so that promises, or the next start, find room on a full disk.
+        // Turns that carry entries leave one spare alone, so that promises, or the next start, find room on a full
+        // disk.
         let reserve = usize::from(size.entries);
         let rotates = !self.has_room(size.room(self.previous.sections.len()));
         while self.spares.len() < reserve + usize::from(rotates) {
@@ -444,8 +445,8 @@ impl<D: Disk> Log<D> {
         Recovery { durable_turn: self.previous.id.number, incomplete: self.incomplete, ..self.index.recovery() }
     }
 
-    /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which the
-    /// sections that hold them reach `max_bytes` (entries' own lengths are not kept in memory); at least one.
+    /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which
+    /// the sections that hold them reach `max_bytes` (entries' own lengths are not kept in memory); at least one.
     ///
     /// # Panics
     /// If `high` is beyond the last entry: whoever asks does not know what the log holds.

@@ -1,7 +1,7 @@
 //! The disk of production: one directory of real files.
 //!
-//! The only room of the log that touches files. It promises nothing that the kernel does not: what is written is durable
-//! after `sync_data`, a name after `sync_directory`.
+//! The only room of the log that touches files. It promises nothing that the kernel does not: what is written is
+//! durable after `sync_data`, a name after `sync_directory`.
 
 use super::disk::{Disk, DiskFile};
 use rustix::fd::OwnedFd;
@@ -40,8 +40,8 @@ impl RealDisk {
         Self::with_sync(path, true)
     }
 
-    /// As `open`, but with `sync` false every sync is left out and acknowledged records are lost in a power cut. Only for
-    /// tests that prove that their harness notices.
+    /// As `open`, but with `sync` false every sync is left out and acknowledged records are lost in a power cut. Only
+    /// for tests that prove that their harness notices.
     #[doc(hidden)]
     pub fn with_sync(path: &Path, sync: bool) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,11 +1,11 @@
 //! Replays segments into an index and says what is wrong with them. Reads only; `log` does what follows from it.
 //!
 //! The highest valid turn header is N. Turn N was perhaps never promised: if its body is not whole it is torn, and
-//! dropped. Every turn below N was durable, because nothing of a turn is written before the fdatasync of the turn before
-//! it has returned: whatever is wrong there is damage. Which groups it touches is told by the sections that are whole, by
-//! the copies of their headers in the next turn, and where both are gone by what the groups wrote later (each section
-//! names the entry before it, and each segment begins with all groups' bounds). A group that nothing clears stays in
-//! doubt, and does not take part.
+//! dropped. Every turn below N was durable, because nothing of a turn is written before the fdatasync of the turn
+//! before it has returned: whatever is wrong there is damage. Which groups it touches is told by the sections that are
+//! whole, by the copies of their headers in the next turn, and where both are gone by what the groups wrote later (each
+//! section names the entry before it, and each segment begins with all groups' bounds). A group that nothing clears
+//! stays in doubt, and does not take part.
 
 use super::disk::Disk;
 use super::index::Index;
@@ -284,8 +284,8 @@ impl Replay {
                 return; // Where the log begins. What came before was freed.
             }
             if next.kind == TurnKind::Close && next.id.offset == BLOCK && self.previous.is_none() {
-                // A segment that an interrupted start has begun and abandoned. What came before may have been freed; the
-                // next checkpoint knows.
+                // A segment that an interrupted start has begun and abandoned. What came before may have been freed;
+                // the next checkpoint knows.
                 self.headless = true;
                 return;
             }

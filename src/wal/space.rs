@@ -1,8 +1,8 @@
 //! Room for the log: spare segments made ahead, old segments freed, entries that hold one back copied forward.
 //!
 //! A segment is freed only after a checkpoint is durable that no longer needs it, and its file becomes a spare: a file
-//! whose blocks have all been written once takes half as long to fdatasync as a fresh one. A segment in which damage was
-//! found is never written to again; it leaves the log under the name `.damaged`.
+//! whose blocks have all been written once takes half as long to fdatasync as a fresh one. A segment in which damage
+//! was found is never written to again; it leaves the log under the name `.damaged`.
 
 use super::disk::{Disk, DiskFile};
 use super::encode::{section_bytes, turn_bytes};

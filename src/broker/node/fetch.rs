@@ -1,7 +1,7 @@
 //! Fetch: committed batches only, from this leader's own state; waits on what state machines publish.
 //!
-//! The database is read on a blocking thread, the consensus thread never reads for consumers. An offset above the end is
-//! called out of range only after a ReadIndex has confirmed where the end is.
+//! The database is read on a blocking thread, the consensus thread never reads for consumers. An offset above the end
+//! is called out of range only after a ReadIndex has confirmed where the end is.
 
 use super::Inner;
 use crate::broker::records::{EndOfEpoch, Fetch, FetchAnswer, FetchPartition, FetchedBatch, FetchedPartition};

@@ -1,8 +1,8 @@
 //! Produce: validate, propose, wait.
 //!
-//! A refusal must not reorder what a producer sent: without state of the producer the log accepts any first sequence, so
-//! "refused" for one batch followed by "accepted" for the next would wedge it. Once a batch of an idempotent producer is
-//! refused, its later ones for that partition are refused until the refused one is sent again.
+//! A refusal must not reorder what a producer sent: without state of the producer the log accepts any first sequence,
+//! so "refused" for one batch followed by "accepted" for the next would wedge it. Once a batch of an idempotent
+//! producer is refused, its later ones for that partition are refused until the refused one is sent again.
 
 use super::{Inner, lock, now_ms};
 use crate::broker::records::{Produce, ProduceOutcome, Produced};
@@ -51,7 +51,7 @@ pub(super) async fn produce<E: Engine + Clone + 'static>(
     };
     Ok(Box::pin(async move {
         let reply = timeout_at(deadline, pending.wait()).await.map_err(|_| Error::from(ErrorKind::TimedOut))?;
-        inner.outcome(key, group, reply, append_time_ms)
+        inner.outcome(key, group, &reply, append_time_ms)
     }))
 }
 
@@ -114,17 +114,18 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         &self,
         sequence: Sequence,
         group: RaftGroupId,
-        reply: Reply,
+        reply: &Reply,
         append_time_ms: Option<i64>,
     ) -> Result<Produced> {
         match reply {
-            Reply::Applied { outcome: Outcome::Appended { base_offset, .. }, .. } => {
+            Reply::Applied { at, outcome: Outcome::Appended { base_offset, duplicate } } => {
                 let log_start = self.views.partition(group).map(|view| view.log_start).unwrap_or_default();
-                Ok(Produced { base_offset, log_start, append_time_ms })
+                let (position, duplicate) = (*at, *duplicate);
+                Ok(Produced { base_offset: *base_offset, log_start, append_time_ms, position, duplicate })
             }
-            Reply::Applied { outcome: Outcome::Refused(refusal), .. } => Err(refuse_sequence(refusal)),
+            Reply::Applied { outcome: Outcome::Refused(refusal), .. } => Err(refuse_sequence(*refusal)),
             Reply::Applied { .. } | Reply::ReadAt(_) => Err(ErrorKind::Internal.into()),
-            Reply::Refused(refused) => Err(self.refused(sequence, refused, group)),
+            Reply::Refused(refused) => Err(self.refused(sequence, *refused, group)),
             Reply::Undecided => Err(ErrorKind::LeadershipLost.into()),
         }
     }

@@ -1,7 +1,7 @@
 //! State on its way between replicas: what is said, what a sender keeps, what a receiver has so far.
 //!
-//! The receiver asks, one bounded piece at a time; whatever is lost is asked for again. A sender keeps only the heads it
-//! has offered, within a budget, and answers `Gone` for what it no longer has.
+//! The receiver asks, one bounded piece at a time; whatever is lost is asked for again. A sender keeps only the heads
+//! it has offered, within a budget, and answers `Gone` for what it no longer has.
 
 use super::machine::Arrival;
 use crate::partition::snapshot::SnapshotChunk;

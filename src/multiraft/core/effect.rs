@@ -59,6 +59,15 @@ pub enum ReadFailure {
     Damaged(String),
 }
 
+/// Where there may be no room for new entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// In the log: no spare segment is left.
+    Log,
+    /// On the disk: its free space is below the reserve.
+    Disk,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -88,15 +97,15 @@ pub enum Input {
     SnapshotFetched { group: RaftGroupId, at: LogId, generation: Option<u64> },
     /// The state machine has switched to it, durably.
     SnapshotInstalled { group: RaftGroupId },
-    /// The controller wants this node to host a replica of a new group; its state machine exists, durably. The preferred
-    /// leader does not wait for an election timeout.
+    /// The controller wants this node to host a replica of a new group; its state machine exists, durably. The
+    /// preferred leader does not wait for an election timeout.
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, preferred: bool },
     /// The controller deleted the group.
     Remove { group: RaftGroupId },
     /// Hand the leadership of a group to another voter.
     TransferLeader { group: RaftGroupId, to: ReplicaId },
-    /// Whether the log has room for new entries. Promises always fit.
-    Space { writable: bool },
+    /// Whether there is room for new entries, as one of those who watch over it sees it. Promises always fit.
+    Space { of: Room, writable: bool },
     /// The connection to a node is broken.
     Unreachable(NodeId),
 }
@@ -112,8 +121,8 @@ pub struct Leadership {
     pub serving: bool,
 }
 
-/// Something to be done. The driver may do effects of different kinds in any order and at its own pace, but: appends one
-/// at a time; applies of one group in order; sends to one node in order.
+/// Something to be done. The driver may do effects of different kinds in any order and at its own pace, but: appends
+/// one at a time; applies of one group in order; sends to one node in order.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Send these, in order. They may be lost.

@@ -4,17 +4,18 @@
 //! fetches what it lacks into a place of its own, and raft-rs hears of the snapshot when the data is there:
 //!
 //! 1. message → `Effect::FetchSnapshot` → `Input::SnapshotFetched`: nothing of the old state has changed;
-//! 2. raft-rs accepts → `Installing` durable in the log → `Effect::InstallSnapshot`: one batch switches the state, and a
-//!    flush makes it durable → `Input::SnapshotInstalled`;
+//! 2. raft-rs accepts → `Installing` durable in the log → `Effect::InstallSnapshot`: one batch switches the state, and
+//!    a flush makes it durable → `Input::SnapshotInstalled`;
 //! 3. `Installed` durable in the log → raft-rs and the leader hear that it is persisted.
 //!
-//! A crash before 2 leaves the old state and an old log. One between 2 and 3 leaves an `Installing` without `Installed`:
-//! the state machine says which it was, because no state but the snapshot's has been applied up to exactly its entry
-//! (raft-rs accepts a snapshot only if the log does not hold that entry, and nothing is appended behind `Installing`).
+//! A crash before 2 leaves the old state and an old log. One between 2 and 3 leaves an `Installing` without
+//! `Installed`: the state machine says which it was, because no state but the snapshot's has been applied up to exactly
+//! its entry (raft-rs accepts a snapshot only if the log does not hold that entry, and nothing is appended behind
+//! `Installing`).
 
 use super::effect::Effect;
 use super::group::Group;
-use crate::raft::replica::Write;
+use crate::raft::Write;
 use crate::raft::{Broken, MessageKind, RaftMessage, SnapshotMeta};
 use crate::types::{HardState, LogId, ReplicaId, Term};
 use crate::wal::{GroupRecovery, GroupWrite, LogChange};

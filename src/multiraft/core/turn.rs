@@ -1,10 +1,11 @@
 //! What waits for the log: writes of all groups in the order in which they arose, and the messages behind them.
 //!
 //! One turn is in flight at a time. A message that promises something leaves after the turn that holds the promise, and
-//! after every message queued before it: a later `Ready` with nothing to write may acknowledge entries of an earlier one.
+//! after every message queued before it: a later `Ready` with nothing to write may acknowledge entries of an earlier
+//! one.
 
 use crate::raft::RaftMessage;
-use crate::raft::replica::Write;
+use crate::raft::Write;
 use crate::types::{LogEntry, RaftGroupId};
 use crate::wal::{GroupWrite, LogChange, Turn};
 use std::collections::VecDeque;
@@ -79,7 +80,8 @@ impl TurnQueue {
         self.push(Item { group: write.group, write: Some(write), bytes: 0, done });
     }
 
-    /// Queues a `Ready`. One whose entries exceed `turn_bytes_max` is spread over several turns; only the last completes it.
+    /// Queues a `Ready`. One whose entries exceed `turn_bytes_max` is spread over several turns; only the last
+    /// completes it.
     pub fn push_ready(
         &mut self,
         group: RaftGroupId,

@@ -1,4 +1,5 @@
-//! Who writes and reads in a simulated cluster, and what each was told: the history that the promises are checked against.
+//! Who writes and reads in a simulated cluster, and what each was told: the history that the promises are checked
+//! against.
 
 use crate::machine::Outcome;
 use crate::multiraft::core::effect::{Proposal, Reply, Ticket};

@@ -74,13 +74,16 @@ pub struct Crash {
     pub operations: u64,
 }
 
+/// Committed entries of a group, and the members that result from those that change them.
+pub type Committed = (RaftGroupId, Vec<LogEntry>, Vec<(LogIndex, Membership)>);
+
 /// What has begun on a node and not finished.
 #[derive(Default)]
 pub struct Open {
     /// The turn in flight.
     pub append: Option<Turn>,
     /// Entries to apply, in order.
-    pub applies: VecDeque<(RaftGroupId, Vec<LogEntry>, Vec<(LogIndex, Membership)>)>,
+    pub applies: VecDeque<Committed>,
     /// Entries to read.
     pub reads: VecDeque<(RaftGroupId, Wanted)>,
     /// What a flush will have made durable.

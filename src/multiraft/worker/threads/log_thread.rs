@@ -4,7 +4,7 @@
 //! entries are read for followers that lag behind memory, so that neither delays a turn.
 
 use super::Surroundings;
-use crate::multiraft::core::effect::{Input, ReadFailure};
+use crate::multiraft::core::effect::{Input, ReadFailure, Room};
 use crate::raft::group_log::Wanted;
 use crate::types::{LogEntry, LogIndex, RaftGroupId};
 use crate::wal::disk::Disk;
@@ -101,9 +101,12 @@ impl<D: Disk> LogThread<D> {
                 Ok(number) => break number,
                 Err(LogError::Full) => {
                     tracing::error!(
-                        "the log's disk is full: this node neither writes nor acknowledges until there is space"
+                        "the log's disk is full: until it has space, this node neither writes nor acknowledges"
                     );
-                    std::thread::sleep(SPACE_RETRY);
+                    self.keep_room();
+                    if let Ok(spare) = self.spares.recv_timeout(SPACE_RETRY) {
+                        self.take_spare(spare);
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -112,6 +115,17 @@ impl<D: Disk> LogThread<D> {
         let bytes = turn.writes.iter().map(payload_bytes).sum();
         self.surroundings.outside.turn_done(number, start.elapsed(), bytes);
         Ok(())
+    }
+
+    fn take_spare(&mut self, spare: io::Result<Spare<D::File>>) {
+        self.ordered = false;
+        match spare {
+            Ok(spare) => self.log.add_spare(spare),
+            Err(error) => {
+                tracing::warn!(%error, "no spare log segment could be made");
+                self.order_after = Instant::now() + SPACE_RETRY;
+            }
+        }
     }
 
     fn locate(&self, group: RaftGroupId, wanted: Wanted) {
@@ -133,14 +147,7 @@ impl<D: Disk> LogThread<D> {
     /// Takes spares that are ready, orders more, and says when there is too little room for new entries.
     fn keep_room(&mut self) {
         while let Ok(spare) = self.spares.try_recv() {
-            self.ordered = false;
-            match spare {
-                Ok(spare) => self.log.add_spare(spare),
-                Err(error) => {
-                    tracing::warn!(%error, "no spare log segment could be made");
-                    self.order_after = Instant::now() + SPACE_RETRY;
-                }
-            }
+            self.take_spare(spare);
         }
         if !self.ordered
             && Instant::now() >= self.order_after
@@ -153,7 +160,7 @@ impl<D: Disk> LogThread<D> {
         let writable = headroom.spares >= 2 || headroom.bytes >= self.limits.headroom_bytes_min;
         if writable != self.writable {
             self.writable = writable;
-            self.surroundings.tell(Input::Space { writable });
+            self.surroundings.tell(Input::Space { of: Room::Log, writable });
         }
     }
 }
@@ -165,8 +172,8 @@ fn payload_bytes(write: &GroupWrite) -> usize {
     }
 }
 
-/// Reads entries through file handles of its own. What was freed meanwhile is asked of the log thread again, which knows
-/// where the group's entries begin now.
+/// Reads entries through file handles of its own. What was freed meanwhile is asked of the log thread again, which
+/// knows where the group's entries begin now.
 pub(super) fn run_reads<D: Disk>(
     mut reader: Reader<D>,
     inbox: &Receiver<ReadOrder>,

@@ -1,0 +1,1 @@
+"""What `tools/demo` and `tools/test-clients` share."""
