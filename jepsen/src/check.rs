@@ -181,7 +181,8 @@ impl<'a> Partition<'a> {
 
     /// Every record that was read has a writer, was not refused, and is there no more often than its attempts explain.
     fn check_writers(&mut self) {
-        let mut read: Vec<_> = self.reads.iter().flat_map(|read| read.records.iter().map(|(_, value)| *value)).collect();
+        let mut read: Vec<_> =
+            self.reads.iter().flat_map(|read| read.records.iter().map(|(_, value)| *value)).collect();
         read.sort_unstable();
         read.dedup();
         for value in read {

@@ -1,6 +1,7 @@
 //! Ackord under faults that are real: processes that die, disks that lose what was not synced.
 //!
 //! * [`process`]: a cluster of real `ackord serve` processes.
+//! * [`power`]: disks whose power can be cut.
 //! * [`client`], [`producer`], [`reader`]: Kafka clients that hide nothing, and write down exactly what they know.
 //! * [`history`]: what they did and saw.
 //! * [`check`]: what that says against the contract. It knows nothing of the server.
@@ -15,6 +16,7 @@ pub mod check;
 pub mod client;
 pub mod history;
 pub mod load;
+pub mod power;
 pub mod process;
 pub mod producer;
 pub mod reader;

@@ -60,6 +60,12 @@ impl Topic {
         Self { client, shape, next_producer: 1, ends: BTreeMap::new(), history: History::default() }
     }
 
+    /// What is written, and how fast.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
     /// Starts new producers and readers.
     pub fn start_load(&mut self) -> Load {
         let (stop, stopped) = watch::channel(false);

@@ -215,8 +215,7 @@ impl Producer {
     async fn send(&mut self, mut batch: Batch) -> io::Result<()> {
         let data = PartitionProduceData::default().with_index(self.partition).with_records(Some(batch.bytes.clone()));
         let topic = TopicProduceData::default().with_name(self.client.topic.clone()).with_partition_data(vec![data]);
-        let request =
-            ProduceRequest::default().with_acks(-1).with_timeout_ms(TIMEOUT_MS).with_topic_data(vec![topic]);
+        let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(TIMEOUT_MS).with_topic_data(vec![topic]);
         batch.sent = Instant::now();
         // In flight even if the send fails: a part of it may have left.
         self.flight.push_back(batch);

@@ -103,7 +103,8 @@ impl Report {
     pub fn table(&self) -> String {
         let mut faults: Vec<&str> = self.rounds.iter().map(|round| round.fault).collect();
         faults.dedup();
-        let heading = ["fault", "rounds", "clean", "acknowledged", "lost", "in doubt", "first ack, worst", "all, worst"];
+        let heading =
+            ["fault", "rounds", "clean", "acknowledged", "lost", "in doubt", "first ack, worst", "all, worst"];
         let mut table = format!("| {} |\n|{}\n", heading.join(" | "), "---|".repeat(heading.len()));
         for fault in faults {
             let rounds: Vec<_> = self.rounds.iter().filter(|round| round.fault == fault).collect();

@@ -1,6 +1,7 @@
 //! Workloads: a load, faults, and what is reported about them.
 
 pub mod kill;
+pub mod power_cut;
 
 use crate::client::{Client, PAUSE};
 use crate::history::{Outcome, Send};
@@ -17,6 +18,9 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// How long it may take until every partition acknowledges writes again. The contract is far below; this is where a
 /// round is given up.
 pub const RECOVERY_MAX: Duration = Duration::from_secs(30);
+
+/// From a majority being back until the first acknowledgement, at most, in milliseconds.
+pub const FIRST_ACK_MAX_MS: u64 = 3_000;
 
 /// The load of most workloads: eight producers, half of them idempotent, that write some 12,000 records a second.
 pub const MODERATE: Shape = Shape {
@@ -41,6 +45,32 @@ pub async fn start(cluster: &mut Cluster, shape: Shape) -> io::Result<Topic> {
     let replicas = i16::try_from(cluster.nodes.len()).expect("few");
     client.create_topic(shape.partitions, replicas, tokio::time::Instant::now() + START_MAX).await?;
     Ok(Topic::new(client, shape))
+}
+
+/// One round: under load, `strike` does its worst and undoes it; then every partition must write again, the round's
+/// records be acknowledged, and everything seen so far be right.
+pub async fn round(
+    (cluster, topic): (&mut Cluster, &mut Topic),
+    records: usize,
+    round: &mut Round,
+    strike: impl AsyncFnOnce(&mut Cluster) -> io::Result<Moments>,
+) -> io::Result<()> {
+    let load = topic.start_load();
+    let begun = acknowledged(&load, records / 2).await;
+    if begun.is_ok() {
+        let moments = strike(cluster).await?;
+        recovered(&load, topic.shape(), moments, round).await;
+    }
+    let written = match begun {
+        Ok(()) if round.failures.is_empty() => acknowledged(&load, records).await,
+        other => other,
+    };
+    round.failures.extend(written.err().map(|error| error.to_string()));
+    conclude(topic, load, cluster, round).await;
+    if round.first_ack_ms.is_some_and(|time| time >= FIRST_ACK_MAX_MS) {
+        round.failures.push(format!("the first acknowledgement took longer than {FIRST_ACK_MAX_MS} ms"));
+    }
+    Ok(())
 }
 
 /// Waits until the load has had this many records acknowledged.

@@ -2,7 +2,7 @@
 //!
 //! Nothing acknowledged may be lost, and a cluster whose majority is back must write again within seconds.
 
-use super::{MODERATE, Moments, acknowledged, conclude, recovered, start};
+use super::{MODERATE, Moments, start};
 use crate::process::{Cluster, Setup};
 use crate::report::{Report, Round};
 use std::io;
@@ -14,8 +14,6 @@ use tokio::time::sleep;
 const NODES: usize = 3;
 /// How long dead nodes stay dead at most.
 const DOWN_MAX: Duration = Duration::from_millis(1_500);
-/// From a majority being back until the first acknowledgement, at most, in milliseconds.
-pub const FIRST_ACK_MAX_MS: u64 = 3_000;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -45,17 +43,8 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
         for number in 1..=options.rounds {
             let victims: Vec<usize> = (0..count).map(|place| (number as usize + place) % NODES).collect();
             let mut round = Round::new(fault, number, victims.iter().map(|victim| cluster.nodes[*victim].id.0));
-            let load = topic.start_load();
-            acknowledged(&load, options.records / 2).await?;
-            let moments = strike(&mut cluster, &victims).await?;
-            recovered(&load, MODERATE, moments, &mut round).await;
-            if round.failures.is_empty() {
-                acknowledged(&load, options.records).await?;
-            }
-            conclude(&mut topic, load, &mut cluster, &mut round).await;
-            if round.first_ack_ms.is_some_and(|time| time >= FIRST_ACK_MAX_MS) {
-                round.failures.push(format!("the first acknowledgement took longer than {FIRST_ACK_MAX_MS} ms"));
-            }
+            let strike = async |cluster: &mut Cluster| strike(cluster, &victims).await;
+            super::round((&mut cluster, &mut topic), options.records, &mut round, strike).await?;
             progress(&round);
             let clean = round.is_clean();
             report.rounds.push(round);
