@@ -124,14 +124,13 @@ impl Worker {
             core: Core::new(options.core.clone(), groups),
             threads,
             board: handle.board.clone(),
-            outside,
+            outside: Arc::clone(&outside),
             waiting: BTreeMap::new(),
             next_ticket: 0,
             proposals: BTreeMap::new(),
         };
         let tick = options.tick;
-        let thread =
-            std::thread::Builder::new().name("ackord-raft".to_owned()).spawn(move || driver.run(&inbox, tick))?;
+        let thread = threads::spawn("ackord-raft", &outside, move || driver.run(&inbox, tick))?;
         Ok(Self { handle, thread })
     }
 
