@@ -15,7 +15,7 @@ use crate::config::{Config, HostPort};
 use crate::kafka;
 use crate::multiraft::core::CoreOptions;
 use crate::multiraft::handle::Handle;
-use crate::multiraft::worker::{Worker, WorkerOptions};
+use crate::multiraft::worker::{Outside, Worker, WorkerOptions};
 use crate::native;
 use crate::raft::{ReplicaOptions, Role};
 use crate::storage::Engine;
@@ -145,7 +145,8 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
         };
         let known = starts.iter().map(|start| start.group).collect();
-        let worker = Worker::start(&worker_options(config), starts, applier, log, Arc::new(outside))?;
+        let outside: Arc<dyn Outside> = Arc::new(outside);
+        let worker = Worker::start(&worker_options(config), starts, applier, log, &outside)?;
         let handle = worker.handle().clone();
         if let Some((replica, machine)) = unborn_controller {
             let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
