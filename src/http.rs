@@ -94,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_and_health_are_shown_until_told_to_stop() {
-        let (metrics, registry) = Metrics::new(Arc::new(Vec::new));
+        let (metrics, registry) = Metrics::new(Arc::new(Default::default));
         metrics.elections.inc();
         let ready = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&ready);

@@ -36,6 +36,36 @@ impl Surroundings {
     }
 }
 
+/// Ends the process if its thread panics: a node without its log or its state machines would keep its connections, answer
+/// nobody and never be replaced.
+struct Alarm {
+    /// The thread.
+    name: String,
+    /// The rest of the process.
+    outside: Arc<dyn Outside>,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.outside.fatal(&format!("the thread {} has panicked; what it said is above", self.name));
+        }
+    }
+}
+
+/// Starts a thread without which the node can't go on.
+pub(super) fn spawn(
+    name: &str,
+    outside: &Arc<dyn Outside>,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let alarm = Alarm { name: name.to_owned(), outside: Arc::clone(outside) };
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _alarm = alarm;
+        body();
+    })
+}
+
 /// See the module.
 pub struct Threads {
     /// To the log thread; `None` once it is to stop.
@@ -47,11 +77,16 @@ pub struct Threads {
 }
 
 /// Starts named threads and remembers them.
-struct Spawner(Vec<JoinHandle<()>>);
+struct Spawner {
+    /// Those started so far.
+    handles: Vec<JoinHandle<()>>,
+    /// Is told when one of them panics.
+    outside: Arc<dyn Outside>,
+}
 
 impl Spawner {
     fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        self.0.push(std::thread::Builder::new().name(name.to_owned()).spawn(body)?);
+        self.handles.push(spawn(name, &self.outside, body)?);
         Ok(())
     }
 }
@@ -70,7 +105,8 @@ impl Threads {
         D: Disk + Send + 'static,
         D::File: Send,
     {
-        let mut spawner = Spawner(Vec::new());
+        let outside = Arc::clone(&surroundings.outside);
+        let mut spawner = Spawner { handles: Vec::new(), outside };
         let (log_commands, log_inbox) = channel();
         let (read_commands, read_inbox) = channel();
         let (order_commands, order_inbox) = channel();
@@ -89,7 +125,7 @@ impl Threads {
         spawner.spawn("ackord-apply", move || apply_thread::run(applier, &apply_inbox, &flush_commands, &around))?;
         let around = surroundings.clone();
         spawner.spawn("ackord-flush", move || apply_thread::run_flushes(&engine, &flush_inbox, &around))?;
-        Ok(Self { log: log_commands, apply: apply_commands, handles: spawner.0 })
+        Ok(Self { log: log_commands, apply: apply_commands, handles: spawner.handles })
     }
 
     /// Asks the log thread.
