@@ -22,6 +22,8 @@ pub struct Round {
     pub first_ack_ms: Option<u64>,
     /// From a majority being back until every partition had acknowledged something, in milliseconds.
     pub every_partition_ms: Option<u64>,
+    /// What else was measured.
+    pub notes: Vec<String>,
     /// What the checker found.
     pub anomalies: Vec<Anomaly>,
     /// What else went wrong: a process that ended by itself, a cluster that did not come back.
@@ -48,6 +50,7 @@ impl Round {
             failed: 0,
             first_ack_ms: None,
             every_partition_ms: None,
+            notes: Vec::new(),
             anomalies: Vec::new(),
             failures: Vec::new(),
         }
@@ -83,6 +86,10 @@ impl Round {
             time(self.every_partition_ms),
             if self.is_clean() { "ok" } else { "WRONG" }
         );
+        for note in &self.notes {
+            line += "\n    ";
+            line += note;
+        }
         for wrong in self.anomalies.iter().map(ToString::to_string).chain(self.failures.iter().cloned()) {
             line += "\n    ";
             line += &wrong;
