@@ -1,7 +1,7 @@
 //! A cluster of real `ackord serve` processes: their directories, ports, log files, their start and their death.
 //!
-//! A process is ended by its own handle, and by SIGKILL only: an orderly stop is the easy case. What a process writes to
-//! its standard error is kept in `nodeN.log`, over all its lives.
+//! A process is ended by its own handle, and by SIGKILL only: an orderly stop is the easy case. What it writes to its
+//! standard error is kept in `nodeN.log`, over all its lives.
 
 use ackord::config::Config;
 use ackord::server::data;

@@ -75,7 +75,7 @@ impl Round {
         let nodes = self.nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let time = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
         let mut line = format!(
-            "{:<10} {:>3}  nodes {:<6} acknowledged {:>7}  in doubt {:>4}  failed {:>4}  first ack {:>8}  all {:>8}  {}",
+            "{:<8} {:>3}  nodes {:<6} acknowledged {:>6}  in doubt {:>3}  failed {:>3}  first ack {:>8}  all {:>8}  {}",
             self.fault,
             self.number,
             nodes,

@@ -97,8 +97,8 @@ async fn one_round(cluster: &mut Cluster, round: &mut Round) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until the node that was away lacks next to nothing of any partition: how long that took, and how many partitions
-/// were seen to wait for a snapshot. Nothing if it takes too long.
+/// Waits until the node that was away lacks next to nothing of any partition: how long that took, and how many
+/// partitions were seen to wait for a snapshot. Nothing if it takes too long.
 async fn catch_up(cluster: &Cluster) -> io::Result<Option<(Duration, usize)>> {
     let since = Instant::now();
     let bootstrap = cluster.native_addresses();

@@ -149,3 +149,39 @@ impl Threads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::multiraft::apply::transfer::SnapshotMessage;
+    use crate::raft::RaftMessage;
+    use crate::types::{NodeId, RaftGroupId, Term};
+    use crate::wal::TurnNumber;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// Remembers why the process would end.
+    #[derive(Default)]
+    struct Listening(Mutex<Vec<String>>);
+
+    impl Outside for Listening {
+        fn send(&self, _to: NodeId, _messages: Vec<(RaftGroupId, RaftMessage)>) {}
+        fn turn_done(&self, _turn: TurnNumber, _took: Duration, _bytes: usize) {}
+        fn send_snapshot(&self, _message: SnapshotMessage) {}
+        fn leads(&self, _group: RaftGroupId, _term: Term) {}
+        fn removed(&self, _group: RaftGroupId) {}
+        fn fatal(&self, reason: &str) {
+            self.0.lock().expect("nobody panics with it").push(reason.to_owned());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_process_and_one_that_returns_does_not() {
+        let listening = Arc::new(Listening::default());
+        let outside: Arc<dyn Outside> = listening.clone();
+        assert!(spawn("quiet", &outside, || {}).expect("a thread").join().is_ok());
+        assert!(spawn("loud", &outside, || panic!("on purpose")).expect("a thread").join().is_err());
+        let reasons = listening.0.lock().expect("nobody panics with it");
+        assert_eq!(*reasons, ["the thread loud has panicked; what it said is above"]);
+    }
+}
