@@ -1,7 +1,7 @@
 //! A replica is away while the others write more than the log keeps for it; it comes back while writes go on.
 //!
 //! It must catch up by snapshot, hold little memory while it does, and count for a majority again: another node is
-//! killed afterwards, so that nothing is acknowledged without it.
+//! killed afterwards, so that nothing is acknowledged without it, and then the third, so that it must lead.
 
 use super::{Moments, acknowledged, conclude, recovered, start};
 use crate::load::Shape;
@@ -19,7 +19,9 @@ const NODES: usize = 3;
 /// The node that is away, by position.
 const AWAY: usize = 2;
 /// The node that is killed once the other is back.
-const KILLED: usize = 0;
+const FIRST_KILLED: usize = 0;
+/// The node that is killed when the first one starts again.
+const SECOND_KILLED: usize = 1;
 /// What is kept for replicas that are away, in bytes.
 const RETAIN_BYTES: u64 = 32 << 20;
 /// What is written while one is away, in bytes.
@@ -85,9 +87,14 @@ async fn one_round(cluster: &mut Cluster, round: &mut Round) -> io::Result<()> {
         None => round.failures.push(format!("node {} did not catch up in {CATCH_UP_MAX:?}", cluster.nodes[AWAY].id)),
     }
     let fault = Instant::now();
-    cluster.kill(KILLED)?;
+    cluster.kill(FIRST_KILLED)?;
     recovered(&load, HEAVY, Moments { fault, majority: fault }, round).await;
-    cluster.start(KILLED)?;
+    // Every partition has been written to without the first; so with the second gone, none but the node that was away
+    // can lead, and what is read at the end is what it has.
+    let fault = Instant::now();
+    cluster.kill(SECOND_KILLED)?;
+    cluster.start(FIRST_KILLED)?;
+    recovered(&load, HEAVY, Moments { fault, majority: Instant::now() }, round).await;
     let memory = cluster.memory_max_kib(AWAY);
     round.notes.push(format!("it held at most {} MiB", memory.unwrap_or(0) >> 10));
     if memory.is_none_or(|memory| memory > MEMORY_MAX_KIB) {
