@@ -74,8 +74,12 @@ fn worker_options(config: &Config) -> WorkerOptions {
     let ticks = config.cluster.election_timeout_ms.div_ceil(config.cluster.tick_ms);
     let replica =
         ReplicaOptions { election_ticks: ticks, seed: u64::from(config.node_id), ..ReplicaOptions::default() };
+    // The log keeps what is not flushed, whatever it is told to keep: one that is to be small needs flushes as often.
+    let defaults = CoreOptions::default();
+    let retained = usize::try_from(config.wal.retain_bytes).unwrap_or(usize::MAX);
+    let flush_after_bytes = defaults.flush_after_bytes.min(retained);
     WorkerOptions {
-        core: CoreOptions { replica, ..CoreOptions::default() },
+        core: CoreOptions { replica, flush_after_bytes, ..defaults },
         tick: Duration::from_millis(u64::from(config.cluster.tick_ms)),
         mailbox_bytes: usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX),
         ..WorkerOptions::default()
