@@ -120,6 +120,7 @@ impl Worker {
         };
         let surroundings = Surroundings { worker: events, outside: Arc::clone(&outside) };
         let threads = Threads::start(applier, log, disk, options.log, &surroundings)?;
+        let watched = Arc::clone(&outside);
         let driver = Driver {
             core: Core::new(options.core.clone(), groups),
             threads,
@@ -130,8 +131,7 @@ impl Worker {
             proposals: BTreeMap::new(),
         };
         let tick = options.tick;
-        let thread =
-            std::thread::Builder::new().name("ackord-raft".to_owned()).spawn(move || driver.run(&inbox, tick))?;
+        let thread = threads::spawn("ackord-raft", watched, move || driver.run(&inbox, tick))?;
         Ok(Self { handle, thread })
     }
 

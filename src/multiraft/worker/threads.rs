@@ -46,12 +46,46 @@ pub struct Threads {
     handles: Vec<JoinHandle<()>>,
 }
 
-/// Starts named threads and remembers them.
-struct Spawner(Vec<JoinHandle<()>>);
+/// Starts a named thread. Without any one of them a node would still listen and never answer, so its panic ends the
+/// process: nothing is acknowledged that is not durable, and the other nodes elect new leaders.
+pub(super) fn spawn(
+    name: &'static str,
+    outside: Arc<dyn Outside>,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _watch = PanicWatch { name, outside };
+        body();
+    })
+}
+
+/// Reports the panic of the thread it lives on.
+struct PanicWatch {
+    /// The thread.
+    name: &'static str,
+    /// Ends the process.
+    outside: Arc<dyn Outside>,
+}
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.outside.fatal(&format!("the thread {} has panicked: a bug, please report what it said", self.name));
+        }
+    }
+}
+
+/// Starts the threads and remembers them.
+struct Spawner {
+    /// Ends the process if one of them panics.
+    outside: Arc<dyn Outside>,
+    /// Those started.
+    handles: Vec<JoinHandle<()>>,
+}
 
 impl Spawner {
-    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        self.0.push(std::thread::Builder::new().name(name.to_owned()).spawn(body)?);
+    fn spawn(&mut self, name: &'static str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.handles.push(spawn(name, Arc::clone(&self.outside), body)?);
         Ok(())
     }
 }
@@ -70,7 +104,7 @@ impl Threads {
         D: Disk + Send + 'static,
         D::File: Send,
     {
-        let mut spawner = Spawner(Vec::new());
+        let mut spawner = Spawner { outside: Arc::clone(&surroundings.outside), handles: Vec::new() };
         let (log_commands, log_inbox) = channel();
         let (read_commands, read_inbox) = channel();
         let (order_commands, order_inbox) = channel();
@@ -89,7 +123,7 @@ impl Threads {
         spawner.spawn("ackord-apply", move || apply_thread::run(applier, &apply_inbox, &flush_commands, &around))?;
         let around = surroundings.clone();
         spawner.spawn("ackord-flush", move || apply_thread::run_flushes(&engine, &flush_inbox, &around))?;
-        Ok(Self { log: log_commands, apply: apply_commands, handles: spawner.0 })
+        Ok(Self { log: log_commands, apply: apply_commands, handles: spawner.handles })
     }
 
     /// Asks the log thread.
@@ -111,5 +145,43 @@ impl Threads {
             // A thread that panicked has said so already.
             let _panicked = handle.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::multiraft::apply::transfer::SnapshotMessage;
+    use crate::raft::RaftMessage;
+    use crate::types::{NodeId, RaftGroupId, Term};
+    use crate::wal::TurnNumber;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// Remembers why the process was to end.
+    #[derive(Default)]
+    struct Fatal(Mutex<Vec<String>>);
+
+    impl Outside for Fatal {
+        fn send(&self, _to: NodeId, _messages: Vec<(RaftGroupId, RaftMessage)>) {}
+        fn turn_done(&self, _turn: TurnNumber, _took: Duration, _bytes: usize) {}
+        fn send_snapshot(&self, _message: SnapshotMessage) {}
+        fn leads(&self, _group: RaftGroupId, _term: Term) {}
+        fn removed(&self, _group: RaftGroupId) {}
+        fn fatal(&self, reason: &str) {
+            self.0.lock().expect("nobody panics with it").push(reason.to_owned());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_process_and_one_that_ends_does_not() {
+        let outside = Arc::new(Fatal::default());
+        let ends = spawn("ends", outside.clone(), || {}).expect("a thread");
+        assert!(ends.join().is_ok());
+        assert_eq!(outside.0.lock().expect("nobody panics with it").len(), 0);
+        let panics = spawn("panics", outside.clone(), || panic!("as a test")).expect("a thread");
+        assert!(panics.join().is_err());
+        let reasons = outside.0.lock().expect("nobody panics with it");
+        assert!(reasons.len() == 1 && reasons[0].contains("the thread panics has panicked"), "{reasons:?}");
     }
 }
