@@ -201,10 +201,16 @@ impl Node {
             let _stopping = fatal_sender.send(reason);
         });
         let registration = membership::registration(&config, &identity, kafka_address, peer_address);
-        tasks.spawn(membership::register(controller, registration, views.clone()));
-        tasks.spawn(membership::follow_peers(config.clone(), views, peers));
+        tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
+        tasks.spawn(membership::follow_peers(config.clone(), views.clone(), peers));
         let kafka = kafka::listener::Listener::over(sockets.kafka, kafka_service(&config, broker.clone()));
-        tasks.spawn(kafka.serve(stopping));
+        tasks.spawn(async move {
+            // What is asked before that waits in the listener's backlog: a first answer without brokers, or with the
+            // addresses of an earlier life, is one that clients keep for long.
+            membership::registered(&registration, &views).await;
+            tracing::info!("Kafka clients are served");
+            kafka.serve(stopping).await;
+        });
         tracing::info!(node = %identity.node, kafka = %kafka_address, "node started");
         Ok(Self { id: identity.node, worker, transport, broker, engine, stop, tasks, fatal, kafka_address })
     }
