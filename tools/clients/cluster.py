@@ -3,6 +3,7 @@
 Owns the nodes' files, ports and processes. Does not know what is done with them.
 """
 
+import contextlib
 import ctypes
 import os
 import random
@@ -180,19 +181,15 @@ def format_nodes(binary: Path, nodes: list[Node]) -> None:
         for node in nodes:
             subprocess.run([binary, "format", "--config", node.config, *identity], check=True, timeout=10)
         return
-    # A binary without that command: `dev` formats three directories of its own before it starts their nodes.
+    # A binary without that command: `dev` formats three directories before it starts their nodes; those end at once
+    # because their ports are taken.
     dev = nodes[0].data.parent / "dev"
-    command = [binary, "dev", dev]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while not all((dev / f"node{node.number}" / "wal").exists() for node in nodes):
-            if time.monotonic() > deadline:
-                raise ClusterError("the directories could not be formatted")
-            time.sleep(0.05)
-        time.sleep(1)  # the last one's log is being made; what is killed here need not have ended in order
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with contextlib.ExitStack() as taken:
+        for port in (19105, 19115, 19125):
+            listener = taken.enter_context(socket.socket())
+            with contextlib.suppress(OSError):  # taken by somebody else, which is as good
+                listener.bind(("127.0.0.1", port))
+                listener.listen()
+        subprocess.run([binary, "dev", dev], stderr=subprocess.DEVNULL, timeout=START_SECONDS_MAX)
     for node in nodes:
         (dev / f"node{node.number}").rename(node.data)
