@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod error;
 pub mod node;
 pub mod records;
+pub mod status;
 
 pub use admin::{
     ConfigEntry, ConfigResource, ConfigSource, ConfigType, CreatedTopic, DeletedTopic, Growth, NewTopic, Partitions,
@@ -28,6 +29,7 @@ pub use records::{
     EndOfEpoch, EpochQuery, Fetch, FetchAllowance, FetchAnswer, FetchPartition, FetchedBatch, FetchedPartition,
     Isolation, OffsetAt, OffsetQuery, OffsetTarget, Produce, ProduceOutcome, Produced, ProducerIdentity,
 };
+pub use status::{FollowerReport, ReplicaReport, Role};
 
 use crate::types::{LeaderEpoch, NodeId};
 use std::fmt;
@@ -101,6 +103,9 @@ impl ConnectionIds {
 
 /// A node of the cluster, as its clients may use it.
 pub trait Broker: Send + Sync + 'static {
+    /// This node.
+    fn node(&self) -> NodeId;
+
     /// The cluster as this node knows it now, with the addresses under which `edge` is reached.
     fn cluster(&self, edge: Edge) -> Cluster;
 
@@ -160,4 +165,7 @@ pub trait Broker: Send + Sync + 'static {
         &self,
         resources: Vec<ConfigResource>,
     ) -> impl Future<Output = Vec<Result<Vec<ConfigEntry>>>> + Send;
+
+    /// Every replica of this node, as it stands now; the controller's first. Empty if the node does not answer in time.
+    fn replicas(&self) -> impl Future<Output = Vec<ReplicaReport>> + Send;
 }

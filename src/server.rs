@@ -5,6 +5,7 @@
 //! * [`groups`]: keeps this node's Raft groups as the controller wants them.
 //! * `membership`: registers the node, and follows who else has.
 //! * [`outside`]: what the Raft worker sees of the rest of the process.
+//! * `space`: refuses writes before the disk is full.
 //! * [`run`]: a whole node, from its configuration to its end.
 
 pub mod data;
@@ -13,5 +14,6 @@ pub mod identity;
 mod membership;
 pub mod outside;
 pub mod run;
+mod space;
 
 pub use run::{ServerError, run};

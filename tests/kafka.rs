@@ -5,7 +5,7 @@
 mod admin;
 #[path = "kafka/client.rs"]
 mod client;
-#[path = "kafka/fake_broker.rs"]
+#[path = "support/fake_broker.rs"]
 mod fake_broker;
 #[path = "kafka/fetch.rs"]
 mod fetch;

@@ -4,7 +4,7 @@
 //!
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
-//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `producers`: one file per kind of request.
+//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `producers`, `status`: one file per kind of request.
 
 mod admin;
 pub mod controller_client;
@@ -12,13 +12,15 @@ mod fetch;
 mod offsets;
 mod produce;
 mod producers;
+mod status;
 mod topics;
 pub mod views;
 
 use super::records::{Fetch, FetchAnswer, OffsetAt, OffsetTarget, Produce, ProduceOutcome, ProducerIdentity};
 use super::{
     ByteBudget, Cluster, ConfigEntry, ConfigResource, CreatedTopic, DeletedTopic, Edge, EndOfEpoch, EpochQuery, Error,
-    ErrorKind, Growth, NewTopic, PartitionIndex, PartitionLeader, Result, TopicAnswer, TopicName, TopicQuery, TopicRef,
+    ErrorKind, Growth, NewTopic, PartitionIndex, PartitionLeader, ReplicaReport, Result, TopicAnswer, TopicName,
+    TopicQuery, TopicRef,
 };
 use crate::controller::view::{MetadataView, Topic};
 use crate::multiraft::handle::Handle;
@@ -217,6 +219,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl<E: Engine + Clone + 'static> super::Broker for NodeBroker<E> {
+    fn node(&self) -> NodeId {
+        self.0.node
+    }
+
     fn cluster(&self, edge: Edge) -> Cluster {
         self.0.cluster(edge)
     }
@@ -280,5 +286,9 @@ impl<E: Engine + Clone + 'static> super::Broker for NodeBroker<E> {
         resources: Vec<ConfigResource>,
     ) -> impl Future<Output = Vec<Result<Vec<ConfigEntry>>>> + Send {
         std::future::ready(resources.iter().map(|resource| admin::describe(&self.0, resource)).collect())
+    }
+
+    fn replicas(&self) -> impl Future<Output = Vec<ReplicaReport>> + Send {
+        status::replicas(Arc::clone(&self.0))
     }
 }

@@ -3,7 +3,7 @@
 //! Batches are opaque bytes here. The room `record` knows what is inside.
 
 use super::{ConnectionId, PartitionIndex, Reservation, Result, TopicName};
-use crate::types::{LeaderEpoch, Offset};
+use crate::types::{LeaderEpoch, LogId, Offset};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
@@ -33,6 +33,10 @@ pub struct Produced {
     pub log_start: Offset,
     /// The time the log gave it, in milliseconds since 1970, if the topic stamps batches itself (LogAppendTime).
     pub append_time_ms: Option<i64>,
+    /// The entry of the partition's Raft log that decided it; a duplicate's is the one of this try.
+    pub position: LogId,
+    /// Whether an earlier try had written it already.
+    pub duplicate: bool,
 }
 
 /// What becomes of an admitted batch.

@@ -23,7 +23,7 @@ use crate::types::{
     CONTROLLER_GROUP, HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term,
 };
 use crate::wal::{GroupRecovery, GroupWrite, LogChange};
-use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Ticket};
+use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Room, Ticket};
 use group::Group;
 use std::collections::{BTreeMap, BTreeSet};
 use turn::{Done, Then, TurnQueue};
@@ -31,6 +31,9 @@ use turn::{Done, Then, TurnQueue};
 /// The entry that every group is born with: index 1 of term 1, committed, with the first members. A replica that joins
 /// later starts from nothing and gets a snapshot; replayed from index 1, a log would miss the first members.
 pub const BIRTH: LogId = LogId::new(1, 1);
+
+/// What a turn takes in the log at least: turns begin at blocks (`wal`).
+const TURN_BYTES_MIN: usize = 4 << 10;
 
 /// Limits of a node's groups.
 #[derive(Clone, Debug)]
@@ -47,7 +50,8 @@ pub struct CoreOptions {
     pub tail_bytes_per_group: usize,
     /// Recent payload kept in memory by all groups together, in bytes.
     pub tail_bytes_max: usize,
-    /// Payload applied before the state machines are flushed, so that the log can be freed, in bytes.
+    /// Payload applied, or turns of the log, before the state machines are flushed so that the log can be freed, in
+    /// bytes.
     pub flush_after_bytes: usize,
     /// Proposals of one group whose outcome is awaited.
     pub pending_proposals_max: usize,
@@ -107,14 +111,16 @@ pub struct Core {
     now: u64,
     /// When the turn in flight was handed to the log.
     turn_started: u64,
-    /// Payload handed to state machines since the last flush began.
+    /// Payload handed to state machines since the last flush began, and a block for each turn of the log.
     unflushed_bytes: usize,
+    /// Payload taken in since the tails in memory were last looked at.
+    unbounded_bytes: usize,
     /// A flush is running.
     flushing: bool,
     /// Payload handed to state machines and not applied yet, of all groups, in bytes.
     unapplied_bytes: usize,
-    /// The log has room for new entries.
-    writable: bool,
+    /// Where there is no room for new entries.
+    full: BTreeSet<Room>,
     /// Effects not taken yet, but for messages.
     effects: Vec<Effect>,
     /// Messages not taken yet, by node: one frame per peer and poll.
@@ -133,9 +139,10 @@ impl Core {
             now: 0,
             turn_started: 0,
             unflushed_bytes: 0,
+            unbounded_bytes: 0,
             flushing: false,
             unapplied_bytes: 0,
-            writable: true,
+            full: BTreeSet::new(),
             effects: Vec::new(),
             outbox: BTreeMap::new(),
         };
@@ -244,7 +251,8 @@ impl Core {
             Input::TransferLeader { group, to } => {
                 self.with_group(group, |group, _| group.replica.transfer_leader(to));
             }
-            Input::Space { writable } => self.writable = writable,
+            Input::Space { of, writable: true } => drop(self.full.remove(&of)),
+            Input::Space { of, writable: false } => drop(self.full.insert(of)),
             Input::Unreachable(node) => self.unreachable(node),
         }
     }
@@ -361,7 +369,7 @@ impl Core {
 
     /// Why no new entries are taken now, if so.
     fn overload(&self) -> Option<Refused> {
-        if !self.writable {
+        if !self.full.is_empty() {
             return Some(Refused::NoSpace);
         }
         let busy = self.queue.bytes() > self.options.queued_bytes_max
@@ -493,8 +501,14 @@ impl Core {
     fn start_turn(&mut self) {
         if let Some(turn) = self.queue.start(self.options.turn_bytes_max) {
             self.turn_started = self.now;
+            // Every turn takes a block of the log, however little is in it: log that is never flushed is never freed.
+            self.unflushed_bytes += TURN_BYTES_MIN;
+            self.unbounded_bytes += self.queue.flying_bytes();
             self.effects.push(Effect::Append(turn));
-            self.bound_memory();
+            if self.unbounded_bytes >= self.options.tail_bytes_max / 16 {
+                self.unbounded_bytes = 0;
+                self.bound_memory();
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;
-use super::core::effect::{Input, Leadership, Refused, Reply};
+use super::core::effect::{Input, Leadership, Refused, Reply, Room};
 use crate::raft::RaftMessage;
 use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
@@ -207,6 +207,11 @@ impl Handle {
         let bytes = MESSAGE_OVERHEAD_BYTES + message.payload_bytes();
         let room = self.room(&self.peer_mailbox, bytes).await?;
         self.send(Event::Snapshot { message, _room: room })
+    }
+
+    /// Whether the disk has room for new entries.
+    pub fn disk_writable(&self, writable: bool) -> Result<(), Refused> {
+        self.send(Event::Input(Input::Space { of: Room::Disk, writable }))
     }
 
     /// The connection to a node is broken.

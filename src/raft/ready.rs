@@ -27,7 +27,7 @@ impl Default for ReplicaOptions {
     fn default() -> Self {
         Self {
             election_ticks: 10,
-            heartbeat_ticks: 2,
+            heartbeat_ticks: 3,
             max_message_bytes: 1 << 20,
             max_inflight_messages: 256,
             max_uncommitted_bytes: 64 << 20,

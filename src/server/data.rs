@@ -26,6 +26,9 @@ const WAL_FOLDER: &str = "wal";
 /// The database's folder within a data directory.
 const STATE_FOLDER: &str = "state";
 
+/// Set to 1, the log's syncs are left out. Not a setting: it is there to prove that the fault harness notices.
+const UNSAFE_NO_SYNC: &str = "ACKORD_UNSAFE_NO_SYNC";
+
 /// The database as a node shares it.
 pub type SharedEngine = Arc<RocksEngine>;
 
@@ -122,7 +125,7 @@ fn open_log(
     if create {
         make_durable_folder(&config.data_dir, &path).map_err(io_error)?;
     }
-    let disk = RealDisk::open(&path).map_err(io_error)?;
+    let disk = RealDisk::with_sync(&path, sync_wanted()).map_err(io_error)?;
     let owner = wal::Identity { cluster: identity.cluster.0, node: identity.node };
     let options = wal::Options {
         segment_bytes: config.wal.segment_bytes,
@@ -134,6 +137,17 @@ fn open_log(
     let (log, recovery) =
         Log::open(disk.clone(), owner, options, fresh_id).map_err(|error| DataError::Log { path, error })?;
     Ok((log, disk, recovery))
+}
+
+/// Whether the log is synced: always, but in the control of the power-cut test, which must find what that loses.
+fn sync_wanted() -> bool {
+    let unsafe_wanted = std::env::var_os(UNSAFE_NO_SYNC).is_some_and(|value| value == "1");
+    if unsafe_wanted {
+        tracing::error!(
+            "{UNSAFE_NO_SYNC}=1: THE LOG IS NOT SYNCED. A power cut loses acknowledged records; only for tests"
+        );
+    }
+    !unsafe_wanted
 }
 
 fn make_durable_folder(parent: &Path, folder: &Path) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! How a node becomes known: it registers with the controller, and follows who else has.
 
 use super::identity::Identity;
+use super::run::Addresses;
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::views::Views;
 use crate::config::{Config, HostPort};
@@ -83,7 +84,7 @@ pub(super) fn configured_peers(config: &Config) -> BTreeMap<NodeId, String> {
     config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect()
 }
 
-pub(super) fn registration(config: &Config, identity: &Identity, kafka: SocketAddr, peer: SocketAddr) -> Registration {
+pub(super) fn registration(config: &Config, identity: &Identity, addresses: &Addresses) -> Registration {
     let listener = |kind, address: &HostPort, bound: SocketAddr| Listener {
         kind,
         host: config.advertised(address).to_owned(),
@@ -94,8 +95,9 @@ pub(super) fn registration(config: &Config, identity: &Identity, kafka: SocketAd
         incarnation: identity.incarnation,
         rack: config.rack.clone(),
         listeners: vec![
-            listener(ListenerKind::Kafka, &config.listeners.kafka, kafka),
-            listener(ListenerKind::Peer, &config.listeners.peer, peer),
+            listener(ListenerKind::Kafka, &config.listeners.kafka, addresses.kafka),
+            listener(ListenerKind::Native, &config.listeners.native, addresses.native),
+            listener(ListenerKind::Peer, &config.listeners.peer, addresses.peer),
         ],
         feature_level_max: FEATURE_LEVEL,
     }

@@ -7,6 +7,7 @@ use super::data::{self, DataError, Opened, SharedEngine};
 use super::groups::Groups;
 use super::membership;
 use super::outside::{Cluster, Messenger, NodeOutside};
+use super::space;
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::{BrokerSettings, NodeBroker};
 use crate::broker::{ByteBudget, ConnectionIds};
@@ -14,7 +15,8 @@ use crate::config::{Config, HostPort};
 use crate::kafka;
 use crate::multiraft::core::CoreOptions;
 use crate::multiraft::handle::Handle;
-use crate::multiraft::worker::{Worker, WorkerOptions};
+use crate::multiraft::worker::{Outside, Worker, WorkerOptions};
+use crate::native;
 use crate::raft::{ReplicaOptions, Role};
 use crate::storage::Engine;
 use crate::transport::{self, Own, PeerSender, QueueLimits, Transport};
@@ -28,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How long a stopping node waits for others to take over what it leads.
 const HANDOVER_MAX: Duration = Duration::from_secs(2);
@@ -51,7 +53,11 @@ pub enum ServerError {
 }
 
 /// Runs a node until the process is asked to stop (SIGINT, SIGTERM) or the node can't go on.
-pub async fn run(config: Config) -> Result<(), ServerError> {
+pub fn run(config: Config) -> Result<(), ServerError> {
+    tokio::runtime::Runtime::new()?.block_on(run_until_told(config))
+}
+
+async fn run_until_told(config: Config) -> Result<(), ServerError> {
     let node = Node::start(config).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let stopped = async {
@@ -67,6 +73,8 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
 struct Sockets {
     /// For Kafka clients.
     kafka: TcpListener,
+    /// For native clients.
+    native: TcpListener,
     /// For the other nodes.
     peer: TcpListener,
 }
@@ -75,9 +83,26 @@ impl Sockets {
     async fn bind(config: &Config) -> Result<Self, ServerError> {
         Ok(Self {
             kafka: bind("kafka", &config.listeners.kafka).await?,
+            native: bind("native", &config.listeners.native).await?,
             peer: bind("peer", &config.listeners.peer).await?,
         })
     }
+
+    fn addresses(&self) -> Result<Addresses, ServerError> {
+        let Self { kafka, native, peer } = self;
+        Ok(Addresses { kafka: kafka.local_addr()?, native: native.local_addr()?, peer: peer.local_addr()? })
+    }
+}
+
+/// Where a node is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// By Kafka clients.
+    pub kafka: SocketAddr,
+    /// By native clients.
+    pub native: SocketAddr,
+    /// By other nodes.
+    pub peer: SocketAddr,
 }
 
 async fn bind(listener: &'static str, address: &HostPort) -> Result<TcpListener, ServerError> {
@@ -120,7 +145,8 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
         };
         let known = starts.iter().map(|start| start.group).collect();
-        let worker = Worker::start(&worker_options(config), starts, applier, log, Arc::new(outside))?;
+        let outside: Arc<dyn Outside> = Arc::new(outside);
+        let worker = Worker::start(&worker_options(config), starts, applier, log, &outside)?;
         let handle = worker.handle().clone();
         if let Some((replica, machine)) = unborn_controller {
             let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
@@ -154,15 +180,15 @@ pub struct Node {
     tasks: JoinSet<()>,
     /// Why the node must end.
     fatal: mpsc::UnboundedReceiver<String>,
-    /// Where Kafka clients are served.
-    kafka_address: SocketAddr,
+    /// Where it is reached.
+    addresses: Addresses,
 }
 
 impl Node {
     /// Starts a node.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let sockets = Sockets::bind(&config).await?;
-        let (kafka_address, peer_address) = (sockets.kafka.local_addr()?, sockets.peer.local_addr()?);
+        let addresses = sockets.addresses()?;
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || data::open(&opening))
             .await
@@ -200,10 +226,13 @@ impl Node {
             // A node that is stopping needs no reason to end.
             let _stopping = fatal_sender.send(reason);
         });
-        let registration = membership::registration(&config, &identity, kafka_address, peer_address);
+        tasks.spawn(space::watch(config.data_dir.clone(), config.limits.disk_reserve_bytes, worker.handle().clone()));
+        let registration = membership::registration(&config, &identity, &addresses);
         tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
         tasks.spawn(membership::follow_peers(config.clone(), views.clone(), peers));
-        let kafka = kafka::listener::Listener::over(sockets.kafka, kafka_service(&config, broker.clone()));
+        let edges = Edges::new(&config, broker.clone());
+        tasks.spawn(native::listener::Listener::over(sockets.native, edges.native).serve(stopping.clone()));
+        let kafka = kafka::listener::Listener::over(sockets.kafka, edges.kafka);
         tasks.spawn(async move {
             // What is asked before that waits in the listener's backlog: a first answer without brokers, or with the
             // addresses of an earlier life, is one that clients keep for long.
@@ -211,14 +240,14 @@ impl Node {
             tracing::info!("Kafka clients are served");
             kafka.serve(stopping).await;
         });
-        tracing::info!(node = %identity.node, kafka = %kafka_address, "node started");
-        Ok(Self { id: identity.node, worker, transport, broker, engine, stop, tasks, fatal, kafka_address })
+        tracing::info!(node = %identity.node, kafka = %addresses.kafka, native = %addresses.native, "node started");
+        Ok(Self { id: identity.node, worker, transport, broker, engine, stop, tasks, fatal, addresses })
     }
 
-    /// Where Kafka clients are served.
+    /// Where it is reached.
     #[must_use]
-    pub fn kafka_address(&self) -> SocketAddr {
-        self.kafka_address
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// What clients are answered from.
@@ -260,23 +289,29 @@ impl Node {
     }
 }
 
-/// Hands every leadership to the follower that has the most, so that clients wait for no election.
+/// Hands every leadership to the follower that has the most, so that clients wait for no election. Each once: when all
+/// nodes stop together, they would hand them around.
 async fn hand_over(handle: &Handle) {
-    let deadline = tokio::time::Instant::now() + HANDOVER_MAX;
+    let deadline = Instant::now() + HANDOVER_MAX;
+    let mut handed = BTreeSet::new();
     loop {
-        let led: Vec<_> =
-            handle.report().await.into_iter().filter(|report| report.role == Some(Role::Leader)).collect();
-        let mut handed = 0;
+        let reports = handle.report().await;
+        let led: Vec<_> = reports.iter().filter(|report| report.role == Some(Role::Leader)).collect();
         for report in &led {
-            let heir = report.followers.iter().filter(|follower| follower.recently_active);
-            if let Some(heir) = heir.max_by_key(|follower| follower.matched) {
-                handed += usize::from(handle.transfer_leader(report.group, heir.replica).is_ok());
+            if handed.contains(&report.group) {
+                continue;
+            }
+            let heirs = report.followers.iter().filter(|follower| follower.recently_active);
+            if let Some(heir) = heirs.max_by_key(|follower| follower.matched)
+                && handle.transfer_leader(report.group, heir.replica).is_ok()
+            {
+                handed.insert(report.group);
             }
         }
-        if handed == 0 || tokio::time::Instant::now() >= deadline {
+        if !led.iter().any(|report| handed.contains(&report.group)) || Instant::now() >= deadline {
             return;
         }
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -301,16 +336,31 @@ fn broker_settings(config: &Config) -> BrokerSettings {
     }
 }
 
-fn kafka_service(config: &Config, broker: NodeBroker<SharedEngine>) -> kafka::Service<NodeBroker<SharedEngine>> {
-    let request_bytes = config.limits.request_bytes;
-    kafka::Service {
-        broker: Arc::new(broker),
-        limits: kafka::Limits {
-            request_bytes_max: request_bytes as usize,
-            connections_max: config.limits.connections as usize,
-            ..kafka::Limits::default()
-        },
-        request_memory: ByteBudget::new(request_bytes.saturating_mul(4)),
-        connection_ids: ConnectionIds::default(),
+/// What the edges need; memory for requests and numbers of connections are shared between them.
+struct Edges {
+    /// The Kafka edge.
+    kafka: kafka::Service<NodeBroker<SharedEngine>>,
+    /// The native edge.
+    native: native::Service<NodeBroker<SharedEngine>>,
+}
+
+impl Edges {
+    fn new(config: &Config, broker: NodeBroker<SharedEngine>) -> Self {
+        let broker = Arc::new(broker);
+        let (request_bytes, connections) = (config.limits.request_bytes, config.limits.connections as usize);
+        let request_memory = ByteBudget::new(request_bytes.saturating_mul(4));
+        let connection_ids = ConnectionIds::default();
+        let kafka = kafka::Service {
+            broker: Arc::clone(&broker),
+            limits: kafka::Limits {
+                request_bytes_max: request_bytes as usize,
+                connections_max: connections,
+                ..kafka::Limits::default()
+            },
+            request_memory: request_memory.clone(),
+            connection_ids: connection_ids.clone(),
+        };
+        let limits = native::Limits { connections_max: connections, ..native::Limits::default() };
+        Self { kafka, native: native::Service { broker, limits, request_memory, connection_ids } }
     }
 }

@@ -3,7 +3,6 @@
 Owns the nodes' files, ports and processes. Does not know what is done with them.
 """
 
-import contextlib
 import ctypes
 import os
 import random
@@ -171,25 +170,17 @@ def last_lines(log: Path, count: int = 5) -> str:
 
 
 def format_nodes(binary: Path, nodes: list[Node]) -> None:
-    """Makes the nodes' data directories ready, with whatever this binary has for it."""
+    """Makes the nodes' data directories ready."""
     numbers = ",".join(str(node.number) for node in nodes)
-    plan = subprocess.run([binary, "format", "--new-cluster", numbers], capture_output=True, text=True, timeout=10)
-    if plan.returncode == 0:
-        # It prints the command for every node: ackord format --config node.toml --cluster-id … --voters …
-        words = plan.stdout.split()
-        identity = words[words.index("--cluster-id") :]
-        for node in nodes:
-            subprocess.run([binary, "format", "--config", node.config, *identity], check=True, timeout=10)
-        return
-    # A binary without that command: `dev` formats three directories before it starts their nodes; those end at once
-    # because their ports are taken.
-    dev = nodes[0].data.parent / "dev"
-    with contextlib.ExitStack() as taken:
-        for port in (19105, 19115, 19125):
-            listener = taken.enter_context(socket.socket())
-            with contextlib.suppress(OSError):  # taken by somebody else, which is as good
-                listener.bind(("127.0.0.1", port))
-                listener.listen()
-        subprocess.run([binary, "dev", dev], stderr=subprocess.DEVNULL, timeout=START_SECONDS_MAX)
+    plan = run(binary, "format", "--new-cluster", numbers)
+    # It prints the command for every node: ackord format --config node.toml --cluster-id … --voters …
+    identity = plan.split()[plan.split().index("--cluster-id") :]
     for node in nodes:
-        (dev / f"node{node.number}").rename(node.data)
+        run(binary, "format", "--config", node.config, *identity)
+
+
+def run(binary: Path, *arguments) -> str:
+    done = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=START_SECONDS_MAX)
+    if done.returncode != 0:
+        raise ClusterError(f"ackord {arguments[0]}: {done.stderr}")
+    return done.stdout

@@ -118,9 +118,10 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         append_time_ms: Option<i64>,
     ) -> Result<Produced> {
         match reply {
-            Reply::Applied { outcome: Outcome::Appended { base_offset, .. }, .. } => {
+            Reply::Applied { at, outcome: Outcome::Appended { base_offset, duplicate } } => {
                 let log_start = self.views.partition(group).map(|view| view.log_start).unwrap_or_default();
-                Ok(Produced { base_offset: *base_offset, log_start, append_time_ms })
+                let (position, duplicate) = (*at, *duplicate);
+                Ok(Produced { base_offset: *base_offset, log_start, append_time_ms, position, duplicate })
             }
             Reply::Applied { outcome: Outcome::Refused(refusal), .. } => Err(refuse_sequence(*refusal)),
             Reply::Applied { .. } | Reply::ReadAt(_) => Err(ErrorKind::Internal.into()),

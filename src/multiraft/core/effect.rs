@@ -59,6 +59,15 @@ pub enum ReadFailure {
     Damaged(String),
 }
 
+/// Where there may be no room for new entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// In the log: no spare segment is left.
+    Log,
+    /// On the disk: its free space is below the reserve.
+    Disk,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -95,8 +104,8 @@ pub enum Input {
     Remove { group: RaftGroupId },
     /// Hand the leadership of a group to another voter.
     TransferLeader { group: RaftGroupId, to: ReplicaId },
-    /// Whether the log has room for new entries. Promises always fit.
-    Space { writable: bool },
+    /// Whether there is room for new entries, as one of those who watch over it sees it. Promises always fit.
+    Space { of: Room, writable: bool },
     /// The connection to a node is broken.
     Unreachable(NodeId),
 }

@@ -36,6 +36,36 @@ impl Surroundings {
     }
 }
 
+/// Ends the process if its thread panics: a node without its log or its state machines would keep its connections, answer
+/// nobody and never be replaced.
+struct Alarm {
+    /// The thread.
+    name: String,
+    /// The rest of the process.
+    outside: Arc<dyn Outside>,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.outside.fatal(&format!("the thread {} has panicked; what it said is above", self.name));
+        }
+    }
+}
+
+/// Starts a thread without which the node can't go on.
+pub(super) fn spawn(
+    name: &str,
+    outside: &Arc<dyn Outside>,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let alarm = Alarm { name: name.to_owned(), outside: Arc::clone(outside) };
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _alarm = alarm;
+        body();
+    })
+}
+
 /// See the module.
 pub struct Threads {
     /// To the log thread; `None` once it is to stop.
@@ -46,46 +76,17 @@ pub struct Threads {
     handles: Vec<JoinHandle<()>>,
 }
 
-/// Starts a named thread. Without any one of them a node would still listen and never answer, so its panic ends the
-/// process: nothing is acknowledged that is not durable, and the other nodes elect new leaders.
-pub(super) fn spawn(
-    name: &'static str,
-    outside: Arc<dyn Outside>,
-    body: impl FnOnce() + Send + 'static,
-) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let _watch = PanicWatch { name, outside };
-        body();
-    })
-}
-
-/// Reports the panic of the thread it lives on.
-struct PanicWatch {
-    /// The thread.
-    name: &'static str,
-    /// Ends the process.
-    outside: Arc<dyn Outside>,
-}
-
-impl Drop for PanicWatch {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.outside.fatal(&format!("the thread {} has panicked: a bug, please report what it said", self.name));
-        }
-    }
-}
-
-/// Starts the threads and remembers them.
+/// Starts named threads and remembers them.
 struct Spawner {
-    /// Ends the process if one of them panics.
-    outside: Arc<dyn Outside>,
-    /// Those started.
+    /// Those started so far.
     handles: Vec<JoinHandle<()>>,
+    /// Is told when one of them panics.
+    outside: Arc<dyn Outside>,
 }
 
 impl Spawner {
-    fn spawn(&mut self, name: &'static str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        self.handles.push(spawn(name, Arc::clone(&self.outside), body)?);
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.handles.push(spawn(name, &self.outside, body)?);
         Ok(())
     }
 }
@@ -104,7 +105,8 @@ impl Threads {
         D: Disk + Send + 'static,
         D::File: Send,
     {
-        let mut spawner = Spawner { outside: Arc::clone(&surroundings.outside), handles: Vec::new() };
+        let outside = Arc::clone(&surroundings.outside);
+        let mut spawner = Spawner { handles: Vec::new(), outside };
         let (log_commands, log_inbox) = channel();
         let (read_commands, read_inbox) = channel();
         let (order_commands, order_inbox) = channel();
@@ -145,43 +147,5 @@ impl Threads {
             // A thread that panicked has said so already.
             let _panicked = handle.join();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::multiraft::apply::transfer::SnapshotMessage;
-    use crate::raft::RaftMessage;
-    use crate::types::{NodeId, RaftGroupId, Term};
-    use crate::wal::TurnNumber;
-    use std::sync::Mutex;
-    use std::time::Duration;
-
-    /// Remembers why the process was to end.
-    #[derive(Default)]
-    struct Fatal(Mutex<Vec<String>>);
-
-    impl Outside for Fatal {
-        fn send(&self, _to: NodeId, _messages: Vec<(RaftGroupId, RaftMessage)>) {}
-        fn turn_done(&self, _turn: TurnNumber, _took: Duration, _bytes: usize) {}
-        fn send_snapshot(&self, _message: SnapshotMessage) {}
-        fn leads(&self, _group: RaftGroupId, _term: Term) {}
-        fn removed(&self, _group: RaftGroupId) {}
-        fn fatal(&self, reason: &str) {
-            self.0.lock().expect("nobody panics with it").push(reason.to_owned());
-        }
-    }
-
-    #[test]
-    fn a_thread_that_panics_ends_the_process_and_one_that_ends_does_not() {
-        let outside = Arc::new(Fatal::default());
-        let ends = spawn("ends", outside.clone(), || {}).expect("a thread");
-        assert!(ends.join().is_ok());
-        assert_eq!(outside.0.lock().expect("nobody panics with it").len(), 0);
-        let panics = spawn("panics", outside.clone(), || panic!("as a test")).expect("a thread");
-        assert!(panics.join().is_err());
-        let reasons = outside.0.lock().expect("nobody panics with it");
-        assert!(reasons.len() == 1 && reasons[0].contains("the thread panics has panicked"), "{reasons:?}");
     }
 }

@@ -4,7 +4,7 @@
 //! entries are read for followers that lag behind memory, so that neither delays a turn.
 
 use super::Surroundings;
-use crate::multiraft::core::effect::{Input, ReadFailure};
+use crate::multiraft::core::effect::{Input, ReadFailure, Room};
 use crate::raft::group_log::Wanted;
 use crate::types::{LogEntry, LogIndex, RaftGroupId};
 use crate::wal::disk::Disk;
@@ -160,7 +160,7 @@ impl<D: Disk> LogThread<D> {
         let writable = headroom.spares >= 2 || headroom.bytes >= self.limits.headroom_bytes_min;
         if writable != self.writable {
             self.writable = writable;
-            self.surroundings.tell(Input::Space { writable });
+            self.surroundings.tell(Input::Space { of: Room::Log, writable });
         }
     }
 }

@@ -1,16 +1,17 @@
-//! A broker in memory: one node, no Raft, as much of the contract as clients notice. Tests can hold back its admissions
-//! and outcomes, and make it refuse.
+//! A broker in memory: no Raft, as much of the contract as clients notice. Tests can hold back its admissions and
+//! outcomes, make it refuse, and lose answers. Several of them are the nodes of one cluster: they share their records,
+//! and one of them leads.
 
 use ackord::broker::*;
-use ackord::types::{LeaderEpoch, NodeId, Offset};
+use ackord::types::{LeaderEpoch, LogId, LogIndex, NodeId, Offset, RaftGroupId, Term};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
-/// The only node.
+/// The first node, which leads until a test says otherwise.
 pub const NODE: NodeId = NodeId(1);
 /// The only epoch.
 pub const EPOCH: LeaderEpoch = LeaderEpoch(3);
@@ -25,10 +26,26 @@ pub struct Stored {
     pub bytes: Bytes,
 }
 
+/// A producer's id, a batch's first sequence, its last one, and where it is.
+type Remembered = (i64, i32, i32, i64);
+
 #[derive(Default)]
 pub struct FakePartition {
     pub batches: Vec<Stored>,
     pub next: i64,
+    /// How many entries its log has, the tries of duplicates included.
+    pub entries: u64,
+    /// Every idempotent batch, in order.
+    pub sequences: Vec<Remembered>,
+}
+
+/// What happens to a produce instead of success.
+#[derive(Clone, Debug)]
+pub struct Fate {
+    /// Whether it is written all the same.
+    pub written: bool,
+    /// What its producer is told.
+    pub error: ErrorKind,
 }
 
 pub struct FakeTopic {
@@ -49,12 +66,17 @@ pub struct State {
     pub failure: Option<Error>,
     /// The next fetch is answered with this, whatever it asks for.
     pub fetched: Option<Vec<Result<FetchedPartition>>>,
+    /// Each produce takes one. `None` lets it succeed.
+    pub fates: VecDeque<Option<Fate>>,
+    /// Who leads, other than the first node.
+    pub leader: Option<NodeId>,
+    addresses: BTreeMap<NodeId, Address>,
     producers: i64,
 }
 
 pub struct FakeBroker {
-    address: Mutex<Address>,
-    state: Mutex<State>,
+    node: NodeId,
+    state: Arc<Mutex<State>>,
     changed: watch::Sender<u64>,
     /// Where the memory of fetched batches is counted.
     pub fetch_memory: ByteBudget,
@@ -62,17 +84,28 @@ pub struct FakeBroker {
 
 impl FakeBroker {
     pub fn new() -> Self {
-        Self {
-            address: Mutex::new(Address { host: "127.0.0.1".into(), port: 0 }),
-            state: Mutex::default(),
+        let new = Self {
+            node: NODE,
+            state: Arc::default(),
             changed: watch::Sender::new(0),
             fetch_memory: ByteBudget::new(64 << 20),
-        }
+        };
+        new.listens_on(0);
+        new
+    }
+
+    /// Another node of the same cluster.
+    #[allow(dead_code, reason = "not every test has several nodes")]
+    pub fn other(&self, node: NodeId) -> Self {
+        let (state, changed) = (Arc::clone(&self.state), self.changed.clone());
+        let new = Self { node, state, changed, fetch_memory: self.fetch_memory.clone() };
+        new.listens_on(0);
+        new
     }
 
     /// Tells clients where the node is.
     pub fn listens_on(&self, port: u16) {
-        self.address.lock().expect("not poisoned").port = port;
+        self.state().addresses.insert(self.node, Address { host: "127.0.0.1".into(), port });
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -83,6 +116,14 @@ impl FakeBroker {
         self.state().add_topic(name, partitions);
     }
 
+    fn not_leader(&self, state: &State) -> Result<()> {
+        let leader = state.leader();
+        if leader == self.node {
+            return Ok(());
+        }
+        Err(Error::not_leader(Some(PartitionLeader { node: leader, epoch: EPOCH })))
+    }
+
     /// What is stored in a partition.
     pub fn stored(&self, topic: &str, partition: usize) -> Vec<Stored> {
         self.state().topics[topic].partitions[partition].batches.clone()
@@ -90,6 +131,9 @@ impl FakeBroker {
 
     fn read(&self, request: &Fetch) -> (Vec<Result<FetchedPartition>>, usize, bool) {
         let mut state = self.state();
+        if let Err(error) = self.not_leader(&state) {
+            return (vec![Err(error); request.partitions.len()], 0, true);
+        }
         let mut allowance = FetchAllowance::new(request.max_bytes);
         let (mut bytes, mut failed) = (0, false);
         let partitions = request.partitions.iter().map(|asked| {
@@ -103,6 +147,10 @@ impl FakeBroker {
 }
 
 impl State {
+    fn leader(&self) -> NodeId {
+        self.leader.unwrap_or(NODE)
+    }
+
     fn add_topic(&mut self, name: &str, partitions: usize) -> TopicId {
         let id = TopicId(uuid::Uuid::new_v4());
         let partitions = std::iter::repeat_with(FakePartition::default).take(partitions).collect();
@@ -116,7 +164,7 @@ impl State {
         topic.partitions.get_mut(index).ok_or(ErrorKind::UnknownTopicOrPartition.into())
     }
 
-    fn append(&mut self, request: &Produce) -> Result<i64> {
+    fn append(&mut self, request: &Produce) -> Result<Produced> {
         let batch = &request.records;
         let damaged = || Error::from(ErrorKind::CorruptRecord);
         let field = |at: usize| Some(u32::from_be_bytes(*batch.get(at..)?.first_chunk()?));
@@ -124,11 +172,29 @@ impl State {
             return Err(damaged());
         }
         let records = i64::from(field(23).ok_or_else(damaged)?) + 1;
+        let producer = i64::from_be_bytes(*batch[43..].first_chunk().expect("a whole header"));
+        let first = field(53).ok_or_else(damaged)?.cast_signed();
         let partition = self.partition(&request.topic, request.partition)?;
-        let base = partition.next;
-        partition.next += records;
-        partition.batches.push(Stored { base, records, bytes: batch.clone() });
-        Ok(base)
+        let duplicate = match producer {
+            -1 => None,
+            _ => partition.judge(producer, first)?,
+        };
+        partition.entries += 1;
+        let base = duplicate.unwrap_or(partition.next);
+        if duplicate.is_none() {
+            partition.next += records;
+            partition.batches.push(Stored { base, records, bytes: batch.clone() });
+            let last = first.wrapping_add(i32::try_from(records - 1).expect("few"));
+            partition.sequences.push((producer, first, last, base));
+        }
+        let term = Term(u64::from(EPOCH.0.unsigned_abs()));
+        Ok(Produced {
+            base_offset: Offset(base),
+            log_start: Offset(0),
+            append_time_ms: None,
+            position: LogId { index: LogIndex(partition.entries), term },
+            duplicate: duplicate.is_some(),
+        })
     }
 
     fn fetch(&mut self, asked: &FetchPartition, allowance: &mut FetchAllowance) -> Result<FetchedPartition> {
@@ -162,10 +228,22 @@ impl State {
     }
 }
 
-fn describe(name: &str, topic: &FakeTopic) -> Topic {
+impl FakePartition {
+    /// Where the batch is if it is there already, or why it can't be written (KIP-98).
+    fn judge(&self, producer: i64, first: i32) -> Result<Option<i64>> {
+        let mut own = self.sequences.iter().filter(|known| known.0 == producer);
+        if let Some(known) = own.clone().find(|known| known.1 == first) {
+            return Ok(Some(known.3));
+        }
+        let next = own.next_back().map_or(0, |last| last.2 + 1);
+        if first == next { Ok(None) } else { Err(ErrorKind::OutOfOrderSequence.into()) }
+    }
+}
+
+fn describe(name: &str, topic: &FakeTopic, leader: NodeId) -> Topic {
     let partition = |index| Partition {
         index: PartitionIndex(index),
-        leader: Some(PartitionLeader { node: NODE, epoch: EPOCH }),
+        leader: Some(PartitionLeader { node: leader, epoch: EPOCH }),
         replicas: vec![NODE],
         in_sync: vec![NODE],
         offline: vec![],
@@ -187,10 +265,16 @@ fn setting() -> ConfigEntry {
 }
 
 impl Broker for FakeBroker {
+    fn node(&self) -> NodeId {
+        self.node
+    }
+
     fn cluster(&self, _edge: Edge) -> Cluster {
-        let address = self.address.lock().expect("not poisoned").clone();
-        let node = Node { id: NODE, address, rack: Some(RACK.into()) };
-        Cluster { id: "fake-cluster".into(), controller: Some(NODE), nodes: vec![node] }
+        let state = self.state();
+        let node =
+            |(id, address): (&NodeId, &Address)| Node { id: *id, address: address.clone(), rack: Some(RACK.into()) };
+        let nodes = state.addresses.iter().map(node).collect();
+        Cluster { id: "fake-cluster".into(), controller: Some(NODE), nodes }
     }
 
     fn topics(&self, query: &TopicQuery) -> Vec<TopicAnswer> {
@@ -200,14 +284,14 @@ impl Broker for FakeBroker {
             return all
                 .map(|(name, topic)| TopicAnswer {
                     asked: TopicRef::Name(name.as_str().into()),
-                    topic: Ok(describe(name, topic)),
+                    topic: Ok(describe(name, topic, state.leader())),
                 })
                 .collect();
         };
         let mut answers = Vec::new();
         for asked in topics {
             let topic = match state.topic_by(asked) {
-                Some(name) => Ok(describe(&name, &state.topics[&name])),
+                Some(name) => Ok(describe(&name, &state.topics[&name], state.leader())),
                 None => match asked {
                     TopicRef::Id(_) => Err(ErrorKind::UnknownTopicId.into()),
                     TopicRef::Name(name) => {
@@ -236,7 +320,15 @@ impl Broker for FakeBroker {
         if let Some(refusal) = &state.refusal {
             return Err(refusal.clone());
         }
-        let base = state.append(&request)?;
+        self.not_leader(&state)?;
+        let fate = state.fates.pop_front().flatten();
+        if let Some(Fate { written: false, error }) = fate {
+            return match Error::from(error) {
+                definite if definite.kind.certainty() == Certainty::Definite => Err(definite),
+                indefinite => Ok(Box::pin(async move { Err(indefinite) })),
+            };
+        }
+        let produced = state.append(&request)?;
         self.changed.send_modify(|count| *count += 1);
         let outcome = state.outcomes.pop_front();
         let failure = state.failure.clone();
@@ -247,7 +339,10 @@ impl Broker for FakeBroker {
             if let Some(failure) = failure {
                 return Err(failure);
             }
-            Ok(Produced { base_offset: Offset(base), log_start: Offset(0), append_time_ms: None })
+            match fate {
+                Some(lost) => Err(lost.error.into()),
+                None => Ok(produced),
+            }
         }))
     }
 
@@ -270,6 +365,7 @@ impl Broker for FakeBroker {
     async fn list_offsets(&self, targets: Vec<OffsetTarget>) -> Vec<Result<Option<OffsetAt>>> {
         let mut state = self.state();
         let find = |target: OffsetTarget| {
+            self.not_leader(&state)?;
             let partition = state.partition(&target.topic, target.partition)?;
             let time = |batch: &Stored| i64::from_be_bytes(*batch.bytes[35..].first_chunk().expect("a whole header"));
             let at = |offset: i64, timestamp_ms| OffsetAt {
@@ -375,5 +471,32 @@ impl Broker for FakeBroker {
             _ => Ok(vec![setting()]),
         };
         resources.into_iter().map(describe).collect()
+    }
+
+    async fn replicas(&self) -> Vec<ReplicaReport> {
+        let state = self.state();
+        let mut reports = Vec::new();
+        for (name, topic) in &state.topics {
+            for (index, partition) in topic.partitions.iter().enumerate() {
+                let index = PartitionIndex(i32::try_from(index).expect("few"));
+                let last = LogIndex(partition.entries);
+                let leads = state.leader() == self.node;
+                let follower =
+                    FollowerReport { node: NodeId(9), matched: last, lag: 0, reachable: true, needs_snapshot: false };
+                reports.push(ReplicaReport {
+                    group: RaftGroupId(reports.len() as u64 + 1),
+                    partition: Some((name.as_str().into(), index)),
+                    quarantine: None,
+                    role: Some(if leads { Role::Leader } else { Role::Follower }),
+                    term: Term(3),
+                    leader: Some(state.leader()),
+                    last,
+                    commit: last,
+                    applied: last,
+                    followers: if leads { vec![follower] } else { vec![] },
+                });
+            }
+        }
+        reports
     }
 }

@@ -1,0 +1,81 @@
+//! kill -9 under load: of one node, of two at once, of all three at once.
+//!
+//! Nothing acknowledged may be lost, and a cluster whose majority is back must write again within seconds.
+
+use super::{MODERATE, Moments, start};
+use crate::process::{Cluster, Setup};
+use crate::report::{Report, Round};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// Nodes of the cluster.
+const NODES: usize = 3;
+/// How long dead nodes stay dead at most.
+const DOWN_MAX: Duration = Duration::from_millis(1_500);
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The `ackord` program.
+    pub binary: PathBuf,
+    /// Rounds of each kind.
+    pub rounds: u32,
+    /// Records acknowledged in each round, at least.
+    pub records: usize,
+    /// Where the cluster's files go; kept if something is wrong.
+    pub folder: PathBuf,
+}
+
+/// How many nodes are killed at once.
+const KINDS: [(&str, usize); 3] = [("kill-one", 1), ("kill-two", 2), ("kill-all", 3)];
+
+/// Runs every round of every kind, each kind on a cluster of its own. `progress` is told of each round.
+pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Result<Report> {
+    let mut report = Report::default();
+    for (fault, count) in KINDS {
+        let folder = options.folder.join(fault);
+        std::fs::create_dir_all(&folder)?;
+        let data_dirs: Vec<_> = (1..=NODES).map(|node| folder.join(format!("node{node}"))).collect();
+        let mut cluster = Cluster::format(&folder, &data_dirs, Setup::new(options.binary.clone()))?;
+        let mut topic = start(&mut cluster, MODERATE).await?;
+        for number in 1..=options.rounds {
+            let victims: Vec<usize> = (0..count).map(|place| (number as usize + place) % NODES).collect();
+            let mut round = Round::new(fault, number, victims.iter().map(|victim| cluster.nodes[*victim].id.0));
+            let strike = async |cluster: &mut Cluster| strike(cluster, &victims).await;
+            super::round((&mut cluster, &mut topic), options.records, &mut round, strike).await?;
+            progress(&round);
+            let clean = round.is_clean();
+            report.rounds.push(round);
+            if !clean {
+                // What is wrong stays wrong: later rounds would only repeat it.
+                break;
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Kills these nodes at once, leaves them dead for a while, and starts them again one after the other.
+async fn strike(cluster: &mut Cluster, victims: &[usize]) -> io::Result<Moments> {
+    let fault = Instant::now();
+    for victim in victims {
+        cluster.kill(*victim)?;
+    }
+    let mut alive = cluster.nodes.len() - victims.len();
+    let has_majority = |alive: usize| alive * 2 > NODES;
+    // A majority that never went away is back at once.
+    let mut majority = has_majority(alive).then_some(fault);
+    sleep(DOWN_MAX.mul_f64(fastrand::f64())).await;
+    for victim in victims {
+        cluster.start(*victim)?;
+        alive += 1;
+        if majority.is_none() && has_majority(alive) {
+            majority = Some(Instant::now());
+        }
+        // Now and then at once, now and then with time to elect a leader in between.
+        sleep(DOWN_MAX.mul_f64(fastrand::f64() / 4.0)).await;
+    }
+    Ok(Moments { fault, majority: majority.expect("every node has been started") })
+}

@@ -1,0 +1,55 @@
+//! How this node's replicas stand, in the broker's words.
+
+use super::Inner;
+use crate::broker::status::{FollowerReport, ReplicaReport, Role};
+use crate::broker::{PartitionIndex, TopicName};
+use crate::controller::view::{GroupFate, MetadataView};
+use crate::multiraft::worker::status::GroupReport;
+use crate::raft;
+use crate::storage::Engine;
+use crate::types::NodeId;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the Raft worker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn replicas<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>) -> Vec<ReplicaReport> {
+    let metadata = inner.views.metadata();
+    let reports = timeout(PATIENCE, inner.handle.report()).await.unwrap_or_default();
+    reports.into_iter().map(|report| in_own_words(inner.node, &metadata, report)).collect()
+}
+
+fn in_own_words(node: NodeId, metadata: &MetadataView, report: GroupReport) -> ReplicaReport {
+    let partition = match metadata.group(report.group) {
+        GroupFate::Alive(topic, index) => Some((TopicName::from(topic.name.as_str()), PartitionIndex(index as i32))),
+        GroupFate::Unborn | GroupFate::Deleted => None,
+    };
+    let role = report.role.map(|role| match role {
+        raft::Role::Leader => Role::Leader,
+        raft::Role::Candidate => Role::Candidate,
+        raft::Role::Follower if report.is_learner(node) => Role::Learner,
+        raft::Role::Follower => Role::Follower,
+    });
+    let last = report.last;
+    let follower = |progress: &raft::FollowerProgress| FollowerReport {
+        node: progress.replica.node(),
+        matched: progress.matched,
+        lag: last.0.saturating_sub(progress.matched.0),
+        reachable: progress.recently_active,
+        needs_snapshot: progress.snapshot,
+    };
+    ReplicaReport {
+        group: report.group,
+        partition,
+        role,
+        term: report.term,
+        leader: report.leader.map(|replica| replica.node()),
+        last,
+        commit: report.commit,
+        applied: report.applied,
+        followers: report.followers.iter().map(follower).collect(),
+        quarantine: report.quarantined,
+    }
+}

@@ -1,0 +1,293 @@
+//! `ackord bench produce`.
+
+use super::disk::{self, Measured};
+use super::report::{Latencies, Stall};
+use crate::cli::output::{self, bytes, duration, line};
+use crate::cli::topic::exists;
+use crate::cli::{Connect, Failure, values};
+use crate::client::{Client, Delivery, NewTopic, ProducerOptions, Record};
+use bytes::Bytes;
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Write records as fast as possible, or at a rate.
+///
+/// Every acknowledgement counted is of a record on the disks of a majority. The disk is measured before and after, in
+/// --disk-dir, so that a throughput can be compared with what the same disk could do in the same minutes.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Produce {
+    /// The topic; created if it does not exist, and kept
+    #[arg(long, short = 't', default_value = "bench")]
+    topic: String,
+    /// Partitions of the topic if it is created
+    #[arg(long, short = 'p', value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    partitions: u32,
+    /// Size of a record's value
+    #[arg(long, short = 's', value_name = "SIZE", default_value = "1KiB", value_parser = values::small_bytes)]
+    record_size: u32,
+    /// Records per second; as fast as possible without
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// How long to write
+    #[arg(long, short = 'd', value_name = "TIME", default_value = "30s", value_parser = values::duration)]
+    duration: Duration,
+    /// Stop after so many bytes, if the duration is not over before
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
+    total: Option<u64>,
+    /// When a batch is full
+    #[arg(long, value_name = "SIZE", default_value = "128KiB", value_parser = values::small_bytes)]
+    batch_bytes: u32,
+    /// How long a batch that is not full waits
+    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = values::duration)]
+    linger: Duration,
+    /// Batches of one partition in flight, 1 to 5
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    in_flight: usize,
+    /// Bytes that may wait for their acknowledgement, all partitions together
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = values::small_bytes)]
+    buffer: u32,
+    /// Where the disk is measured, on the disk of the nodes' data; nothing is measured if it does not exist
+    #[arg(long, value_name = "DIRECTORY", default_value = "ackord-dev")]
+    disk_dir: PathBuf,
+    /// Do not measure the disk
+    #[arg(long)]
+    no_disk: bool,
+    /// Processes of all nodes, to compare what they wrote with what was sent; those of `ackord dev` without
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pids: Vec<u32>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// What all records came to.
+struct Outcome {
+    /// From the first record to the last acknowledgement.
+    took: Duration,
+    /// From a record's intended time to its acknowledgement.
+    latencies: Latencies,
+    /// The longest time without an acknowledgement.
+    stall: Duration,
+    /// Records that were not acknowledged, and what the first was told.
+    failed: Option<(u64, String)>,
+    /// What the nodes wrote meanwhile, in bytes, if that is known.
+    written: Option<u64>,
+}
+
+/// A record on its way.
+struct Sent {
+    /// When it was to be sent.
+    intended: Instant,
+    /// What becomes of it.
+    delivery: Delivery,
+}
+
+/// What one partition's watcher saw.
+struct Watched {
+    /// Latencies of what was acknowledged.
+    latencies: Latencies,
+    /// Failures, and the first one's message.
+    failed: Option<(u64, String)>,
+}
+
+impl Produce {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let client = self.connect.client().await?;
+        let partitions = self.prepare_topic(&client).await?;
+        let before = self.measure_disk()?;
+        let outcome = self.write(&client, partitions).await?;
+        let after = self.measure_disk()?;
+        match self.json {
+            true => self.print_json(partitions, &outcome, before.as_ref(), after.as_ref())?,
+            false => self.print(partitions, &outcome, before.as_ref(), after.as_ref())?,
+        }
+        match outcome.failed {
+            Some((count, first)) => Err(Failure::new(format!("{count} records failed; the first: {first}"))),
+            None => Ok(()),
+        }
+    }
+
+    async fn prepare_topic(&self, client: &Client) -> Result<u32, Failure> {
+        let topic = NewTopic { name: self.topic.clone(), partitions: Some(self.partitions), ..NewTopic::default() };
+        match client.admin().create_topic(&topic).await {
+            Ok((partitions, _)) => Ok(partitions),
+            Err(error) if exists(&error) => Ok(client.admin().topic(&self.topic).await?.partitions.len() as u32),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn measure_disk(&self) -> Result<Option<Measured>, Failure> {
+        if self.no_disk || !self.disk_dir.is_dir() {
+            return Ok(None);
+        }
+        let bar = output::progress(None, self.json, "{spinner} measuring the disk");
+        let measured = tokio::task::block_in_place(|| disk::measure(&self.disk_dir));
+        bar.finish_and_clear();
+        measured.map(Some)
+    }
+
+    async fn write(&self, client: &Client, partitions: u32) -> Result<Outcome, Failure> {
+        let pids = if self.pids.is_empty() { disk::dev_pids(&self.disk_dir) } else { self.pids.clone() };
+        let written_before = disk::written_bytes(&pids);
+        let bar = output::progress(None, self.json, "{spinner} {elapsed} {bytes} acknowledged, {bytes_per_sec}");
+        let begun = Instant::now();
+        let stall = Arc::new(Mutex::new(Stall::new(begun)));
+        let mut watching = JoinSet::new();
+        let watchers: Vec<_> = (0..partitions)
+            .map(|_| {
+                let (sender, sent) = mpsc::unbounded_channel(); // bounded by the producer's memory
+                watching.spawn(watch(sent, Arc::clone(&stall), bar.clone(), self.record_size.into()));
+                sender
+            })
+            .collect();
+        self.send_all(client, watchers, begun).await?;
+        let mut outcome = Outcome {
+            took: Duration::ZERO,
+            latencies: Latencies::new(),
+            stall: Duration::ZERO,
+            failed: None,
+            written: None,
+        };
+        while let Some(watched) = watching.join_next().await {
+            let watched = watched.map_err(|error| Failure::new(error.to_string()))?;
+            outcome.latencies.add(&watched.latencies)?;
+            if let Some((count, first)) = watched.failed {
+                outcome.failed.get_or_insert((0, first)).0 += count;
+            }
+        }
+        outcome.took = begun.elapsed();
+        outcome.stall = stall.lock().unwrap_or_else(PoisonError::into_inner).longest();
+        outcome.written = disk::written_bytes(&pids).zip(written_before).map(|(after, before)| after - before);
+        bar.finish_and_clear();
+        Ok(outcome)
+    }
+
+    /// Sends records at their times, whole batches to one partition after the other. Returns when all have been sent.
+    async fn send_all(
+        &self,
+        client: &Client,
+        watchers: Vec<mpsc::UnboundedSender<Sent>>,
+        begun: Instant,
+    ) -> Result<(), Failure> {
+        let options = ProducerOptions {
+            linger: self.linger,
+            batch_bytes: self.batch_bytes as usize,
+            in_flight: self.in_flight,
+            buffer_bytes: self.buffer,
+            ..ProducerOptions::default()
+        };
+        let producer = client.producer(options)?;
+        let value = noise(self.record_size as usize);
+        let records = self.total.map_or(u64::MAX, |total| total.div_ceil(u64::from(self.record_size.max(1))));
+        let per_batch = u64::from(self.batch_bytes / self.record_size.max(1)).max(1);
+        for number in 0..records {
+            let intended = match self.rate {
+                Some(rate) => begun + Duration::from_secs_f64(number as f64 / f64::from(rate)),
+                None => Instant::now(),
+            };
+            if intended - begun >= self.duration || begun.elapsed() >= self.duration {
+                break;
+            }
+            if intended > Instant::now() {
+                tokio::time::sleep_until(intended.into()).await;
+            }
+            // With a rate every partition has its share at any time; without, a batch is filled before the next.
+            let turn = if self.rate.is_some() { number } else { number / per_batch };
+            let partition = (turn % watchers.len() as u64) as u32;
+            let record = Record::new(None::<Bytes>, value.clone());
+            let delivery = producer.send(&self.topic, Some(partition), record).await?;
+            drop(watchers[partition as usize].send(Sent { intended, delivery }));
+        }
+        producer.flush().await;
+        Ok(())
+    }
+
+    fn print(
+        &self,
+        partitions: u32,
+        outcome: &Outcome,
+        before: Option<&Measured>,
+        after: Option<&Measured>,
+    ) -> Result<(), Failure> {
+        let (records, user) = (outcome.latencies.count(), self.user_bytes(outcome));
+        let seconds = outcome.took.as_secs_f64();
+        let size = bytes(f64::from(self.record_size));
+        line(&format!("{records} records of {size} to {partitions} partitions in {seconds:.1} s"))?;
+        line(&format!("throughput: {}/s, {:.0} records/s", bytes(user / seconds), records as f64 / seconds))?;
+        line(&format!("latency from the intended time to the commit: {}", outcome.latencies.text()))?;
+        line(&format!("longest time without an acknowledgement: {}", duration(outcome.stall)))?;
+        if let Some(written) = outcome.written {
+            let factor = written as f64 / user.max(1.0);
+            line(&format!("written by all nodes: {}, {factor:.2} for every byte sent", bytes(written as f64)))?;
+        }
+        before.map_or(Ok(()), |disk| disk.print("before"))?;
+        after.map_or(Ok(()), |disk| disk.print("after"))
+    }
+
+    fn print_json(
+        &self,
+        partitions: u32,
+        outcome: &Outcome,
+        before: Option<&Measured>,
+        after: Option<&Measured>,
+    ) -> Result<(), Failure> {
+        let (records, user) = (outcome.latencies.count(), self.user_bytes(outcome));
+        let seconds = outcome.took.as_secs_f64();
+        output::json(&json!({
+            "records": records, "record_bytes": self.record_size, "partitions": partitions, "seconds": seconds,
+            "rate": self.rate, "batch_bytes": self.batch_bytes, "in_flight": self.in_flight,
+            "bytes_per_second": user / seconds, "records_per_second": records as f64 / seconds,
+            "latency": outcome.latencies.json(), "longest_stall_us": outcome.stall.as_micros() as u64,
+            "failed": outcome.failed.as_ref().map_or(0, |(count, _)| *count),
+            "written_bytes": outcome.written,
+            "written_per_user_byte": outcome.written.map(|written| written as f64 / user.max(1.0)),
+            "disk_before": before.map(Measured::json), "disk_after": after.map(Measured::json),
+        }))
+    }
+
+    fn user_bytes(&self, outcome: &Outcome) -> f64 {
+        outcome.latencies.count() as f64 * f64::from(self.record_size)
+    }
+}
+
+/// Bytes that no disk and no codec can make smaller.
+fn noise(length: usize) -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// Acknowledgements of one partition come in order, so each is seen when it comes.
+async fn watch(
+    mut sent: mpsc::UnboundedReceiver<Sent>,
+    stall: Arc<Mutex<Stall>>,
+    bar: ProgressBar,
+    record_bytes: u64,
+) -> Watched {
+    let mut watched = Watched { latencies: Latencies::new(), failed: None };
+    while let Some(Sent { intended, delivery }) = sent.recv().await {
+        match delivery.await {
+            Ok(_) => {
+                let now = Instant::now();
+                watched.latencies.record(now.saturating_duration_since(intended));
+                stall.lock().unwrap_or_else(PoisonError::into_inner).progress(now);
+                bar.inc(record_bytes);
+            }
+            Err(error) => watched.failed.get_or_insert_with(|| (0, error.to_string())).0 += 1,
+        }
+    }
+    watched
+}

@@ -1,0 +1,112 @@
+//! Topics and status.
+//!
+//! What changes something is repeated only while it certainly had no effect. An indefinite error of `create_topic` is
+//! therefore reported: look whether the topic is there.
+
+use super::error::{Error, Result};
+use super::routing::{Repeat, Router};
+use crate::proto::native::{self, request, response, topic_reference::By};
+use std::sync::Arc;
+
+/// A topic to be created.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions; the cluster's default without a number.
+    pub partitions: Option<u32>,
+    /// How many replicas of each; the cluster's default without a number.
+    pub replication_factor: Option<u16>,
+    /// Settings that differ from the defaults.
+    pub configs: Vec<(String, String)>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Whom to ask.
+    router: Arc<Router>,
+}
+
+/// Takes the one kind of answer that fits the question.
+macro_rules! expect_answer {
+    ($asked:expr, $kind:ident) => {
+        match $asked {
+            response::Body::$kind(answer) => Ok(answer),
+            _ => Err(Error::protocol(concat!("another answer than ", stringify!($kind)))),
+        }
+    };
+}
+
+fn by_name(name: &str) -> native::TopicReference {
+    native::TopicReference { by: Some(By::Name(name.to_owned())) }
+}
+
+impl Admin {
+    pub(super) fn new(router: Arc<Router>) -> Self {
+        Self { router }
+    }
+
+    /// The cluster, its controller and its living nodes, as the node that answers knows them.
+    pub async fn cluster(&self) -> Result<native::ClusterStatusResponse> {
+        self.router.refresh_nodes().await
+    }
+
+    /// Every topic, without settings.
+    pub async fn topics(&self) -> Result<Vec<native::Topic>> {
+        let body = request::Body::Topics(native::TopicsRequest::default());
+        Ok(expect_answer!(self.router.ask_any(body, Repeat::Harmless).await?, Topics)?.topics)
+    }
+
+    /// One topic, with the settings that differ from the defaults.
+    pub async fn topic(&self, name: &str) -> Result<native::Topic> {
+        self.router.find_topic(name).await
+    }
+
+    /// Creates a topic; returns how many partitions and replicas it has. Every partition then has a leader.
+    pub async fn create_topic(&self, topic: &NewTopic) -> Result<(u32, u32)> {
+        let config = |(name, value): &(String, String)| native::Config { name: name.clone(), value: value.clone() };
+        let body = request::Body::CreateTopic(native::CreateTopicRequest {
+            name: topic.name.clone(),
+            partitions: topic.partitions.unwrap_or(0),
+            replication_factor: topic.replication_factor.unwrap_or(0).into(),
+            assignment: Vec::new(),
+            configs: topic.configs.iter().map(config).collect(),
+            validate_only: false,
+        });
+        let created = expect_answer!(self.router.ask_any(body, Repeat::Never).await?, CreateTopic)?;
+        Ok((created.partitions, created.replication_factor))
+    }
+
+    /// Deletes a topic and its records.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        let body = request::Body::DeleteTopic(native::DeleteTopicRequest { topic: Some(by_name(name)) });
+        expect_answer!(self.router.ask_any(body, Repeat::Never).await?, DeleteTopic).map(drop)
+    }
+
+    /// Adds partitions, so that there are `count`. Keys may belong to other partitions afterwards.
+    pub async fn grow_topic(&self, name: &str, count: u32) -> Result<()> {
+        let growth = native::CreatePartitionsRequest { topic: name.to_owned(), count, ..Default::default() };
+        let body = request::Body::CreatePartitions(growth);
+        expect_answer!(self.router.ask_any(body, Repeat::Never).await?, CreatePartitions).map(drop)
+    }
+
+    /// Where a partition begins and ends, as confirmed by a majority: the end is at or after every record that was
+    /// acknowledged before the call.
+    pub async fn offsets(&self, topic: &str, partition: u32) -> Result<native::OffsetsResponse> {
+        let body = request::Body::Offsets(native::OffsetsRequest { partition: reference(topic, partition) });
+        expect_answer!(self.router.ask_leader(topic, partition, body).await?, Offsets)
+    }
+
+    /// Every replica on a node, as that node sees it.
+    pub async fn replicas(&self, node: &native::Node) -> Result<Vec<native::Replica>> {
+        let address = node.native.as_ref().ok_or_else(|| Error::usage("the node has no native listener"))?;
+        let body = request::Body::Replicas(native::ReplicasRequest {});
+        Ok(expect_answer!(self.router.ask_node(address, body).await?, Replicas)?.replicas)
+    }
+}
+
+/// A partition as requests name it.
+pub(super) fn reference(topic: &str, partition: u32) -> Option<native::PartitionReference> {
+    Some(native::PartitionReference { topic: Some(by_name(topic)), partition })
+}
