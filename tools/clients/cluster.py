@@ -173,8 +173,8 @@ def format_nodes(binary: Path, nodes: list[Node]) -> None:
     """Makes the nodes' data directories ready."""
     numbers = ",".join(str(node.number) for node in nodes)
     plan = run(binary, "format", "--new-cluster", numbers)
-    # It prints the command for every node: ackord format --config node.toml --cluster-id … --voters …
-    identity = plan.split()[plan.split().index("--cluster-id") :]
+    # It prints the command for every node: ackord format --config node.toml --cluster-id=… --voters=…
+    identity = plan.split()[4:]
     for node in nodes:
         run(binary, "format", "--config", node.config, *identity)
 
