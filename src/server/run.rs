@@ -11,8 +11,10 @@ use super::observe::{self, LateBroker};
 use super::outside::{Cluster, Messenger};
 use super::{membership, space};
 use crate::broker::node::controller_client::ControllerClient;
+use crate::broker::node::views::Views;
 use crate::broker::node::{BrokerSettings, NodeBroker};
 use crate::config::Config;
+use crate::controller::command::Registration;
 use crate::http;
 use crate::kafka;
 use crate::multiraft::handle::Handle;
@@ -133,10 +135,11 @@ impl Node {
         });
         tasks.spawn(space::watch(config.data_dir.clone(), config.limits.disk_reserve_bytes, handle.clone()));
         let registration = membership::registration(&config, &identity, &addresses);
-        tasks.spawn(membership::register(controller, registration, views.clone()));
-        tasks.spawn(membership::follow_peers(config.clone(), views, peers));
+        tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
+        tasks.spawn(membership::follow_peers(config.clone(), views.clone(), peers));
         let edges = Edges::new(&config, broker.clone());
-        tasks.spawn(kafka::listener::Listener::over(sockets.kafka, edges.kafka).serve(stopping.clone()));
+        let kafka = kafka::listener::Listener::over(sockets.kafka, edges.kafka);
+        tasks.spawn(serve_kafka(kafka, registration, views, stopping.clone()));
         tasks.spawn(native::listener::Listener::over(sockets.native, edges.native).serve(stopping.clone()));
         let pages = observe::pages(registry, handle);
         tasks.spawn(async move {
@@ -191,6 +194,19 @@ impl Node {
             tracing::warn!(%error, "the database could not be flushed; the next start replays the log");
         }
     }
+}
+
+/// What is asked before the node is registered waits in the listener's backlog: a first answer without brokers, or with
+/// the addresses of an earlier life, is one that clients keep for long.
+async fn serve_kafka(
+    kafka: kafka::listener::Listener<NodeBroker<SharedEngine>>,
+    registration: Registration,
+    views: Views,
+    stopping: watch::Receiver<bool>,
+) {
+    membership::registered(&registration, &views).await;
+    tracing::info!("Kafka clients are served");
+    kafka.serve(stopping).await;
 }
 
 /// Connects the groups to the other nodes.
