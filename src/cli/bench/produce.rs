@@ -194,7 +194,7 @@ impl Produce {
                 Some(rate) => begun + Duration::from_secs_f64(number as f64 / f64::from(rate)),
                 None => Instant::now(),
             };
-            // What a stall has delayed is still sent, or the stall would hide it; but a rate that is never reached ends.
+            // What a stall has delayed is still sent, or the stall would hide it. A rate that is never reached ends.
             if intended - begun >= self.duration || begun.elapsed() >= 2 * self.duration {
                 break;
             }
