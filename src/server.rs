@@ -9,7 +9,7 @@
 //! * `observe`: what the node shows of itself over HTTP.
 //! * [`outside`]: what the Raft worker sees of the rest of the process.
 //! * `space`: refuses writes before the disk is full.
-//! * [`run`]: a whole node, from its configuration to its end.
+//! * [`mod@run`]: a whole node, from its configuration to its end.
 
 pub mod data;
 pub mod groups;
