@@ -33,7 +33,7 @@ struct Arguments {
 
 #[derive(Subcommand, Clone, Copy, Debug)]
 enum Workload {
-    /// kill -9 of one node, of two at once, of all three at once.
+    /// kill -9 of one node, of two at once, of all three at once, of any again and again.
     Kill,
     /// One node away while the others write more than the log keeps; ignores --records.
     Away,
