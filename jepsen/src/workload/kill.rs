@@ -1,5 +1,5 @@
-//! kill -9 under load: of one node, of two at once, of all three at once; and of any of them, again and again, also while
-//! they are starting.
+//! kill -9 under load: of one node, of two at once, of all three at once; and of any of them, again and again, also
+//! while they are starting.
 //!
 //! Nothing acknowledged may be lost, and a cluster whose majority is back must write again within seconds.
 

@@ -36,8 +36,8 @@ impl Surroundings {
     }
 }
 
-/// Ends the process if its thread panics: a node without its log or its state machines would keep its connections, answer
-/// nobody and never be replaced.
+/// Ends the process if its thread panics: a node without its log or its state machines would keep its connections,
+/// answer nobody and never be replaced.
 struct Alarm {
     /// The thread.
     name: String,
