@@ -30,6 +30,7 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 jepsen: setup ## Kills nodes and cuts their power for real, under load, for a quarter of an hour (as root)
 	$(CARGO_LINKED) build --release --workspace --locked
 	$(HARNESS) kill
+	$(HARNESS) pause
 	$(HARNESS) power-cut
 	$(HARNESS) power-cut-control --rounds 3
 	$(HARNESS) away --rounds 5

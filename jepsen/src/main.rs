@@ -1,7 +1,7 @@
 //! The `ackord-jepsen` program: whole workloads, as long as one likes.
 
 use ackord_jepsen::report::{Report, Round};
-use ackord_jepsen::workload::{away, kill, power_cut};
+use ackord_jepsen::workload::{away, kill, pause, power_cut};
 use ackord_jepsen::{power, process};
 use clap::{Parser, Subcommand};
 use std::io;
@@ -35,6 +35,8 @@ struct Arguments {
 enum Workload {
     /// kill -9 of one node, of two at once, of all three at once, of any again and again.
     Kill,
+    /// One node, and two at once, stand still for a while.
+    Pause,
     /// One node away while the others write more than the log keeps; ignores --records.
     Away,
     /// A power cut of one node, of all three at once; needs root and loop devices.
@@ -91,6 +93,7 @@ async fn work(arguments: &Arguments, binary: PathBuf, folder: PathBuf) -> io::Re
     }
     match arguments.workload {
         Workload::Kill => kill::run(&kill::Options { binary, rounds, records, folder }, progress).await,
+        Workload::Pause => pause::run(&pause::Options { binary, rounds, records, folder }, progress).await,
         Workload::Away => away::run(&away::Options { binary, rounds, folder }, progress).await,
         Workload::PowerCut => power_cut::run(&power_cut::Options { binary, rounds, records, folder }, progress).await,
         Workload::PowerCutControl => {
