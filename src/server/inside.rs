@@ -26,6 +26,8 @@ pub(super) struct Inside {
     pub engine: SharedEngine,
     /// Groups that were there at the start.
     pub known: BTreeSet<RaftGroupId>,
+    /// No group may be born here.
+    pub incomplete: bool,
     /// Who this node is to others.
     pub own: Own,
 }
@@ -39,8 +41,18 @@ impl Inside {
         (removed, fatal): (UnboundedSender<RaftGroupId>, UnboundedSender<String>),
         metrics: Metrics,
     ) -> Result<Self, ServerError> {
-        let Opened { identity, engine, views, log, applier, starts, unborn_controller, tombstones, durable_turn } =
-            opened;
+        let Opened {
+            identity,
+            engine,
+            views,
+            log,
+            applier,
+            starts,
+            unborn_controller,
+            tombstones,
+            durable_turn,
+            incomplete,
+        } = opened;
         // Rows of groups that ended before this start; none are left if their deletion was finished.
         data::destroy_partitions(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
         let durable_turn = Arc::new(AtomicU64::new(durable_turn.0));
@@ -66,7 +78,7 @@ impl Inside {
             Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
         let node = identity.node;
         let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
-        Ok(Self { worker, cluster, engine, known, own })
+        Ok(Self { worker, cluster, engine, known, incomplete, own })
     }
 }
 

@@ -108,7 +108,7 @@ impl Node {
         let ends = (removed, fatal_sender.clone());
         let inside = Inside::start(&config, opened, sender, ends, metrics.clone())?;
 
-        let Inside { worker, cluster, engine, known, own } = inside;
+        let Inside { worker, cluster, engine, known, incomplete, own } = inside;
         let (identity, views, handle) = (cluster.identity.clone(), cluster.views.clone(), worker.handle().clone());
         let (peers, peers_watch) = watch::channel(membership::configured_peers(&config));
         let transport = connect(&cluster, own, sockets.peer, peers_watch);
@@ -127,7 +127,8 @@ impl Node {
 
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let groups = Groups::new(identity.node, handle.clone(), (Arc::clone(&engine), views.clone()), known);
+        let groups =
+            Groups::new(identity.node, handle.clone(), (Arc::clone(&engine), views.clone()), known, incomplete);
         tasks.spawn(async move {
             let reason = groups.follow(removals).await;
             // A node that is stopping needs no reason to end.
