@@ -1,7 +1,7 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test jepsen fmt lint doc deny
+.PHONY: help setup build run demo test test-clients jepsen fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
@@ -10,7 +10,7 @@ CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB
 HARNESS = "$${CARGO_TARGET_DIR:-target}"/release/ackord-jepsen
 
 help: ## Lists these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 setup: ## Installs what the build needs beside Rust (Debian packages)
 	@tools/setup
@@ -21,11 +21,17 @@ build: setup ## Builds the release binary
 run: setup ## Starts a three-node cluster on this machine, for development
 	$(CARGO_LINKED) run --release --locked -- dev
 
+demo: build ## A year of flights, written while the leader is killed, and read back without a gap
+	tools/demo
+
 test: setup ## Format, lints, documentation and all tests: what a change must pass
 	cargo fmt --all --check
 	$(CARGO_LINKED) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO_LINKED) test --workspace --locked
 	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && $(CARGO_LINKED) doc --workspace --no-deps --locked
+
+test-clients: build ## Real clients against a real cluster; writes docs/clients.md
+	tools/test-clients
 
 jepsen: setup ## Kills nodes and cuts their power for real, under load, for a quarter of an hour (as root)
 	$(CARGO_LINKED) build --release --workspace --locked

@@ -33,22 +33,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a cluster on this machine, for development
     Dev(dev::Dev),
-    /// Make a data directory ready for a node
     Format(format::Format),
-    /// Run a node
     Serve(serve::Serve),
-    /// Create, list, describe, grow and delete topics
     #[command(subcommand)]
     Topic(topic::Topic),
-    /// Write lines to a topic
     Produce(produce::Produce),
-    /// Read a topic's records
     Consume(consume::Consume),
-    /// Show the cluster: leaders, terms, how far every replica is
     Status(status::Status),
-    /// Measure throughput and latency, beside what the disk can do
     #[command(subcommand)]
     Bench(bench::Bench),
 }
@@ -56,16 +48,10 @@ enum Command {
 /// Where the cluster is.
 #[derive(Debug, Args)]
 struct Connect {
-    /// Native listeners of some nodes, separated by commas; the first that answers is asked. The default tries a node on
-    /// this machine, then `ackord dev`
-    #[arg(
-        long,
-        short = 'b',
-        alias = "bootstrap-server",
-        value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:9093,127.0.0.1:19093"
-    )]
+    /// Native listeners of some nodes, separated by commas; the first that answers is asked. The default tries a node
+    /// on this machine, then `ackord dev`
+    #[arg(long, short = 'b', alias = "bootstrap-server", value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(default_value = "127.0.0.1:9093,127.0.0.1:19093")]
     bootstrap: Vec<String>,
     /// How long a request may take, retries included
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::duration)]
@@ -78,7 +64,8 @@ impl Connect {
         // Whether anybody is there is known at once; patience is for elections.
         let first = ClientOptions { timeout: self.timeout.min(Duration::from_secs(2)), ..options.clone() };
         Client::connect(&self.bootstrap, first).await.map_err(|error| {
-            Failure::new(format!("{error}\nIs a node running there? `ackord dev` starts a cluster on this machine; --bootstrap names another."))
+            let advice = "`ackord dev` starts a cluster on this machine; --bootstrap names another.";
+            Failure::new(format!("{error}\nIs a node running there? {advice}"))
         })?;
         Ok(Client::connect(&self.bootstrap, options).await?)
     }
@@ -155,5 +142,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_is_explained() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 }

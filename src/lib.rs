@@ -33,31 +33,33 @@
 //! * [`broker`] is the waist between what clients speak ([`kafka`], [`native`]) and what answers them;
 //!   [`broker::node`] is the real answer.
 //! * [`client`] is the Rust client of the native protocol; [`cli`] is made of it, and starts nodes.
+//! * [`metrics`] names what a node measures, [`http`] shows it.
 //! * [`transport`] carries what nodes say to each other.
 //! * [`config`] is a node's file, [`server`] puts a node together, [`server::identity`] says who a data directory is.
 //! * [`proto`] has the messages of the native protocol and between nodes, and the limits on what they may ask for.
 //!
 //! # The way of a produce
 //!
-//! 1. [`kafka::connection`] reads a frame within the node's byte budget; [`kafka::guard`] bounds every length in it before
-//!    it is decoded. The record batch stays one slice of the frame, to the disk of every replica.
+//! 1. [`kafka::connection`] reads a frame within the node's byte budget; [`kafka::guard`] bounds every length in it
+//!    before it is decoded. The record batch stays one slice of the frame, to the disk of every replica.
 //! 2. [`broker::node`] finds the partition, refuses if this node does not lead it, and validates the batch
 //!    ([`record::validate`]).
 //! 3. [`multiraft::handle`] admits it into a mailbox bounded in bytes. While that is full, the connection is not read.
-//! 4. The worker's thread drains what has arrived, steps every touched group through [`multiraft::core`], and collects one
-//!    turn for all of them. Appends leave for the followers at once, beside the leader's own write.
+//! 4. The worker's thread drains what has arrived, steps every touched group through [`multiraft::core`], and collects
+//!    one turn for all of them. Appends leave for the followers at once, beside the leader's own write.
 //! 5. The log's thread makes the turn durable: one vectored write and one fdatasync ([`wal`]). Only then what promises
 //!    something durable leaves the node, in the order of turns.
-//! 6. A majority has it: committed. The apply thread runs the entry through [`partition`], which gives the offset, checks
-//!    the producer's sequence and writes the batch into RocksDB as it came, with everything that changes beside it.
+//! 6. A majority has it: committed. The apply thread runs the entry through [`partition`], which gives the offset,
+//!    checks the producer's sequence and writes the batch into RocksDB as it came, with everything that changes beside
+//!    it.
 //! 7. The outcome returns to the waiting request; the new high watermark wakes waiting fetches.
 //!
 //! # The way of a fetch
 //!
 //! [`broker::node`] reads the partition's published view: leader or not, epoch, log start, high watermark. What is
 //! below the high watermark is read from the database on a blocking thread; the Raft worker never reads for consumers.
-//! When there is too little, the fetch waits for the view to change. An offset above the end is called out of range only
-//! after a majority has confirmed where the end is (ReadIndex).
+//! When there is too little, the fetch waits for the view to change. An offset above the end is called out of range
+//! only after a majority has confirmed where the end is (ReadIndex).
 //!
 //! # What survives what
 //!
@@ -70,8 +72,10 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controller;
+pub mod http;
 pub mod kafka;
 pub mod machine;
+pub mod metrics;
 pub mod multiraft;
 pub mod native;
 pub mod partition;

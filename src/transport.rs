@@ -5,7 +5,7 @@
 //! * [`PeerSender`] never blocks and never waits; what does not fit into a peer's bounded queue is lost, as anything on
 //!   a network may be. What arrives of one connection arrives in order.
 //! * A connection is read only as fast as the node takes in what it says.
-//! * Nobody is listened to before both ends have checked each other: [`admission`].
+//! * Nobody is listened to before both ends have checked each other: `admission`.
 //! * A proposal's outcome is definite unless it was handed to a connection that gave no answer.
 //! * A silent peer is a dead one: whoever has nothing to say says that.
 //!

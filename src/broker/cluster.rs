@@ -37,7 +37,7 @@ pub struct Node {
 pub struct Cluster {
     /// The cluster's identity, given when it was formatted. Never empty.
     pub id: String,
-    /// The node that leads the controller group, if known.
+    /// The node that leads the controller group, if known. For Kafka clients: a living node that takes requests to it.
     pub controller: Option<NodeId>,
     /// Nodes whose heartbeats arrive. A dead node is not named.
     pub nodes: Vec<Node>,

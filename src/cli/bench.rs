@@ -12,11 +12,10 @@ mod report;
 use super::Failure;
 use clap::Subcommand;
 
+/// Measure throughput and latency, beside what the disk can do
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Bench {
-    /// Write records as fast as possible, or at a rate
     Produce(produce::Produce),
-    /// Read records as fast as possible
     Consume(consume::Consume),
 }
 

@@ -16,13 +16,12 @@ use std::path::{Path, PathBuf};
 /// the command for every node; run each on its node. Formatting never overwrites anything. A node that has lost its
 /// disk must not be formatted under its old incarnation: that disk's promises are lost with it.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
 pub(super) struct Format {
     /// The node's configuration file
     #[arg(long, value_name = "FILE", required_unless_present = "new_cluster")]
     config: Option<PathBuf>,
     /// The cluster's id. Drawn for a cluster of one node
-    #[arg(long, value_name = "ID", requires = "voters")]
+    #[arg(long, value_name = "ID", requires = "voters", allow_hyphen_values = true)]
     cluster_id: Option<ClusterId>,
     /// The cluster's first voters, each with its incarnation, the same on every node
     #[arg(long, value_name = "NODE:INCARNATION", value_delimiter = ',', value_parser = voter, requires = "cluster_id")]
@@ -75,7 +74,7 @@ fn print_plan(nodes: &[u32]) -> Result<(), Failure> {
     let list: Vec<_> = voters.iter().map(|voter| format!("{}:{}", voter.node, voter.incarnation)).collect();
     let list = list.join(",");
     eprintln!("Run this on every node, with its own configuration file:");
-    output::line(&format!("ackord format --config node.toml --cluster-id {cluster} --voters {list}"))
+    output::line(&format!("ackord format --config node.toml --cluster-id={cluster} --voters={list}"))
 }
 
 fn of_cluster(config: &Config, cluster: ClusterId, voters: Vec<FirstVoter>) -> Result<Identity, Failure> {
@@ -95,8 +94,8 @@ fn alone(config: &Config) -> Result<Identity, Failure> {
     let others: Vec<_> = config.peers.iter().filter(|peer| peer.node != config.node()).collect();
     if !others.is_empty() {
         return Err(Failure::new(
-            "the configuration names peers, so the cluster's id and first voters are needed: run \
-             `ackord format --new-cluster 1,2,3` once, with the numbers of your nodes, and what it prints on every node",
+            "the configuration names peers, so the cluster's id and first voters are needed: run `ackord format \
+             --new-cluster 1,2,3` once, with the numbers of your nodes, and on every node what it prints",
         ));
     }
     let (drawn, voters) = draw_voters(&[config.node_id])?;

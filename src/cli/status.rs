@@ -5,10 +5,12 @@
 
 use super::output::{self, line, table};
 use super::{Connect, Failure};
-use crate::client::{ClusterStatus, Node, Replica, Role};
+use crate::client::{Client, ClusterStatus, Node, Replica, Role};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::sleep;
 
 /// Show the cluster: leaders, terms, how far every replica is.
 ///
@@ -22,8 +24,25 @@ pub(super) struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
+}
+
+/// A leader forgets once in an election timeout who answers, until the next heartbeat (Raft's check quorum), and an
+/// election takes a moment: what is wrong is said only if it stays so.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// How often everybody is asked at most.
+const ASKED_MAX: usize = 4;
+
+/// What all nodes said.
+struct Seen {
+    /// The nodes.
+    cluster: ClusterStatus,
+    /// The groups, by number.
+    groups: BTreeMap<u64, Group>,
+    /// What is wrong.
+    troubles: Vec<String>,
 }
 
 /// One Raft group, as its replicas see it.
@@ -46,6 +65,25 @@ impl Group {
 impl Status {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let client = self.connect.client().await?;
+        let mut seen = self.ask(&client).await?;
+        for _ in 1..ASKED_MAX {
+            if seen.troubles.is_empty() {
+                break;
+            }
+            sleep(ASK_AGAIN).await;
+            let mut again = self.ask(&client).await?;
+            again.troubles.retain(|trouble| seen.troubles.contains(trouble));
+            seen = again;
+        }
+        let Seen { cluster, groups, troubles } = seen;
+        match self.json {
+            true => output::json(&as_json(&cluster, &groups, &troubles))?,
+            false => show(&cluster, &groups, &troubles)?,
+        }
+        if troubles.is_empty() { Ok(()) } else { Err(Failure::new("")) }
+    }
+
+    async fn ask(&self, client: &Client) -> Result<Seen, Failure> {
         let cluster = client.admin().cluster().await?;
         let (mut groups, mut silent) = (BTreeMap::<u64, Group>::new(), Vec::new());
         for node in &cluster.nodes {
@@ -54,12 +92,8 @@ impl Status {
                 Err(error) => silent.push(format!("node {} does not answer: {error}", node.node)),
             }
         }
-        let troubles: Vec<String> = silent.into_iter().chain(groups.values().flat_map(troubles)).collect();
-        match self.json {
-            true => output::json(&as_json(&cluster, &groups, &troubles))?,
-            false => show(&cluster, &groups, &troubles)?,
-        }
-        if troubles.is_empty() { Ok(()) } else { Err(Failure::new("")) }
+        let troubles = silent.into_iter().chain(groups.values().flat_map(troubles)).collect();
+        Ok(Seen { cluster, groups, troubles })
     }
 
     fn take(&self, node: u32, replica: Replica, groups: &mut BTreeMap<u64, Group>) {
@@ -153,7 +187,10 @@ fn as_json(cluster: &ClusterStatus, groups: &BTreeMap<u64, Group>, troubles: &[S
     let address = |address: &Option<crate::proto::native::Address>| {
         address.as_ref().map(|address| format!("{}:{}", address.host, address.port))
     };
-    let node = |node: &Node| json!({"node": node.node, "rack": node.rack, "kafka": address(&node.kafka), "native": address(&node.native)});
+    let node = |node: &Node| {
+        let (kafka, native) = (address(&node.kafka), address(&node.native));
+        json!({"node": node.node, "rack": node.rack, "kafka": kafka, "native": native})
+    };
     let follower = |follower: &crate::client::Follower| {
         json!({"node": follower.node, "matched_index": follower.matched_index, "lag": follower.lag,
                "reachable": follower.reachable, "needs_snapshot": follower.needs_snapshot})

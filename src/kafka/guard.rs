@@ -6,7 +6,10 @@
 //! * a count is believed once that many elements have been walked, and all counts together are at most [`ITEMS_MAX`]:
 //!   two bytes on the wire become a hundred in memory, so a large frame of empty elements must not pass either;
 //! * every string, byte field and tagged field ends within the frame, and within the field it lies in;
-//! * null stands only where the schema allows it, and the body ends exactly where the shape does.
+//! * null stands only where the schema allows it.
+//!
+//! What follows the last field is left out, as in Kafka: librdkafka (2.16) asks for all topics at Metadata version 9
+//! and later with a count of four bytes where there is one, so that three bytes remain.
 //!
 //! It does not check UTF-8 or meaning: the crate and the APIs do.
 
@@ -19,8 +22,8 @@ pub enum Hostile {
     /// The frame ends before the request does, or a length points outside of what holds it.
     #[error("the request is cut short")]
     Short,
-    /// More bytes than the request has fields.
-    #[error("bytes follow the request's last field")]
+    /// More bytes in a tagged field than its value has.
+    #[error("bytes follow a field's value")]
     Trailing,
     /// A length below -1, or a number of more than 32 bits.
     #[error("a length is not a length")]
@@ -147,10 +150,11 @@ impl<'a> Guard<'a> {
         Self { rest: bytes, items_left: ITEMS_MAX, version, flexible }
     }
 
-    /// Walks a whole body. It must end with the bytes.
-    pub fn body(mut self, shape: &Shape) -> Result<(), Hostile> {
+    /// Walks a body, and says how many bytes that was.
+    pub fn body(mut self, shape: &Shape) -> Result<usize, Hostile> {
+        let before = self.rest.len();
         self.fields(shape)?;
-        if self.rest.is_empty() { Ok(()) } else { Err(Hostile::Trailing) }
+        Ok(before - self.rest.len())
     }
 
     /// Walks what follows the correlation id in a request's header, and says how many bytes that was. The client id
@@ -295,28 +299,28 @@ mod tests {
     const NUMBERS: Shape = Shape::of(&[always(Kind::NullableArray(&INT32)), since(2, INT8)]);
     const TAGGED: Shape = Shape { fields: &[always(INT8)], tagged: &[(0, Kind::NullableText)] };
 
-    fn plain(bytes: &[u8], shape: &Shape) -> Result<(), Hostile> {
+    fn plain(bytes: &[u8], shape: &Shape) -> Result<usize, Hostile> {
         Guard::new(bytes, 1, false).body(shape)
     }
 
-    fn flexible(bytes: &[u8], shape: &Shape) -> Result<(), Hostile> {
+    fn flexible(bytes: &[u8], shape: &Shape) -> Result<usize, Hostile> {
         Guard::new(bytes, 1, true).body(shape)
     }
 
     #[test]
     fn a_count_is_believed_once_its_elements_are_there() {
-        assert_eq!(plain(&[0, 0, 0, 2, 0, 0, 0, 1, b'a'], &NAMES), Ok(()));
+        assert_eq!(plain(&[0, 0, 0, 2, 0, 0, 0, 1, b'a'], &NAMES), Ok(9));
         assert_eq!(plain(&[0, 0, 0, 3, 0, 0, 0, 1, b'a'], &NAMES), Err(Hostile::Short));
         assert_eq!(plain(&[0x7f, 0xff, 0xff, 0xff], &NAMES), Err(Hostile::TooMany));
         assert_eq!(flexible(&[0xff, 0xff, 0xff, 0xff, 0x0f], &NAMES), Err(Hostile::TooMany));
-        assert_eq!(flexible(&[3, 1, 1, 0], &NAMES), Ok(()));
+        assert_eq!(flexible(&[3, 1, 1, 0], &NAMES), Ok(4));
     }
 
     #[test]
     fn all_counts_together_are_bounded() {
         let mut bytes = u32::try_from(ITEMS_MAX).expect("small").to_be_bytes().to_vec();
         bytes.resize(4 + ITEMS_MAX * 2, 0);
-        assert_eq!(plain(&bytes, &NAMES), Ok(()));
+        assert_eq!(plain(&bytes, &NAMES), Ok(bytes.len()));
         bytes[..4].copy_from_slice(&u32::try_from(ITEMS_MAX + 1).expect("small").to_be_bytes());
         bytes.extend([0, 0]);
         assert_eq!(plain(&bytes, &NAMES), Err(Hostile::TooMany));
@@ -324,7 +328,7 @@ mod tests {
 
     #[test]
     fn null_and_negative_lengths() {
-        assert_eq!(plain(&[0xff, 0xff, 0xff, 0xff], &NUMBERS), Ok(()));
+        assert_eq!(plain(&[0xff, 0xff, 0xff, 0xff], &NUMBERS), Ok(4));
         assert_eq!(plain(&[0xff, 0xff, 0xff, 0xff], &NAMES), Err(Hostile::Null));
         assert_eq!(plain(&[0xff, 0xff, 0xff, 0xfe], &NUMBERS), Err(Hostile::BadLength));
         assert_eq!(flexible(&[2, 0, 0], &NAMES), Err(Hostile::Null));
@@ -332,17 +336,17 @@ mod tests {
 
     #[test]
     fn a_body_ends_where_its_shape_does() {
-        assert_eq!(plain(&[0, 0, 0, 0, 7], &NUMBERS), Err(Hostile::Trailing));
-        assert_eq!(Guard::new(&[0, 0, 0, 0, 7], 2, false).body(&NUMBERS), Ok(()), "version 2 has the field");
+        assert_eq!(plain(&[0, 0, 0, 0, 7], &NUMBERS), Ok(4), "what follows is no part of it");
+        assert_eq!(Guard::new(&[0, 0, 0, 0, 7], 2, false).body(&NUMBERS), Ok(5), "version 2 has the field");
         assert_eq!(Guard::new(&[0, 0, 0, 0], 2, false).body(&NUMBERS), Err(Hostile::Short));
     }
 
     #[test]
     fn a_known_tag_is_filled_exactly() {
-        assert_eq!(flexible(&[9, 1, 0, 3, 3, b'a', b'b'], &TAGGED), Ok(()));
+        assert_eq!(flexible(&[9, 1, 0, 3, 3, b'a', b'b'], &TAGGED), Ok(7));
         assert_eq!(flexible(&[9, 1, 0, 3, 2, b'a', b'b'], &TAGGED), Err(Hostile::Trailing));
         assert_eq!(flexible(&[9, 1, 0, 3, 4, b'a', b'b'], &TAGGED), Err(Hostile::Short));
-        assert_eq!(flexible(&[9, 1, 5, 3, 4, b'a', b'b'], &TAGGED), Ok(()), "unknown tags are skipped");
+        assert_eq!(flexible(&[9, 1, 5, 3, 4, b'a', b'b'], &TAGGED), Ok(7), "unknown tags are skipped");
         assert_eq!(flexible(&[9, 0xff, 0xff, 0xff, 0xff, 0x0f], &TAGGED), Err(Hostile::TooMany));
     }
 

@@ -59,8 +59,9 @@ impl Request {
         }
         let flexible = api.is_flexible(version);
         let header_rest = Guard::new(&frame, version, flexible).header()?;
-        let body = frame.split_off(header_rest);
-        Guard::new(&body, version, flexible).body(&api.shape)?;
+        let mut body = frame.split_off(header_rest);
+        let walked = Guard::new(&body, version, flexible).body(&api.shape)?;
+        body.truncate(walked);
         Ok(Self::Served { api, version, correlation_id, body })
     }
 
@@ -158,8 +159,8 @@ impl Turn {
     }
 }
 
-/// Decodes what the guard has let pass.
+/// Decodes what the guard has let pass. Both must have read the same bytes.
 pub fn decode<R: WireRequest>(mut body: Bytes, version: i16) -> Result<R, Hostile> {
     let request = R::decode(&mut body, version).map_err(|_| Hostile::Undecodable)?;
-    if body.is_empty() { Ok(request) } else { Err(Hostile::Trailing) }
+    if body.is_empty() { Ok(request) } else { Err(Hostile::Undecodable) }
 }

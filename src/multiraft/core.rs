@@ -32,6 +32,9 @@ use turn::{Done, Then, TurnQueue};
 /// later starts from nothing and gets a snapshot; replayed from index 1, a log would miss the first members.
 pub const BIRTH: LogId = LogId::new(1, 1);
 
+/// What a turn takes in the log at least: turns begin at blocks (`wal`).
+const TURN_BYTES_MIN: usize = 4 << 10;
+
 /// Limits of a node's groups.
 #[derive(Clone, Debug)]
 pub struct CoreOptions {
@@ -47,7 +50,8 @@ pub struct CoreOptions {
     pub tail_bytes_per_group: usize,
     /// Recent payload kept in memory by all groups together, in bytes.
     pub tail_bytes_max: usize,
-    /// Payload applied before the state machines are flushed, so that the log can be freed, in bytes.
+    /// Payload applied, or turns of the log, before the state machines are flushed so that the log can be freed, in
+    /// bytes.
     pub flush_after_bytes: usize,
     /// Proposals of one group whose outcome is awaited.
     pub pending_proposals_max: usize,
@@ -107,8 +111,10 @@ pub struct Core {
     now: u64,
     /// When the turn in flight was handed to the log.
     turn_started: u64,
-    /// Payload handed to state machines since the last flush began.
+    /// Payload handed to state machines since the last flush began, and a block for each turn of the log.
     unflushed_bytes: usize,
+    /// Payload taken in since the tails in memory were last looked at.
+    unbounded_bytes: usize,
     /// A flush is running.
     flushing: bool,
     /// Payload handed to state machines and not applied yet, of all groups, in bytes.
@@ -133,6 +139,7 @@ impl Core {
             now: 0,
             turn_started: 0,
             unflushed_bytes: 0,
+            unbounded_bytes: 0,
             flushing: false,
             unapplied_bytes: 0,
             full: BTreeSet::new(),
@@ -494,8 +501,14 @@ impl Core {
     fn start_turn(&mut self) {
         if let Some(turn) = self.queue.start(self.options.turn_bytes_max) {
             self.turn_started = self.now;
+            // Every turn takes a block of the log, however little is in it: log that is never flushed is never freed.
+            self.unflushed_bytes += TURN_BYTES_MIN;
+            self.unbounded_bytes += self.queue.flying_bytes();
             self.effects.push(Effect::Append(turn));
-            self.bound_memory();
+            if self.unbounded_bytes >= self.options.tail_bytes_max / 16 {
+                self.unbounded_bytes = 0;
+                self.bound_memory();
+            }
         }
     }
 

@@ -102,7 +102,7 @@ impl Worker {
         groups: Vec<GroupStart>,
         applier: Applier<E>,
         (log, disk): (Log<D>, D),
-        outside: Arc<dyn Outside>,
+        outside: &Arc<dyn Outside>,
     ) -> std::io::Result<Self>
     where
         E: Engine + Clone + 'static,
@@ -118,19 +118,19 @@ impl Worker {
             mailbox_bytes,
             board: Board::default(),
         };
-        let surroundings = Surroundings { worker: events, outside: Arc::clone(&outside) };
+        let surroundings = Surroundings { worker: events, outside: Arc::clone(outside) };
         let threads = Threads::start(applier, log, disk, options.log, &surroundings)?;
         let driver = Driver {
             core: Core::new(options.core.clone(), groups),
             threads,
             board: handle.board.clone(),
-            outside: Arc::clone(&outside),
+            outside: Arc::clone(outside),
             waiting: BTreeMap::new(),
             next_ticket: 0,
             proposals: BTreeMap::new(),
         };
         let tick = options.tick;
-        let thread = threads::spawn("ackord-raft", outside, move || driver.run(&inbox, tick))?;
+        let thread = threads::spawn("ackord-raft", Arc::clone(outside), move || driver.run(&inbox, tick))?;
         Ok(Self { handle, thread })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Opening it decides, per group, whether its replica may take part: log and state machine must fit each other.
 
-use super::identity::{self, Identity, IdentityError};
+use super::identity::{self, Identity, IdentityError, NEW_LOG_FOLDER};
 use crate::broker::node::views::Views;
 use crate::config::Config;
 use crate::controller::Controller;
@@ -72,19 +72,42 @@ pub struct Opened {
     pub tombstones: Vec<RaftGroupId>,
     /// The highest turn that is durable, for peers to compare.
     pub durable_turn: TurnNumber,
+    /// The log may have forgotten groups: none may be born here, it could have been here before.
+    pub incomplete: bool,
 }
 
-/// Makes an empty directory a node's: its identity, and an empty log. From then on an empty log is a lost one.
+/// Makes an empty directory a node's: an empty log under another name, the identity, then the log's name. A crash
+/// leaves a directory that can be formatted again, or one that can be opened.
 pub fn format(config: &Config, identity: &Identity) -> Result<(), DataError> {
+    let new = config.data_dir.join(NEW_LOG_FOLDER);
+    let io_error = |error| DataError::Io { path: new.clone(), error };
+    if !config.data_dir.join(identity::FILE_NAME).exists() {
+        if new.exists() {
+            std::fs::remove_dir_all(&new).map_err(io_error)?; // of a format that a crash interrupted
+        }
+        std::fs::create_dir_all(&new).map_err(io_error)?;
+        open_log(config, identity, &new, true)?;
+    }
     identity::format(&config.data_dir, identity)?;
-    open_log(config, identity, true).map(|_| ())
+    finish_format(&config.data_dir)
+}
+
+/// Gives the log of a new directory its name.
+fn finish_format(data_dir: &Path) -> Result<(), DataError> {
+    let (new, path) = (data_dir.join(NEW_LOG_FOLDER), data_dir.join(WAL_FOLDER));
+    if path.exists() || !new.exists() {
+        return Ok(());
+    }
+    let renamed = std::fs::rename(&new, &path).and_then(|()| std::fs::File::open(data_dir)?.sync_all());
+    renamed.map_err(|error| DataError::Io { path, error })
 }
 
 /// Opens a node's data directory.
 pub fn open(config: &Config) -> Result<Opened, DataError> {
     let cluster = config.cluster.id.map(|id| id.0);
     let identity = identity::open(&config.data_dir, config.node(), cluster)?;
-    let (log, disk, recovery) = open_log(config, &identity, false)?;
+    finish_format(&config.data_dir)?;
+    let (log, disk, recovery) = open_log(config, &identity, &config.data_dir.join(WAL_FOLDER), false)?;
     for finding in &recovery.findings {
         tracing::warn!(finding, "found in the log");
     }
@@ -101,6 +124,10 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
     }
     let applier = Applier::new(Arc::clone(&engine), machines, Box::new(views.clone()));
     let durable_turn = recovery.durable_turn;
+    let incomplete = recovery.incomplete;
+    if incomplete {
+        tracing::error!("the log has lost what it knew of some groups: no new ones are taken here; replace this node");
+    }
     let tombstones = recovery.tombstones;
     Ok(Opened {
         identity,
@@ -112,19 +139,18 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
         unborn_controller,
         tombstones,
         durable_turn,
+        incomplete,
     })
 }
 
 fn open_log(
     config: &Config,
     identity: &Identity,
+    path: &Path,
     create: bool,
 ) -> Result<(Log<RealDisk>, RealDisk, Recovery), DataError> {
-    let path = config.data_dir.join(WAL_FOLDER);
+    let path = path.to_owned();
     let io_error = |error| DataError::Io { path: path.clone(), error };
-    if create {
-        make_durable_folder(&config.data_dir, &path).map_err(io_error)?;
-    }
     let disk = RealDisk::with_sync(&path, sync_wanted()).map_err(io_error)?;
     let owner = wal::Identity { cluster: identity.cluster.0, node: identity.node };
     let options = wal::Options {
@@ -150,11 +176,6 @@ fn sync_wanted() -> bool {
     !unsafe_wanted
 }
 
-fn make_durable_folder(parent: &Path, folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    std::fs::File::open(parent)?.sync_all()
-}
-
 /// The controller's state must be readable: everything else depends on it.
 fn open_controller(
     identity: &Identity,
@@ -174,6 +195,7 @@ fn open_controller(
             machines.extend(machine.map(|machine| (CONTROLLER_GROUP, machine)));
             Ok(None)
         }
+        None if recovery.incomplete => Ok(None),
         None => Ok(own_replica(machine.membership(), identity.node).map(|replica| (replica, machine))),
     }
 }

@@ -24,6 +24,8 @@ pub struct Groups {
     views: Views,
     /// Groups of partitions that have a replica here.
     known: BTreeSet<RaftGroupId>,
+    /// The log may have forgotten groups, so that none may be born here.
+    incomplete: bool,
 }
 
 impl Groups {
@@ -35,9 +37,10 @@ impl Groups {
         handle: Handle,
         (engine, views): (SharedEngine, Views),
         mut known: BTreeSet<RaftGroupId>,
+        incomplete: bool,
     ) -> Self {
         known.remove(&CONTROLLER_GROUP);
-        Self { node, handle, engine, views, known }
+        Self { node, handle, engine, views, known, incomplete }
     }
 
     /// Follows the controller until the node stops. `removed` brings groups whose end is durable. Returns why it can't
@@ -79,7 +82,7 @@ impl Groups {
             }
         }
         let new: Vec<_> = changes.create.into_iter().filter(|plan| !self.known.contains(&plan.group)).collect();
-        if new.is_empty() { Ok(()) } else { self.create(new, now).await }
+        if new.is_empty() || self.incomplete { Ok(()) } else { self.create(new, now).await }
     }
 
     async fn create(&mut self, plans: Vec<GroupPlan>, now: &MetadataView) -> Result<(), String> {

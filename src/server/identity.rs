@@ -16,6 +16,8 @@ pub const FILE_NAME: &str = "identity.toml";
 const TEMPORARY_NAME: &str = "identity.toml.tmp";
 /// Longest file, in bytes; some 70 for each voter.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Where the log is made before the directory has an identity: an identity without a log would be that of a lost disk.
+pub const NEW_LOG_FOLDER: &str = "wal.new";
 /// The one version of the file there is.
 const FORMAT: u32 = 1;
 
@@ -161,11 +163,13 @@ pub fn random_id() -> Result<u128, IdentityError> {
 pub fn format(directory: &Path, identity: &Identity) -> Result<(), IdentityError> {
     check_voters(identity)?;
     fs::create_dir_all(directory).map_err(|error| io_error(directory, error))?;
+    if directory.join(FILE_NAME).exists() {
+        return Err(IdentityError::AlreadyFormatted(directory.to_owned()));
+    }
     for entry in fs::read_dir(directory).map_err(|error| io_error(directory, error))? {
         let name = entry.map_err(|error| io_error(directory, error))?.file_name();
         match name.to_str() {
-            Some(FILE_NAME) => return Err(IdentityError::AlreadyFormatted(directory.to_owned())),
-            Some(TEMPORARY_NAME | "lost+found") => {}
+            Some(TEMPORARY_NAME | NEW_LOG_FOLDER | "lost+found") => {}
             _ => return Err(IdentityError::NotEmpty(directory.to_owned())),
         }
     }

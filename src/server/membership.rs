@@ -1,7 +1,7 @@
 //! How a node becomes known: it registers with the controller, and follows who else has.
 
 use super::identity::Identity;
-use super::run::Addresses;
+use super::listeners::Addresses;
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::views::Views;
 use crate::config::{Config, HostPort};
@@ -10,7 +10,6 @@ use crate::controller::view::{Listener, ListenerKind, MetadataView};
 use crate::types::NodeId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -20,24 +19,21 @@ const FEATURE_LEVEL: u32 = 1;
 /// How long one attempt to register takes at most.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Registers this node with the controller, until it is registered as it is.
+/// Keeps this node registered with the controller as it is. It looks again whenever the own copy of the controller's
+/// state changes: after a start that copy may lag behind, and show an earlier address that happens to be right.
 pub(super) async fn register(controller: ControllerClient, registration: Registration, views: Views) {
-    let registered = |view: &Arc<MetadataView>| {
-        view.broker(registration.node).is_some_and(|broker| {
-            broker.incarnation == registration.incarnation
-                && broker.listeners == registration.listeners
-                && broker.rack == registration.rack
-        })
-    };
     let mut metadata = views.watch_metadata();
     loop {
-        // The own copy may lag behind, so a node that was registered before waits a moment before it says so again.
-        if timeout(Duration::from_millis(100), metadata.wait_for(registered)).await.is_ok() {
-            return;
+        // A node that was registered before waits a moment before it says so again.
+        let known = metadata.wait_for(|view| is_registered(view, &registration));
+        if timeout(Duration::from_millis(100), known).await.is_ok() {
+            if metadata.wait_for(|view| !is_registered(view, &registration)).await.is_err() {
+                return; // the node is stopping
+            }
+            continue;
         }
         let command = Command::RegisterBroker(registration.clone());
         match controller.decide(&command, REGISTRATION_PATIENCE).await {
-            Ok(Answer::Done(Ok(()))) => return,
             Ok(Answer::Done(Err(rejection))) => {
                 tracing::error!(reason = rejection.message, "the controller refuses to register this node");
                 sleep(REGISTRATION_PATIENCE).await;
@@ -45,6 +41,21 @@ pub(super) async fn register(controller: ControllerClient, registration: Registr
             Ok(_) | Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
+}
+
+/// Waits until this node's own copy of the controller's state shows it registered as it is.
+pub(super) async fn registered(registration: &Registration, views: &Views) {
+    let mut metadata = views.watch_metadata();
+    // A sender that is gone belongs to a node that is stopping.
+    let _stopping = metadata.wait_for(|view| is_registered(view, registration)).await;
+}
+
+fn is_registered(view: &MetadataView, registration: &Registration) -> bool {
+    view.broker(registration.node).is_some_and(|broker| {
+        broker.incarnation == registration.incarnation
+            && broker.listeners == registration.listeners
+            && broker.rack == registration.rack
+    })
 }
 
 /// Keeps the transport's table of peers: those in the file, and those that have registered.
@@ -86,6 +97,7 @@ pub(super) fn registration(config: &Config, identity: &Identity, addresses: &Add
         listeners: vec![
             listener(ListenerKind::Kafka, &config.listeners.kafka, addresses.kafka),
             listener(ListenerKind::Native, &config.listeners.native, addresses.native),
+            listener(ListenerKind::Http, &config.listeners.http, addresses.http),
             listener(ListenerKind::Peer, &config.listeners.peer, addresses.peer),
         ],
         feature_level_max: FEATURE_LEVEL,

@@ -40,7 +40,7 @@ pub async fn watch(data_dir: PathBuf, reserve_bytes: u64, handle: Handle) {
                 }
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, path = %data_dir.display(), "the file system does not say its space")
+                tracing::warn!(%error, path = %data_dir.display(), "the file system does not say its space");
             }
             Err(_stopping) => return,
         }

@@ -43,7 +43,7 @@ pub struct Scenario {
     pub loss_one_in: u64,
     /// The length of a record's key, in bytes.
     pub key_bytes: usize,
-    /// Payload after which state machines are flushed, in bytes.
+    /// Payload, and blocks of the log, after which state machines are flushed, in bytes.
     pub flush_after_bytes: usize,
     /// Log kept for replicas that were away, in bytes.
     pub retain_bytes: u64,
@@ -68,7 +68,7 @@ impl Scenario {
             crash_one_in: 400,
             loss_one_in: 50,
             key_bytes: if short_log { 20_000 } else { 0 },
-            flush_after_bytes: if short_log { 60_000 } else { 500 },
+            flush_after_bytes: if short_log { 120_000 } else { 40_000 },
             retain_bytes: if short_log { 0 } else { 512 << 10 },
             trace: None,
             sabotage: Sabotage::default(),

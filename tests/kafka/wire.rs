@@ -176,7 +176,6 @@ async fn hostile_frames_end_their_own_connection_only() {
         prefixed(&[&metadata_v4[..], &[0x7f, 0xff, 0xff, 0xff, 1]].concat()),
         prefixed(&[&metadata_v9[..], &[0xff, 0xff, 0xff, 0xff, 0x0f, 1, 0, 0, 0]].concat()),
         prefixed(&[0, 3, 0, 9, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]),
-        prefixed(&[0, 18, 0, 0, 0, 0, 0, 1, 0, 0, 9, 9]),
         prefixed(&[3, 0xe7, 0, 0, 0, 0, 0, 1, 0, 0]),
         prefixed(&[0, 0, 0, 2, 0, 0, 0, 1, 0, 0]),
         prefixed(&[0, 3]),

@@ -170,29 +170,17 @@ def last_lines(log: Path, count: int = 5) -> str:
 
 
 def format_nodes(binary: Path, nodes: list[Node]) -> None:
-    """Makes the nodes' data directories ready, with whatever this binary has for it."""
+    """Makes the nodes' data directories ready."""
     numbers = ",".join(str(node.number) for node in nodes)
-    plan = subprocess.run([binary, "format", "--new-cluster", numbers], capture_output=True, text=True, timeout=10)
-    if plan.returncode == 0:
-        # It prints the command for every node: ackord format --config node.toml --cluster-id … --voters …
-        words = plan.stdout.split()
-        identity = words[words.index("--cluster-id") :]
-        for node in nodes:
-            subprocess.run([binary, "format", "--config", node.config, *identity], check=True, timeout=10)
-        return
-    # A binary without that command: `dev` formats three directories of its own before it starts their nodes.
-    dev = nodes[0].data.parent / "dev"
-    command = [binary, "dev", dev]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while not all((dev / f"node{node.number}" / "wal").exists() for node in nodes):
-            if time.monotonic() > deadline:
-                raise ClusterError("the directories could not be formatted")
-            time.sleep(0.05)
-        time.sleep(1)  # the last one's log is being made; what is killed here need not have ended in order
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    plan = run(binary, "format", "--new-cluster", numbers)
+    # It prints the command for every node: ackord format --config node.toml --cluster-id=… --voters=…
+    identity = plan.split()[4:]
     for node in nodes:
-        (dev / f"node{node.number}").rename(node.data)
+        run(binary, "format", "--config", node.config, *identity)
+
+
+def run(binary: Path, *arguments) -> str:
+    done = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=START_SECONDS_MAX)
+    if done.returncode != 0:
+        raise ClusterError(f"ackord {arguments[0]}: {done.stderr}")
+    return done.stdout

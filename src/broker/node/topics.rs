@@ -23,7 +23,14 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         };
         let live = self.live_nodes();
         let nodes = metadata.brokers().filter(|broker| live.contains(&broker.node)).filter_map(node).collect();
-        Cluster { id: metadata.cluster().id.to_string(), controller: self.controller_node(), nodes }
+        let controller = self.controller_node();
+        let controller = match edge {
+            // librdkafka's admin client does not ask again when there is none, or a dead one, until its call times out.
+            // Every node brings these requests to where they belong and waits for an election (Kafka's nodes, too).
+            Edge::Kafka => controller.filter(|node| live.contains(node)).or(Some(self.node)),
+            Edge::Native => controller,
+        };
+        Cluster { id: metadata.cluster().id.to_string(), controller, nodes }
     }
 
     fn describe(&self, topic: &view::Topic, live: &[NodeId]) -> Topic {

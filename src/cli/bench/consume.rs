@@ -35,6 +35,7 @@ pub(in crate::cli) struct Consume {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
@@ -64,7 +65,7 @@ impl Consume {
             read += step.bytes;
             bar.inc(step.bytes);
             latencies.record(step.took);
-            stall.progress(Instant::now());
+            stall.progress(begun, Instant::now());
             if begun.elapsed() >= self.duration || self.total.is_some_and(|total| read >= total) {
                 break;
             }

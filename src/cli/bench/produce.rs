@@ -11,7 +11,6 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -64,6 +63,7 @@ pub(in crate::cli) struct Produce {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
@@ -74,7 +74,7 @@ struct Outcome {
     took: Duration,
     /// From a record's intended time to its acknowledgement.
     latencies: Latencies,
-    /// The longest time without an acknowledgement.
+    /// The longest time in which a partition acknowledged nothing, with something waiting.
     stall: Duration,
     /// Records that were not acknowledged, and what the first was told.
     failed: Option<(u64, String)>,
@@ -94,6 +94,8 @@ struct Sent {
 struct Watched {
     /// Latencies of what was acknowledged.
     latencies: Latencies,
+    /// The longest time without an acknowledgement, with something waiting for one.
+    stall: Stall,
     /// Failures, and the first one's message.
     failed: Option<(u64, String)>,
 }
@@ -139,12 +141,11 @@ impl Produce {
         let written_before = disk::written_bytes(&pids);
         let bar = output::progress(None, self.json, "{spinner} {elapsed} {bytes} acknowledged, {bytes_per_sec}");
         let begun = Instant::now();
-        let stall = Arc::new(Mutex::new(Stall::new(begun)));
         let mut watching = JoinSet::new();
         let watchers: Vec<_> = (0..partitions)
             .map(|_| {
                 let (sender, sent) = mpsc::unbounded_channel(); // bounded by the producer's memory
-                watching.spawn(watch(sent, Arc::clone(&stall), bar.clone(), self.record_size.into()));
+                watching.spawn(watch(sent, Stall::new(begun), bar.clone(), self.record_size.into()));
                 sender
             })
             .collect();
@@ -159,12 +160,12 @@ impl Produce {
         while let Some(watched) = watching.join_next().await {
             let watched = watched.map_err(|error| Failure::new(error.to_string()))?;
             outcome.latencies.add(&watched.latencies)?;
+            outcome.stall = outcome.stall.max(watched.stall.longest());
             if let Some((count, first)) = watched.failed {
                 outcome.failed.get_or_insert((0, first)).0 += count;
             }
         }
         outcome.took = begun.elapsed();
-        outcome.stall = stall.lock().unwrap_or_else(PoisonError::into_inner).longest();
         outcome.written = disk::written_bytes(&pids).zip(written_before).map(|(after, before)| after - before);
         bar.finish_and_clear();
         Ok(outcome)
@@ -193,7 +194,8 @@ impl Produce {
                 Some(rate) => begun + Duration::from_secs_f64(number as f64 / f64::from(rate)),
                 None => Instant::now(),
             };
-            if intended - begun >= self.duration || begun.elapsed() >= self.duration {
+            // What a stall has delayed is still sent, or the stall would hide it. A rate that is never reached ends.
+            if intended - begun >= self.duration || begun.elapsed() >= 2 * self.duration {
                 break;
             }
             if intended > Instant::now() {
@@ -223,7 +225,7 @@ impl Produce {
         line(&format!("{records} records of {size} to {partitions} partitions in {seconds:.1} s"))?;
         line(&format!("throughput: {}/s, {:.0} records/s", bytes(user / seconds), records as f64 / seconds))?;
         line(&format!("latency from the intended time to the commit: {}", outcome.latencies.text()))?;
-        line(&format!("longest time without an acknowledgement: {}", duration(outcome.stall)))?;
+        line(&format!("longest time that one partition acknowledged nothing: {}", duration(outcome.stall)))?;
         if let Some(written) = outcome.written {
             let factor = written as f64 / user.max(1.0);
             line(&format!("written by all nodes: {}, {factor:.2} for every byte sent", bytes(written as f64)))?;
@@ -271,19 +273,14 @@ fn noise(length: usize) -> Bytes {
 }
 
 /// Acknowledgements of one partition come in order, so each is seen when it comes.
-async fn watch(
-    mut sent: mpsc::UnboundedReceiver<Sent>,
-    stall: Arc<Mutex<Stall>>,
-    bar: ProgressBar,
-    record_bytes: u64,
-) -> Watched {
-    let mut watched = Watched { latencies: Latencies::new(), failed: None };
+async fn watch(mut sent: mpsc::UnboundedReceiver<Sent>, stall: Stall, bar: ProgressBar, record_bytes: u64) -> Watched {
+    let mut watched = Watched { latencies: Latencies::new(), stall, failed: None };
     while let Some(Sent { intended, delivery }) = sent.recv().await {
         match delivery.await {
             Ok(_) => {
                 let now = Instant::now();
                 watched.latencies.record(now.saturating_duration_since(intended));
-                stall.lock().unwrap_or_else(PoisonError::into_inner).progress(now);
+                watched.stall.progress(intended, now);
                 bar.inc(record_bytes);
             }
             Err(error) => watched.failed.get_or_insert_with(|| (0, error.to_string())).0 += 1,

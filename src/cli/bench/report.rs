@@ -51,7 +51,7 @@ impl Latencies {
     }
 }
 
-/// The longest time without anything being acknowledged.
+/// The longest time in which something waited for its acknowledgement and nothing was acknowledged.
 pub(super) struct Stall {
     /// When something last was.
     last: Instant,
@@ -64,9 +64,9 @@ impl Stall {
         Self { last: begun, longest: Duration::ZERO }
     }
 
-    /// Something was acknowledged.
-    pub(super) fn progress(&mut self, now: Instant) {
-        self.longest = self.longest.max(now.saturating_duration_since(self.last));
+    /// Something that waited since `since` was acknowledged.
+    pub(super) fn progress(&mut self, since: Instant, now: Instant) {
+        self.longest = self.longest.max(now.saturating_duration_since(self.last.max(since)));
         self.last = now;
     }
 
@@ -88,9 +88,10 @@ mod tests {
         assert!(near(latencies.at(0.5), 500) && near(latencies.at(0.99), 990) && near(latencies.max(), 1000));
         let begun = Instant::now();
         let mut stall = Stall::new(begun);
-        for millis in [10, 15, 90, 95] {
-            stall.progress(begun + Duration::from_millis(millis));
+        let at = |millis| begun + Duration::from_millis(millis);
+        for (since, now) in [(0, 10), (0, 15), (5, 90), (500, 510)] {
+            stall.progress(at(since), at(now));
         }
-        assert_eq!(stall.longest(), Duration::from_millis(75));
+        assert_eq!(stall.longest(), Duration::from_millis(75), "nothing waited from 90 to 500");
     }
 }

@@ -74,6 +74,12 @@ impl TurnQueue {
         self.waiting_bytes + self.flying_bytes
     }
 
+    /// Payload bytes of the turn in flight.
+    #[must_use]
+    pub fn flying_bytes(&self) -> usize {
+        self.flying_bytes
+    }
+
     /// Queues a change that is not Raft's: birth, tombstone.
     pub fn push_change(&mut self, write: GroupWrite, then: Then) {
         let done = Done { group: write.group, ready: None, send_after: Vec::new(), then };

@@ -16,7 +16,7 @@ pub(super) async fn topics<B: Broker>(broker: &B, asked: native::TopicsRequest) 
     let cluster = broker.cluster(Edge::Native);
     if asked.topics.is_empty() {
         let all = broker.topics(&TopicQuery::All).into_iter().filter_map(|answer| answer.topic.ok());
-        let topics = all.map(|topic| describe(&cluster, topic, Vec::new())).collect();
+        let topics = all.map(|topic| describe(&cluster, &topic, Vec::new())).collect();
         return Ok(response::Body::Topics(native::TopicsResponse { topics }));
     }
     let mut topics = Vec::with_capacity(asked.topics.len());
@@ -26,12 +26,12 @@ pub(super) async fn topics<B: Broker>(broker: &B, asked: native::TopicsRequest) 
         let entries = broker.describe_configs(vec![resource]).await.pop().unwrap_or_else(|| Ok(Vec::new()))?;
         let set = entries.into_iter().filter(|entry| entry.source == ConfigSource::Topic && !entry.sensitive);
         let configs = set.map(|entry| native::Config { name: entry.name, value: entry.value.unwrap_or_default() });
-        topics.push(describe(&cluster, topic, configs.collect()));
+        topics.push(describe(&cluster, &topic, configs.collect()));
     }
     Ok(response::Body::Topics(native::TopicsResponse { topics }))
 }
 
-fn describe(cluster: &Cluster, topic: broker::Topic, configs: Vec<native::Config>) -> native::Topic {
+fn describe(cluster: &Cluster, topic: &broker::Topic, configs: Vec<native::Config>) -> native::Topic {
     let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
     let partition = |partition: &broker::Partition| native::Partition {
         partition: partition.index.0.unsigned_abs(),
