@@ -1,7 +1,7 @@
 //! The `ackord-jepsen` program: whole workloads, as long as one likes.
 
 use ackord_jepsen::report::{Report, Round};
-use ackord_jepsen::workload::{away, kill, power_cut};
+use ackord_jepsen::workload::{away, kill, pause, power_cut};
 use ackord_jepsen::{power, process};
 use clap::{Parser, Subcommand};
 use std::io;
@@ -33,8 +33,10 @@ struct Arguments {
 
 #[derive(Subcommand, Clone, Copy, Debug)]
 enum Workload {
-    /// kill -9 of one node, of two at once, of all three at once.
+    /// kill -9 of one node, of two at once, of all three at once, of any again and again.
     Kill,
+    /// One node, and two at once, stand still for a while.
+    Pause,
     /// One node away while the others write more than the log keeps; ignores --records.
     Away,
     /// A power cut of one node, of all three at once; needs root and loop devices.
@@ -62,23 +64,14 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     let folder = folder.expect("given, or temporary");
     let binary = process::binary()?;
     println!("testing {}, in {}", binary.display(), folder.display());
-    let (rounds, records) = (arguments.rounds, arguments.records);
-    let progress = |round: &Round| println!("{}", round.line());
     let runtime = tokio::runtime::Runtime::new()?;
-    let report: Report = match arguments.workload {
-        Workload::Kill => runtime.block_on(kill::run(&kill::Options { binary, rounds, records, folder }, progress))?,
-        Workload::Away => runtime.block_on(away::run(&away::Options { binary, rounds, folder }, progress))?,
-        Workload::PowerCut | Workload::PowerCutControl => {
-            if let Some(obstacle) = power::obstacle() {
-                return Err(io::Error::other(obstacle));
-            }
-            let options = power_cut::Options { binary, rounds, records, folder };
-            match arguments.workload {
-                Workload::PowerCutControl => runtime.block_on(power_cut::control(&options, progress))?,
-                _ => runtime.block_on(power_cut::run(&options, progress))?,
-            }
+    let report = runtime.block_on(async {
+        tokio::select! {
+            report = work(arguments, binary, folder) => report,
+            // What has been begun is dropped: processes end, disks are unmounted.
+            _ = tokio::signal::ctrl_c() => Err(io::Error::other("interrupted")),
         }
-    };
+    })?;
     println!("\n{}", report.table());
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
@@ -89,4 +82,22 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         println!("the nodes' files are kept in {}", folder.keep().display());
     }
     Ok(good)
+}
+
+async fn work(arguments: &Arguments, binary: PathBuf, folder: PathBuf) -> io::Result<Report> {
+    let progress = |round: &Round| println!("{}", round.line());
+    let (rounds, records) = (arguments.rounds, arguments.records);
+    let cuts_power = matches!(arguments.workload, Workload::PowerCut | Workload::PowerCutControl);
+    if let Some(obstacle) = power::obstacle().filter(|_| cuts_power) {
+        return Err(io::Error::other(obstacle));
+    }
+    match arguments.workload {
+        Workload::Kill => kill::run(&kill::Options { binary, rounds, records, folder }, progress).await,
+        Workload::Pause => pause::run(&pause::Options { binary, rounds, records, folder }, progress).await,
+        Workload::Away => away::run(&away::Options { binary, rounds, folder }, progress).await,
+        Workload::PowerCut => power_cut::run(&power_cut::Options { binary, rounds, records, folder }, progress).await,
+        Workload::PowerCutControl => {
+            power_cut::control(&power_cut::Options { binary, rounds, records, folder }, progress).await
+        }
+    }
 }

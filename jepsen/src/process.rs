@@ -1,12 +1,13 @@
 //! A cluster of real `ackord serve` processes: their directories, ports, log files, their start and their death.
 //!
-//! A process is ended by its own handle, and by SIGKILL only: an orderly stop is the easy case. What it writes to its
+//! A process is ended by SIGKILL only, and never by its name: an orderly stop is the easy case. What it writes to its
 //! standard error is kept in `nodeN.log`, over all its lives.
 
 use ackord::config::Config;
 use ackord::server::data;
 use ackord::server::identity::{FirstVoter, Identity, random_id};
 use ackord::types::{ClusterId, Incarnation, NodeId};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -148,6 +149,21 @@ impl Cluster {
             Some(mut child) => child.kill().and_then(|()| child.wait().map(drop)),
             None => Ok(()),
         }
+    }
+
+    /// Makes a node's process stand still (SIGSTOP).
+    pub fn pause(&self, position: usize) -> io::Result<()> {
+        self.signal(position, Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self, position: usize) -> io::Result<()> {
+        self.signal(position, Signal::CONT)
+    }
+
+    fn signal(&self, position: usize, signal: Signal) -> io::Result<()> {
+        let Some(child) = &self.nodes[position].child else { return Ok(()) };
+        Ok(kill_process(Pid::from_child(child), signal)?)
     }
 
     /// Where clients ask first.

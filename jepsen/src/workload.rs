@@ -2,6 +2,7 @@
 
 pub mod away;
 pub mod kill;
+pub mod pause;
 pub mod power_cut;
 
 use crate::client::{Client, PAUSE};

@@ -19,5 +19,5 @@ fn nothing_acknowledged_is_lost_when_nodes_are_killed() {
         let kept = folder.keep();
         panic!("see above; the nodes' files are kept in {}", kept.display());
     }
-    assert_eq!(report.rounds.len(), 6);
+    assert_eq!(report.rounds.len(), 8);
 }

@@ -1,4 +1,5 @@
-//! kill -9 under load: of one node, of two at once, of all three at once.
+//! kill -9 under load: of one node, of two at once, of all three at once; and of any of them, again and again, also
+//! while they are starting.
 //!
 //! Nothing acknowledged may be lost, and a cluster whose majority is back must write again within seconds.
 
@@ -28,8 +29,12 @@ pub struct Options {
     pub folder: PathBuf,
 }
 
-/// How many nodes are killed at once.
-const KINDS: [(&str, usize); 3] = [("kill-one", 1), ("kill-two", 2), ("kill-all", 3)];
+/// How many nodes are killed at once; 0 stands for a storm.
+const KINDS: [(&str, usize); 4] = [("kill-one", 1), ("kill-two", 2), ("kill-all", 3), ("storm", 0)];
+/// How often a node is killed in a storm.
+const STORM_KILLS: usize = 10;
+/// How long a node is left alone, dead or alive, in a storm at most. A node starts within this time.
+const STORM_PAUSE_MAX: Duration = Duration::from_millis(300);
 
 /// Runs every round of every kind, each kind on a cluster of its own. `progress` is told of each round.
 pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Result<Report> {
@@ -43,7 +48,10 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
         for number in 1..=options.rounds {
             let victims: Vec<usize> = (0..count).map(|place| (number as usize + place) % NODES).collect();
             let mut round = Round::new(fault, number, victims.iter().map(|victim| cluster.nodes[*victim].id.0));
-            let strike = async |cluster: &mut Cluster| strike(cluster, &victims).await;
+            let strike = async |cluster: &mut Cluster| match count {
+                0 => storm(cluster).await,
+                _ => strike(cluster, &victims).await,
+            };
             super::round((&mut cluster, &mut topic), options.records, &mut round, strike).await?;
             progress(&round);
             let clean = round.is_clean();
@@ -78,4 +86,18 @@ async fn strike(cluster: &mut Cluster, victims: &[usize]) -> io::Result<Moments>
         sleep(DOWN_MAX.mul_f64(fastrand::f64() / 4.0)).await;
     }
     Ok(Moments { fault, majority: majority.expect("every node has been started") })
+}
+
+/// Kills any node, and starts it again, time after time. Some die while they start.
+async fn storm(cluster: &mut Cluster) -> io::Result<Moments> {
+    let pause = || STORM_PAUSE_MAX.mul_f64(fastrand::f64());
+    for _ in 0..STORM_KILLS {
+        cluster.kill(fastrand::usize(..NODES))?;
+        sleep(pause()).await;
+        cluster.start(fastrand::usize(..NODES))?;
+        sleep(pause()).await;
+    }
+    let fault = Instant::now();
+    cluster.start_all()?;
+    Ok(Moments { fault, majority: fault })
 }
