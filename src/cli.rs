@@ -48,16 +48,10 @@ enum Command {
 /// Where the cluster is.
 #[derive(Debug, Args)]
 struct Connect {
-    /// Native listeners of some nodes, separated by commas; the first that answers is asked. The default tries a node on
-    /// this machine, then `ackord dev`
-    #[arg(
-        long,
-        short = 'b',
-        alias = "bootstrap-server",
-        value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:9093,127.0.0.1:19093"
-    )]
+    /// Native listeners of some nodes, separated by commas; the first that answers is asked. The default tries a node
+    /// on this machine, then `ackord dev`
+    #[arg(long, short = 'b', alias = "bootstrap-server", value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(default_value = "127.0.0.1:9093,127.0.0.1:19093")]
     bootstrap: Vec<String>,
     /// How long a request may take, retries included
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::duration)]
@@ -70,7 +64,8 @@ impl Connect {
         // Whether anybody is there is known at once; patience is for elections.
         let first = ClientOptions { timeout: self.timeout.min(Duration::from_secs(2)), ..options.clone() };
         Client::connect(&self.bootstrap, first).await.map_err(|error| {
-            Failure::new(format!("{error}\nIs a node running there? `ackord dev` starts a cluster on this machine; --bootstrap names another."))
+            let advice = "`ackord dev` starts a cluster on this machine; --bootstrap names another.";
+            Failure::new(format!("{error}\nIs a node running there? {advice}"))
         })?;
         Ok(Client::connect(&self.bootstrap, options).await?)
     }

@@ -1,8 +1,8 @@
 //! Metrics and health over HTTP, for Prometheus and for whoever starts and stops nodes.
 //!
 //! * `/metrics`: everything in the registry, in the OpenMetrics text format.
-//! * `/healthz`: the process runs and answers. Says nothing about the cluster: restarting a node because others are away
-//!   would make it worse.
+//! * `/healthz`: the process runs and answers. Says nothing about the cluster: restarting a node because others are
+//!   away would make it worse.
 //! * `/readyz`: whether the node can serve clients, and if not, why (503).
 
 use axum::Router;
@@ -94,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_and_health_are_shown_until_told_to_stop() {
-        let (metrics, registry) = Metrics::new(Arc::new(Vec::new));
+        let (metrics, registry) = Metrics::new(Arc::new(Default::default));
         metrics.elections.inc();
         let ready = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&ready);

@@ -33,6 +33,7 @@
 //! * [`broker`] is the waist between what clients speak ([`kafka`], [`native`]) and what answers them;
 //!   [`broker::node`] is the real answer.
 //! * [`client`] is the Rust client of the native protocol; [`cli`] is made of it, and starts nodes.
+//! * [`metrics`] names what a node measures, [`http`] shows it.
 //! * [`transport`] carries what nodes say to each other.
 //! * [`config`] is a node's file, [`server`] puts a node together, [`server::identity`] says who a data directory is.
 //! * [`proto`] has the messages of the native protocol and between nodes, and the limits on what they may ask for.
@@ -71,8 +72,10 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controller;
+pub mod http;
 pub mod kafka;
 pub mod machine;
+pub mod metrics;
 pub mod multiraft;
 pub mod native;
 pub mod partition;

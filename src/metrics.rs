@@ -4,43 +4,13 @@
 //! rather than an event (lags, leaders, quarantines) is asked for when somebody looks, through one callback.
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
-
-/// Which of a node's edges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Edge {
-    /// The Kafka protocol.
-    Kafka,
-    /// Ackord's own protocol.
-    Native,
-    /// The other nodes.
-    Peer,
-}
-
-impl EncodeLabelValue for Edge {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        let name = match self {
-            Self::Kafka => "kafka",
-            Self::Native => "native",
-            Self::Peer => "peer",
-        };
-        EncodeLabelValue::encode(&name, encoder)
-    }
-}
-
-/// Tells a metric's series apart by edge.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct EdgeLabel {
-    /// The edge.
-    pub edge: Edge,
-}
 
 /// What is recorded as it happens. Cloning shares the values.
 #[derive(Clone, Debug)]
@@ -55,14 +25,12 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Bytes written to the write-ahead log in one turn.
     pub turn_bytes: Histogram,
-    /// Bytes of requests, by edge.
-    pub received_bytes: Family<EdgeLabel, Counter>,
-    /// Bytes of answers, by edge.
-    pub sent_bytes: Family<EdgeLabel, Counter>,
-    /// Elections that this node has begun.
+    /// Bytes of record batches that were acknowledged.
+    pub produced_bytes: Counter,
+    /// Bytes of record batches that were read by clients.
+    pub fetched_bytes: Counter,
+    /// Elections that this node has won.
     pub elections: Counter,
-    /// Messages to other nodes that were dropped because a queue was full or the connection away.
-    pub dropped_peer_messages: Counter,
 }
 
 /// How one replica of this node stands, for whoever looks at the metrics.
@@ -86,8 +54,17 @@ pub struct ReplicaSample {
     pub follower_lag_entries: Vec<(u32, u64)>,
 }
 
-/// Asks for the state of every replica of this node. Called when the metrics are looked at; may block briefly.
-pub type Status = Arc<dyn Fn() -> Vec<ReplicaSample> + Send + Sync>;
+/// How a node stands, for whoever looks at the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSample {
+    /// Every replica on it.
+    pub replicas: Vec<ReplicaSample>,
+    /// Messages to other nodes that were dropped because a queue was full or the connection away.
+    pub dropped_peer_messages: u64,
+}
+
+/// Asks how the node stands. Called when the metrics are looked at; may block briefly.
+pub type Status = Arc<dyn Fn() -> NodeSample + Send + Sync>;
 
 impl Metrics {
     /// The metrics of a node, and the registry that shows them.
@@ -101,10 +78,9 @@ impl Metrics {
             fsync_seconds: seconds(),
             commit_seconds: seconds(),
             turn_bytes: Histogram::new(exponential_buckets(4096.0, 2.0, 16)), // 4 KiB to 128 MiB
-            received_bytes: Family::default(),
-            sent_bytes: Family::default(),
+            produced_bytes: Counter::default(),
+            fetched_bytes: Counter::default(),
             elections: Counter::default(),
-            dropped_peer_messages: Counter::default(),
         };
         let mut registry = Registry::with_prefix("ackord");
         metrics.register(&mut registry);
@@ -123,11 +99,14 @@ impl Metrics {
         for (name, help, histogram) in histograms {
             registry.register(name, help, histogram.clone());
         }
-        registry.register("received_bytes", "Bytes of requests", self.received_bytes.clone());
-        registry.register("sent_bytes", "Bytes of answers", self.sent_bytes.clone());
-        registry.register("elections", "Elections that this node has begun", self.elections.clone());
-        let dropped = "Messages to other nodes that were dropped, because a queue was full or the connection away";
-        registry.register("dropped_peer_messages", dropped, self.dropped_peer_messages.clone());
+        let counters = [
+            ("produced_bytes", "Bytes of record batches that were acknowledged", &self.produced_bytes),
+            ("fetched_bytes", "Bytes of record batches that were read by clients", &self.fetched_bytes),
+            ("elections", "Elections that this node has won", &self.elections),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
     }
 }
 
@@ -155,7 +134,11 @@ const REPLICA_GAUGES: &[ReplicaGauge] = &[
 
 impl Collector for Replicas {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let replicas = (self.0)();
+        let NodeSample { replicas, dropped_peer_messages } = (self.0)();
+        let help = "Messages to other nodes that were dropped, because a queue was full or the connection away";
+        encoder
+            .encode_descriptor("dropped_peer_messages", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&dropped_peer_messages, None)?;
         for (name, help, value) in REPLICA_GAUGES {
             let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for replica in &replicas {
@@ -197,9 +180,10 @@ mod tests {
             follower_lag_entries: vec![(3, 12)],
             ..ReplicaSample::default()
         };
-        let (metrics, registry) = Metrics::new(Arc::new(move || vec![sample.clone()]));
+        let (metrics, registry) =
+            Metrics::new(Arc::new(move || NodeSample { replicas: vec![sample.clone()], dropped_peer_messages: 0 }));
         metrics.produce_seconds.observe(0.002);
-        metrics.received_bytes.get_or_create(&EdgeLabel { edge: Edge::Kafka }).inc_by(10);
+        metrics.produced_bytes.inc_by(10);
         metrics.elections.inc();
         let mut shown = String::new();
         text::encode(&mut shown, &registry).unwrap();
@@ -207,7 +191,7 @@ mod tests {
             "ackord_produce_seconds_count 1",
             "ackord_fsync_seconds_count 0",
             "ackord_turn_bytes_count 0",
-            "ackord_received_bytes_total{edge=\"kafka\"} 10",
+            "ackord_produced_bytes_total 10",
             "ackord_elections_total 1",
             "ackord_dropped_peer_messages_total 0",
             "ackord_replica_leads{topic=\"orders\",partition=\"4\"} 1",

@@ -1,4 +1,4 @@
-//! The native protocol on real sockets, in front of a broker in memory: the edge, its Rust client, and the command line.
+//! The native protocol on real sockets, in front of a broker in memory: the edge, its Rust client, the command line.
 
 #[path = "native/batching.rs"]
 mod batching;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// The most findings of one kind that are told one by one.
-const FINDINGS_MAX: usize = 20;
+const FINDINGS_MAX: usize = 4;
 
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

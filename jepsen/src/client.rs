@@ -1,7 +1,7 @@
 //! A raw Kafka client: frames over one connection, and the few questions that a workload asks.
 //!
-//! It hides nothing: no retries behind the caller's back, no buffering, one attempt is one attempt. Any error here leaves
-//! the fate of what was asked in doubt; what a server's error code means is for the caller to say.
+//! It hides nothing: no retries behind the caller's back, no buffering, one attempt is one attempt. Any error here
+//! leaves the fate of what was asked in doubt; what a server's error code means is for the caller to say.
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;

@@ -126,8 +126,8 @@ impl Load {
         self.journal.lock().expect("no writer panics").acknowledged
     }
 
-    /// For each partition, how long after `since` the first acknowledgement came of a batch that was sent after `fault`.
-    /// One that was sent before may have been acknowledged by a node that is dead by now.
+    /// For each partition, how long after `since` the first acknowledgement came of a batch that was sent after
+    /// `fault`. One that was sent before may have been acknowledged by a node that is dead by now.
     #[must_use]
     pub fn recovery(&self, fault: Instant, since: Instant) -> BTreeMap<i32, Duration> {
         let journal = self.journal.lock().expect("no writer panics");

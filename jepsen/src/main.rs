@@ -1,7 +1,7 @@
 //! The `ackord-jepsen` program: whole workloads, as long as one likes.
 
 use ackord_jepsen::report::{Report, Round};
-use ackord_jepsen::workload::{kill, power_cut};
+use ackord_jepsen::workload::{away, kill, power_cut};
 use ackord_jepsen::{power, process};
 use clap::{Parser, Subcommand};
 use std::io;
@@ -35,6 +35,8 @@ struct Arguments {
 enum Workload {
     /// kill -9 of one node, of two at once, of all three at once.
     Kill,
+    /// One node away while the others write more than the log keeps; ignores --records.
+    Away,
     /// A power cut of one node, of all three at once; needs root and loop devices.
     PowerCut,
     /// A power cut of all nodes with their logs' syncs left out: must lose records, or the harness is no good.
@@ -65,6 +67,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     let runtime = tokio::runtime::Runtime::new()?;
     let report: Report = match arguments.workload {
         Workload::Kill => runtime.block_on(kill::run(&kill::Options { binary, rounds, records, folder }, progress))?,
+        Workload::Away => runtime.block_on(away::run(&away::Options { binary, rounds, folder }, progress))?,
         Workload::PowerCut | Workload::PowerCutControl => {
             if let Some(obstacle) = power::obstacle() {
                 return Err(io::Error::other(obstacle));

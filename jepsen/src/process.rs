@@ -1,12 +1,13 @@
 //! A cluster of real `ackord serve` processes: their directories, ports, log files, their start and their death.
 //!
-//! A process is ended by its own handle, and by SIGKILL only: an orderly stop is the easy case. What a process writes to
-//! its standard error is kept in `nodeN.log`, over all its lives.
+//! A process is ended by its own handle, and by SIGKILL only: an orderly stop is the easy case. What it writes to its
+//! standard error is kept in `nodeN.log`, over all its lives.
 
 use ackord::config::Config;
 use ackord::server::data;
 use ackord::server::identity::{FirstVoter, Identity, random_id};
 use ackord::types::{ClusterId, Incarnation, NodeId};
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,6 +19,17 @@ use std::process::{Child, Command, Stdio};
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// How much of a log file is shown when its process has ended by itself, in bytes.
 const LOG_TAIL_BYTES: usize = 4_000;
+
+/// Where a node listens.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    /// Kafka clients.
+    kafka: u16,
+    /// Native clients.
+    native: u16,
+    /// The other nodes.
+    peer: u16,
+}
 
 /// How a cluster is set up.
 #[derive(Clone, Debug)]
@@ -81,12 +93,12 @@ impl Cluster {
     /// Formats a node in each of these directories, which are empty; configuration and log files go to `folder`.
     pub fn format(folder: &Path, data_dirs: &[PathBuf], setup: Setup) -> io::Result<Self> {
         let random = || random_id().map_err(io::Error::other);
-        let mut ports: Vec<(u16, u16)> = Vec::new();
+        let mut taken = BTreeSet::new();
+        let mut ports = Vec::new();
         let mut voters = Vec::new();
         for number in 1..=u32::try_from(data_dirs.len()).expect("few") {
-            let kafka = free_port(&ports);
-            let peer = free_port(&[ports.as_slice(), &[(kafka, kafka)]].concat());
-            ports.push((kafka, peer));
+            let mut port = || free_port(&mut taken);
+            ports.push(Ports { kafka: port(), native: port(), peer: port() });
             voters.push(FirstVoter { node: NodeId(number), incarnation: Incarnation(random()?) });
         }
         let cluster = ClusterId(random()?);
@@ -144,6 +156,12 @@ impl Cluster {
         self.nodes.iter().map(|node| node.kafka).collect()
     }
 
+    /// Where native clients ask first.
+    #[must_use]
+    pub fn native_addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.config.listeners.native.to_string()).collect()
+    }
+
     /// A sentence on each process that has ended though nobody killed it.
     pub fn ended(&mut self) -> Vec<String> {
         let mut ended = Vec::new();
@@ -187,24 +205,23 @@ fn log_tail(path: &Path) -> String {
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned()
 }
 
-/// A port that nobody listens on and that is not among those taken.
-fn free_port(taken: &[(u16, u16)]) -> u16 {
+/// A port that nobody listens on and that is not taken; it is from now on.
+fn free_port(taken: &mut BTreeSet<u16>) -> u16 {
     loop {
         let port = fastrand::u16(PORTS);
-        let ours = taken.iter().any(|(first, second)| *first == port || *second == port);
-        if !ours && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && taken.insert(port) {
             return port;
         }
     }
 }
 
-fn config_text(node: NodeId, data_dir: &Path, ports: &[(u16, u16)], setup: &Setup) -> String {
-    let peers: Vec<String> =
-        ports.iter().zip(1..).map(|((_, peer), other)| format!("\"{other}@127.0.0.1:{peer}\"")).collect();
-    let (kafka, peer) = ports[node.0 as usize - 1];
+fn config_text(node: NodeId, data_dir: &Path, ports: &[Ports], setup: &Setup) -> String {
+    let peer = |(ports, other): (&Ports, u32)| format!("\"{other}@127.0.0.1:{}\"", ports.peer);
+    let peers: Vec<String> = ports.iter().zip(1..).map(peer).collect();
+    let Ports { kafka, native, peer } = ports[node.0 as usize - 1];
     format!(
         "node_id = {node}\ndata_dir = {data_dir:?}\npeers = [{}]\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\n\
-         peer = \"127.0.0.1:{peer}\"\nnative = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n\
+         native = \"127.0.0.1:{native}\"\npeer = \"127.0.0.1:{peer}\"\nhttp = \"127.0.0.1:0\"\n\
          [limits]\ndisk_reserve_bytes = 67108864\n[wal]\nsegment_bytes = {}\nretain_bytes = {}\n",
         peers.join(", "),
         setup.segment_bytes,

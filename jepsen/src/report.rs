@@ -22,6 +22,8 @@ pub struct Round {
     pub first_ack_ms: Option<u64>,
     /// From a majority being back until every partition had acknowledged something, in milliseconds.
     pub every_partition_ms: Option<u64>,
+    /// What else was measured.
+    pub notes: Vec<String>,
     /// What the checker found.
     pub anomalies: Vec<Anomaly>,
     /// What else went wrong: a process that ended by itself, a cluster that did not come back.
@@ -48,6 +50,7 @@ impl Round {
             failed: 0,
             first_ack_ms: None,
             every_partition_ms: None,
+            notes: Vec::new(),
             anomalies: Vec::new(),
             failures: Vec::new(),
         }
@@ -72,7 +75,7 @@ impl Round {
         let nodes = self.nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let time = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
         let mut line = format!(
-            "{:<10} {:>3}  nodes {:<6} acknowledged {:>7}  in doubt {:>4}  failed {:>4}  first ack {:>8}  all {:>8}  {}",
+            "{:<8} {:>3}  nodes {:<6} acknowledged {:>6}  in doubt {:>3}  failed {:>3}  first ack {:>8}  all {:>8}  {}",
             self.fault,
             self.number,
             nodes,
@@ -83,6 +86,10 @@ impl Round {
             time(self.every_partition_ms),
             if self.is_clean() { "ok" } else { "WRONG" }
         );
+        for note in &self.notes {
+            line += "\n    ";
+            line += note;
+        }
         for wrong in self.anomalies.iter().map(ToString::to_string).chain(self.failures.iter().cloned()) {
             line += "\n    ";
             line += &wrong;

@@ -1,5 +1,6 @@
 //! Workloads: a load, faults, and what is reported about them.
 
+pub mod away;
 pub mod kill;
 pub mod power_cut;
 

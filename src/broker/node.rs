@@ -23,6 +23,7 @@ use super::{
     TopicQuery, TopicRef,
 };
 use crate::controller::view::{MetadataView, Topic};
+use crate::metrics::Metrics;
 use crate::multiraft::handle::Handle;
 use crate::partition::read::PartitionView;
 use crate::storage::Engine;
@@ -97,6 +98,8 @@ struct Inner<E> {
     controller: ControllerClient,
     /// Other nodes.
     neighbours: Arc<dyn Neighbours>,
+    /// What is measured.
+    metrics: Metrics,
     /// Memory for fetched batches.
     fetch_budget: ByteBudget,
     /// Producer ids to hand out.
@@ -123,6 +126,7 @@ impl<E: Engine + Clone + 'static> NodeBroker<E> {
         (engine, views): (E, Views),
         controller: ControllerClient,
         neighbours: Arc<dyn Neighbours>,
+        metrics: Metrics,
     ) -> Self {
         Self(Arc::new(Inner {
             node,
@@ -134,6 +138,7 @@ impl<E: Engine + Clone + 'static> NodeBroker<E> {
             views,
             controller,
             neighbours,
+            metrics,
             producer_ids: ProducerIds::default(),
             refused: Mutex::default(),
         }))

@@ -33,6 +33,7 @@ pub(super) struct Consume {
     /// What is printed of a record
     #[arg(long, short = 'o', value_enum, default_value_t = Format::Value)]
     format: Format,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }

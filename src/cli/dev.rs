@@ -1,8 +1,8 @@
 //! `ackord dev`: a cluster on this machine. Every node is a process of this same program with a configuration and a
 //! directory of its own, so what is true of a real cluster is true of this one.
 //!
-//! It formats by itself on the first start, restarts nothing by itself, and stops all nodes when it is told to stop. The
-//! nodes follow it if it dies.
+//! It formats by itself on the first start, restarts nothing by itself, and stops all nodes when it is told to stop.
+//! The nodes follow it if it dies.
 
 use super::format::{draw_voters, read_config};
 use super::output::line;
@@ -43,11 +43,16 @@ pub(super) struct Dev {
     #[arg(long, value_name = "DIRECTORY", default_value = "ackord-dev")]
     data_dir: PathBuf,
     /// The first port
-    #[arg(long, value_name = "PORT", default_value_t = 19092, value_parser = clap::value_parser!(u16).range(1024..=65_000))]
+    #[arg(long, value_name = "PORT", default_value_t = 19092, value_parser = base_port())]
     base_port: u16,
     /// How long to wait until clients are answered
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::duration)]
     start_timeout: Duration,
+}
+
+/// Ports that need no privilege, with room for nine nodes above them.
+fn base_port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1024..=65_000)
 }
 
 /// One node of the cluster.

@@ -94,8 +94,8 @@ fn alone(config: &Config) -> Result<Identity, Failure> {
     let others: Vec<_> = config.peers.iter().filter(|peer| peer.node != config.node()).collect();
     if !others.is_empty() {
         return Err(Failure::new(
-            "the configuration names peers, so the cluster's id and first voters are needed: run \
-             `ackord format --new-cluster 1,2,3` once, with the numbers of your nodes, and what it prints on every node",
+            "the configuration names peers, so the cluster's id and first voters are needed: run `ackord format \
+             --new-cluster 1,2,3` once, with the numbers of your nodes, and on every node what it prints",
         ));
     }
     let (drawn, voters) = draw_voters(&[config.node_id])?;

@@ -46,6 +46,7 @@ pub(super) struct Produce {
     /// Print every acknowledgement: partition, offset, term, log index
     #[arg(long)]
     acks: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }

@@ -22,6 +22,7 @@ pub(super) struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
@@ -153,7 +154,10 @@ fn as_json(cluster: &ClusterStatus, groups: &BTreeMap<u64, Group>, troubles: &[S
     let address = |address: &Option<crate::proto::native::Address>| {
         address.as_ref().map(|address| format!("{}:{}", address.host, address.port))
     };
-    let node = |node: &Node| json!({"node": node.node, "rack": node.rack, "kafka": address(&node.kafka), "native": address(&node.native)});
+    let node = |node: &Node| {
+        let (kafka, native) = (address(&node.kafka), address(&node.native));
+        json!({"node": node.node, "rack": node.rack, "kafka": kafka, "native": native})
+    };
     let follower = |follower: &crate::client::Follower| {
         json!({"node": follower.node, "matched_index": follower.matched_index, "lag": follower.lag,
                "reachable": follower.reachable, "needs_snapshot": follower.needs_snapshot})

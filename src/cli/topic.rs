@@ -30,7 +30,8 @@ pub(super) struct Create {
     #[arg(long, short = 'p', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     partitions: Option<u32>,
     /// How many replicas of each; the cluster's default without
-    #[arg(long, short = 'r', alias = "replication-factor", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, short = 'r', alias = "replication-factor", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     replicas: Option<u16>,
     /// A setting that differs from its default, such as retention.ms=3600000; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
@@ -38,6 +39,7 @@ pub(super) struct Create {
     /// Succeed if the topic exists already, whatever it looks like
     #[arg(long)]
     if_not_exists: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
@@ -47,6 +49,7 @@ pub(super) struct List {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
@@ -58,6 +61,7 @@ pub(super) struct Describe {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
@@ -69,6 +73,7 @@ pub(super) struct Grow {
     /// How many partitions there are to be then
     #[arg(long, short = 'p', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     partitions: u32,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
@@ -78,6 +83,7 @@ pub(super) struct Delete {
     /// The topics' names
     #[arg(required = true)]
     names: Vec<String>,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }

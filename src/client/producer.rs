@@ -1,7 +1,7 @@
 //! Writes records, many at a time.
 //!
-//! Every partition that is written to has a lane of its own (`producer/lane.rs`): it gathers records into batches, keeps
-//! several of them in flight in order, and retries. What all lanes hold together is bounded by
+//! Every partition that is written to has a lane of its own (`producer/lane.rs`): it gathers records into batches,
+//! keeps several of them in flight in order, and retries. What all lanes hold together is bounded by
 //! [`ProducerOptions::buffer_bytes`]; [`Producer::send`] waits for room.
 
 mod lane;
@@ -31,8 +31,8 @@ const IN_FLIGHT_MAX: usize = 5;
 pub struct ProducerOptions {
     /// How long a batch that is not full waits for more records. Default: 5 ms, as Kafka's.
     pub linger: Duration,
-    /// When a batch is full, in bytes; a longer record makes a batch of its own. Default: 131072 (128 KiB). At most what
-    /// the topic allows (`max.message.bytes`).
+    /// When a batch is full, in bytes; a longer record makes a batch of its own. Default: 131072 (128 KiB). At most
+    /// what the topic allows (`max.message.bytes`).
     pub batch_bytes: usize,
     /// Batches of one partition on their way at once, 1 to 5. Default: 5, as Kafka's.
     pub in_flight: usize,

@@ -8,8 +8,8 @@
 //! * every string, byte field and tagged field ends within the frame, and within the field it lies in;
 //! * null stands only where the schema allows it.
 //!
-//! What follows the last field is left out, as in Kafka: librdkafka (2.16) asks for all topics at Metadata version 9 and
-//! later with a count of four bytes where there is one, so that three bytes remain.
+//! What follows the last field is left out, as in Kafka: librdkafka (2.16) asks for all topics at Metadata version 9
+//! and later with a count of four bytes where there is one, so that three bytes remain.
 //!
 //! It does not check UTF-8 or meaning: the crate and the APIs do.
 

@@ -130,7 +130,7 @@ impl Worker {
             proposals: BTreeMap::new(),
         };
         let tick = options.tick;
-        let thread = threads::spawn("ackord-raft", outside, move || driver.run(&inbox, tick))?;
+        let thread = threads::spawn("ackord-raft", Arc::clone(outside), move || driver.run(&inbox, tick))?;
         Ok(Self { handle, thread })
     }
 

@@ -1,8 +1,8 @@
 //! One client's connection.
 //!
-//! The reading loop takes frames and begins them in the order they came; what is then left to wait for runs in a task of
-//! its own, and the writing loop sends answers as they become ready. A request's place among those in flight, and the
-//! memory of its frame, are given back when its answer has been written.
+//! The reading loop takes frames and begins them in the order they came; what is then left to wait for runs in a task
+//! of its own, and the writing loop sends answers as they become ready. A request's place among those in flight, and
+//! the memory of its frame, are given back when its answer has been written.
 //!
 //! A frame that breaks the protocol ends the reading; what was asked before it is still answered.
 

@@ -51,7 +51,8 @@ pub(super) const RESPONSE: &[Limit] = &[
     limit(&[19, 1, 10], "replicas.followers", 1_000_000),
     limit(&[17, 1], "topics", 20_000),
     limit(&[17, 1, 3], "topics.partitions", 200_000),
-    numbers(&[17, 1, 3, 4], "topics.partitions.replicas", 10_000_000),
+    numbers(&[17, 1, 3, 3], "topics.partitions.replicas", 10_000_000),
+    numbers(&[17, 1, 3, 4], "topics.partitions.in_sync", 10_000_000),
     limit(&[17, 1, 4], "topics.configs", 1_000_000),
 ];
 

@@ -161,10 +161,12 @@ pub fn random_id() -> Result<u128, IdentityError> {
 pub fn format(directory: &Path, identity: &Identity) -> Result<(), IdentityError> {
     check_voters(identity)?;
     fs::create_dir_all(directory).map_err(|error| io_error(directory, error))?;
+    if directory.join(FILE_NAME).exists() {
+        return Err(IdentityError::AlreadyFormatted(directory.to_owned()));
+    }
     for entry in fs::read_dir(directory).map_err(|error| io_error(directory, error))? {
         let name = entry.map_err(|error| io_error(directory, error))?.file_name();
         match name.to_str() {
-            Some(FILE_NAME) => return Err(IdentityError::AlreadyFormatted(directory.to_owned())),
             Some(TEMPORARY_NAME | "lost+found") => {}
             _ => return Err(IdentityError::NotEmpty(directory.to_owned())),
         }

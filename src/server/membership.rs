@@ -1,7 +1,7 @@
 //! How a node becomes known: it registers with the controller, and follows who else has.
 
 use super::identity::Identity;
-use super::run::Addresses;
+use super::listeners::Addresses;
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::views::Views;
 use crate::config::{Config, HostPort};
@@ -97,6 +97,7 @@ pub(super) fn registration(config: &Config, identity: &Identity, addresses: &Add
         listeners: vec![
             listener(ListenerKind::Kafka, &config.listeners.kafka, addresses.kafka),
             listener(ListenerKind::Native, &config.listeners.native, addresses.native),
+            listener(ListenerKind::Http, &config.listeners.http, addresses.http),
             listener(ListenerKind::Peer, &config.listeners.peer, addresses.peer),
         ],
         feature_level_max: FEATURE_LEVEL,

@@ -3,6 +3,7 @@
 use crate::broker::node::Neighbours;
 use crate::broker::node::controller_client::{Forward, Forwarded, Proposed, propose_here};
 use crate::broker::node::views::Views;
+use crate::metrics::Metrics;
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::handle::Handle;
 use crate::multiraft::worker::Outside;
@@ -34,6 +35,8 @@ pub struct NodeOutside {
     pub fatal: UnboundedSender<String>,
     /// The newest durable turn, for peers to compare.
     pub durable_turn: Arc<AtomicU64>,
+    /// What is measured.
+    pub metrics: Metrics,
 }
 
 impl Outside for NodeOutside {
@@ -45,11 +48,14 @@ impl Outside for NodeOutside {
         self.sender.send_snapshot(message);
     }
 
-    fn turn_done(&self, turn: TurnNumber, _took: Duration, _bytes: usize) {
+    fn turn_done(&self, turn: TurnNumber, took: Duration, bytes: usize) {
+        self.metrics.fsync_seconds.observe(took.as_secs_f64());
+        self.metrics.turn_bytes.observe(bytes as f64);
         self.durable_turn.store(turn.0, Ordering::Release);
     }
 
     fn leads(&self, group: RaftGroupId, term: Term) {
+        self.metrics.elections.inc();
         self.sender.announce(&[Announcement { group, term, node: self.node }]);
     }
 

@@ -18,7 +18,8 @@ async fn records_share_a_batch_until_it_is_full_or_its_time_is_over() {
     let producer = client.producer(ProducerOptions { linger: hour, batch_bytes: 1000, ..Default::default() }).unwrap();
     let mut deliveries = Vec::new();
     for _ in 0..25 {
-        deliveries.push(producer.send(TOPIC, Some(0), record(vec![b'x'; 36])).await.unwrap()); // 100 bytes with overhead
+        // 100 bytes with overhead
+        deliveries.push(producer.send(TOPIC, Some(0), record(vec![b'x'; 36])).await.unwrap());
     }
     until("two are full", || server.broker.stored(TOPIC, 0).len() == 2).await;
     assert_eq!(server.broker.stored(TOPIC, 0)[0].records, 10);

@@ -211,9 +211,11 @@ async fn a_rates_latency_counts_from_the_schedule() {
     let server = Server::start().await;
     let (gate, outcome) = tokio::sync::oneshot::channel();
     server.broker.state().outcomes.push_back(outcome);
+    // Room for one record on its way, so that the client itself is held up.
+    let held_up = ["--record-size", "100", "--batch-bytes", "100", "--buffer", "200"];
     let arguments = ["bench", "produce", "-t", TOPIC, "--rate", "100", "-d", "600ms", "--no-disk", "--json"];
+    let arguments = [&arguments[..], &held_up].concat();
     let running = done(&server, &arguments, "");
-    // The first batch's acknowledgement is held up: those behind it in its partition wait as well, and it shows.
     let held = async {
         until("it is written", || !server.broker.stored(TOPIC, 0).is_empty()).await;
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -223,6 +225,7 @@ async fn a_rates_latency_counts_from_the_schedule() {
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["records"], 60);
     assert!(shown["latency"]["max_us"].as_i64().unwrap() >= 290_000, "{shown}");
-    assert!(shown["latency"]["p90_us"].as_i64().unwrap() >= 100_000, "not one record only: {shown}");
+    // Half of the records were to be sent meanwhile. Counted from when they were sent, they would look quick.
+    assert!(shown["latency"]["mean_us"].as_f64().unwrap() >= 50_000.0, "{shown}");
     server.stop().await;
 }

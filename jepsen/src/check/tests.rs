@@ -20,8 +20,8 @@ fn whole(values: &[Value]) -> Read {
     Read { whole: Some(values.len() as i64), ..read(0, values) }
 }
 
-/// Producer 1 (idempotent): 0 and 1 acknowledged. Producer 2: 0 acknowledged after one doubt, and there twice; 1 refused;
-/// 2 in doubt and there; 3 in doubt and not there.
+/// Producer 1 (idempotent): 0 and 1 acknowledged. Producer 2: 0 acknowledged after one doubt, and there twice; 1
+/// refused; 2 in doubt and there; 3 in doubt and not there.
 fn right() -> History {
     let mut doubted = send(2, 0..1, Outcome::Ok { base_offset: 4 });
     doubted.doubts = 1;

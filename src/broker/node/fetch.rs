@@ -30,7 +30,8 @@ enum Step {
 }
 
 pub(super) async fn fetch<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>, request: Fetch) -> FetchAnswer {
-    let deadline = Instant::now() + request.max_wait;
+    let begun = Instant::now();
+    let deadline = begun + request.max_wait;
     let max_bytes = request.max_bytes.min(ANSWER_BYTES_MAX);
     loop {
         // Watching begins before looking, so that no change between the two is missed.
@@ -45,6 +46,8 @@ pub(super) async fn fetch<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>, req
         if waiting || over {
             let answer = read(&inner, steps, max_bytes).await;
             if over || request.min_bytes <= answer.bytes || answer.failed {
+                inner.metrics.fetch_seconds.observe(begun.elapsed().as_secs_f64());
+                inner.metrics.fetched_bytes.inc_by(answer.bytes as u64);
                 return answer.into_answer();
             }
         }

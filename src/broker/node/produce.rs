@@ -30,7 +30,8 @@ pub(super) async fn produce<E: Engine + Clone + 'static>(
     inner: Arc<Inner<E>>,
     request: Produce,
 ) -> Result<ProduceOutcome> {
-    let deadline = Instant::now() + request.timeout;
+    let begun = Instant::now();
+    let deadline = begun + request.timeout;
     let target = inner.target(&request.topic, request.partition)?;
     let group = target.group;
     inner.lead(group)?;
@@ -41,6 +42,7 @@ pub(super) async fn produce<E: Engine + Clone + 'static>(
     let key = sequence_of(group, &batch);
     inner.check_order(key)?;
 
+    let bytes = batch.bytes().len() as u64;
     let context = Command::Produce { proposed_at_ms: now_ms }.encode();
     let patience = deadline.min(Instant::now() + inner.settings.admission_wait);
     let admitted = timeout_at(patience, inner.handle.propose(group, context, batch.into_bytes())).await;
@@ -49,9 +51,16 @@ pub(super) async fn produce<E: Engine + Clone + 'static>(
         Ok(Err(refused)) => return Err(inner.refused(key, refused, group)),
         Err(_) => return Err(inner.refused(key, Refused::Busy, group)),
     };
+    let proposed = Instant::now();
     Ok(Box::pin(async move {
         let reply = timeout_at(deadline, pending.wait()).await.map_err(|_| Error::from(ErrorKind::TimedOut))?;
-        inner.outcome(key, group, &reply, append_time_ms)
+        let outcome = inner.outcome(key, group, &reply, append_time_ms);
+        if outcome.is_ok() {
+            inner.metrics.commit_seconds.observe(proposed.elapsed().as_secs_f64());
+            inner.metrics.produce_seconds.observe(begun.elapsed().as_secs_f64());
+            inner.metrics.produced_bytes.inc_by(bytes);
+        }
+        outcome
     }))
 }
 

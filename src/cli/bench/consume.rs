@@ -35,6 +35,7 @@ pub(in crate::cli) struct Consume {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }

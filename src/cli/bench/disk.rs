@@ -72,7 +72,10 @@ impl Measured {
     }
 
     pub(super) fn json(&self) -> Value {
-        let one = |(size, latencies, rate): &(usize, Latencies, f64)| json!({"append_bytes": size, "bytes_per_second": rate, "latency": latencies.json()});
+        let one = |(size, latencies, rate): &(usize, Latencies, f64)| {
+            let latency = latencies.json();
+            json!({"append_bytes": size, "bytes_per_second": rate, "latency": latency})
+        };
         self.sizes.iter().map(one).collect()
     }
 }

@@ -64,6 +64,7 @@ pub(in crate::cli) struct Produce {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the cluster is.
     #[command(flatten)]
     connect: Connect,
 }
@@ -193,7 +194,9 @@ impl Produce {
                 Some(rate) => begun + Duration::from_secs_f64(number as f64 / f64::from(rate)),
                 None => Instant::now(),
             };
-            if intended - begun >= self.duration || begun.elapsed() >= self.duration {
+            // What a stall has delayed is still sent, or the stall would hide it; but a rate that is never reached
+            // ends.
+            if intended - begun >= self.duration || begun.elapsed() >= 2 * self.duration {
                 break;
             }
             if intended > Instant::now() {

@@ -6,12 +6,12 @@
 //!                                                    └── what must be sent again, in order
 //! ```
 //!
-//! * The oldest batch in flight decides. When it fails, the lane sends nothing until the fate of everything behind it is
-//!   told; then it fails what must fail and sends the rest again, oldest first.
-//! * Idempotent batches keep their sequence numbers whenever they are sent again, so that a server that has them already
-//!   says where. After a batch was given up, the numbers behind it would never be accepted: what was certainly not
-//!   written is numbered anew under a new producer id, and the rest fails as indefinite, because a new number would
-//!   write it twice (KIP-360).
+//! * The oldest batch in flight decides. When it fails, the lane sends nothing until the fate of everything behind it
+//!   is told; then it fails what must fail and sends the rest again, oldest first.
+//! * Idempotent batches keep their sequence numbers whenever they are sent again, so that a server that has them
+//!   already says where. After a batch was given up, the numbers behind it would never be accepted: what was
+//!   certainly not written is numbered anew under a new producer id, and the rest fails as indefinite, because a new
+//!   number would write it twice (KIP-360).
 //! * A batch that may have been written once stays so: no later refusal makes its error definite.
 
 use super::{Commit, ProducerOptions, Record};
@@ -265,8 +265,8 @@ impl Lane {
         }
     }
 
-    /// After the oldest batch failed, or could not be sent: waits for the fate of those behind it, fails what must fail,
-    /// and puts the rest back in order.
+    /// After the oldest batch failed, or could not be sent: waits for the fate of those behind it, fails what must
+    /// fail, and puts the rest back in order.
     async fn recover(&mut self, oldest: Option<Batch>, error: Error) {
         let mut failed: VecDeque<(Batch, Error)> = oldest.map(|batch| (batch, error.clone())).into_iter().collect();
         while let Some((batch, mut reply)) = self.window.pop_front() {
@@ -315,7 +315,9 @@ impl Lane {
             }
             let (mut batch, error) = failed.remove(index).expect("the index is within");
             renumber |= batch.sequence.is_some();
-            batch.maybe_written |= !error.is_definite();
+            // A duplicate whose place is forgotten was written by an earlier try.
+            let forgotten = error.code() == Some(ErrorCode::DuplicateSequence);
+            batch.maybe_written |= forgotten || !error.is_definite();
             batch.fail(&error);
         }
         renumber

@@ -36,8 +36,8 @@ impl Surroundings {
     }
 }
 
-/// Ends the process if its thread panics: a node without its log or its state machines would keep its connections, answer
-/// nobody and never be replaced.
+/// Ends the process if its thread panics: a node without its log or its state machines would keep its connections,
+/// answer nobody and never be replaced.
 struct Alarm {
     /// The thread.
     name: String,
@@ -56,10 +56,10 @@ impl Drop for Alarm {
 /// Starts a thread without which the node can't go on.
 pub(super) fn spawn(
     name: &str,
-    outside: &Arc<dyn Outside>,
+    outside: Arc<dyn Outside>,
     body: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
-    let alarm = Alarm { name: name.to_owned(), outside: Arc::clone(outside) };
+    let alarm = Alarm { name: name.to_owned(), outside };
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _alarm = alarm;
         body();
@@ -86,7 +86,7 @@ struct Spawner {
 
 impl Spawner {
     fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        self.handles.push(spawn(name, &self.outside, body)?);
+        self.handles.push(spawn(name, Arc::clone(&self.outside), body)?);
         Ok(())
     }
 }
@@ -147,5 +147,41 @@ impl Threads {
             // A thread that panicked has said so already.
             let _panicked = handle.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::multiraft::apply::transfer::SnapshotMessage;
+    use crate::raft::RaftMessage;
+    use crate::types::{NodeId, RaftGroupId, Term};
+    use crate::wal::TurnNumber;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// Remembers why the process would end.
+    #[derive(Default)]
+    struct Listening(Mutex<Vec<String>>);
+
+    impl Outside for Listening {
+        fn send(&self, _to: NodeId, _messages: Vec<(RaftGroupId, RaftMessage)>) {}
+        fn turn_done(&self, _turn: TurnNumber, _took: Duration, _bytes: usize) {}
+        fn send_snapshot(&self, _message: SnapshotMessage) {}
+        fn leads(&self, _group: RaftGroupId, _term: Term) {}
+        fn removed(&self, _group: RaftGroupId) {}
+        fn fatal(&self, reason: &str) {
+            self.0.lock().expect("nobody panics with it").push(reason.to_owned());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_process_and_one_that_returns_does_not() {
+        let listening = Arc::new(Listening::default());
+        let outside: Arc<dyn Outside> = listening.clone();
+        assert!(spawn("quiet", Arc::clone(&outside), || {}).expect("a thread").join().is_ok());
+        assert!(spawn("loud", outside, || panic!("on purpose")).expect("a thread").join().is_err());
+        let reasons = listening.0.lock().expect("nobody panics with it");
+        assert_eq!(*reasons, ["the thread loud has panicked; what it said is above"]);
     }
 }

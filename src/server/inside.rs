@@ -1,0 +1,87 @@
+//! The part of a node that needs no network: the Raft groups of an opened data directory.
+
+use super::data::{self, DataError, Opened, SharedEngine};
+use super::outside::{Cluster, NodeOutside};
+use super::run::ServerError;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::multiraft::core::CoreOptions;
+use crate::multiraft::worker::{Outside, Worker, WorkerOptions};
+use crate::raft::ReplicaOptions;
+use crate::transport::{Own, PeerSender};
+use crate::types::{CONTROLLER_GROUP, RaftGroupId};
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What runs without the network: the groups of an opened data directory.
+pub(super) struct Inside {
+    /// The groups.
+    pub worker: Worker,
+    /// The cluster as this node sees it.
+    pub cluster: Arc<Cluster>,
+    /// The database.
+    pub engine: SharedEngine,
+    /// Groups that were there at the start.
+    pub known: BTreeSet<RaftGroupId>,
+    /// Who this node is to others.
+    pub own: Own,
+}
+
+impl Inside {
+    /// Starts the groups.
+    pub fn start(
+        config: &Config,
+        opened: Opened,
+        sender: PeerSender,
+        (removed, fatal): (UnboundedSender<RaftGroupId>, UnboundedSender<String>),
+        metrics: Metrics,
+    ) -> Result<Self, ServerError> {
+        let Opened { identity, engine, views, log, applier, starts, unborn_controller, tombstones, durable_turn } =
+            opened;
+        // Rows of groups that ended before this start; none are left if their deletion was finished.
+        data::destroy_partitions(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
+        let durable_turn = Arc::new(AtomicU64::new(durable_turn.0));
+        let outside = NodeOutside {
+            node: identity.node,
+            sender: sender.clone(),
+            removed,
+            fatal,
+            durable_turn: Arc::clone(&durable_turn),
+            metrics,
+        };
+        let known = starts.iter().map(|start| start.group).collect();
+        let outside: Arc<dyn Outside> = Arc::new(outside);
+        let worker = Worker::start(&worker_options(config), starts, applier, log, &outside)?;
+        let handle = worker.handle().clone();
+        if let Some((replica, machine)) = unborn_controller {
+            let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
+            handle
+                .create(CONTROLLER_GROUP, replica, machine, preferred)
+                .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
+        }
+        let own =
+            Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
+        let node = identity.node;
+        let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
+        Ok(Self { worker, cluster, engine, known, own })
+    }
+}
+
+fn worker_options(config: &Config) -> WorkerOptions {
+    let ticks = config.cluster.election_timeout_ms.div_ceil(config.cluster.tick_ms);
+    let replica =
+        ReplicaOptions { election_ticks: ticks, seed: u64::from(config.node_id), ..ReplicaOptions::default() };
+    // The log keeps what is not flushed, whatever it is told to keep: one that is to be small needs flushes as often.
+    let defaults = CoreOptions::default();
+    let retained = usize::try_from(config.wal.retain_bytes).unwrap_or(usize::MAX);
+    let flush_after_bytes = defaults.flush_after_bytes.min(retained);
+    WorkerOptions {
+        core: CoreOptions { replica, flush_after_bytes, ..defaults },
+        tick: Duration::from_millis(u64::from(config.cluster.tick_ms)),
+        mailbox_bytes: usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX),
+        ..WorkerOptions::default()
+    }
+}
