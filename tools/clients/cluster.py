@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from . import wire
+
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 15
 # Below the range from which the kernel takes ports for outgoing connections: a restarted node must find its port free,
@@ -116,7 +118,7 @@ class Cluster:
             format_nodes(self.binary, self.nodes)
             for node in self.nodes:
                 node.start()
-            self.wait_until_listening(self.nodes)
+            self.wait_until_ready(self.nodes)
         except BaseException:
             self.__exit__(ClusterError, None, None)
             raise
@@ -150,19 +152,22 @@ class Cluster:
     def node(self, number: int) -> Node:
         return self.nodes[number - 1]
 
-    def wait_until_listening(self, nodes: list[Node]) -> None:
+    def wait_until_ready(self, nodes: list[Node]) -> None:
+        """Waits until each of these nodes answers Kafka clients and knows all nodes to be alive."""
         deadline = time.monotonic() + START_SECONDS_MAX
         for node in nodes:
-            while True:
+            while not self.is_ready(node):
                 if node.process.poll() is not None:
                     raise ClusterError(f"node {node.number} has ended: {last_lines(node.log)}")
-                try:
-                    socket.create_connection(("127.0.0.1", node.ports["kafka"]), 1).close()
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        raise ClusterError(f"node {node.number} does not listen: {last_lines(node.log)}") from None
-                    time.sleep(0.02)
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"node {node.number} is not ready: {last_lines(node.log)}")
+                time.sleep(0.02)
+
+    def is_ready(self, node: Node) -> bool:
+        try:
+            return wire.nodes_alive(node.address("kafka")) == len(self.nodes)
+        except OSError:
+            return False
 
 
 def last_lines(log: Path, count: int = 5) -> str:
