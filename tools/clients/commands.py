@@ -194,7 +194,7 @@ def java_libraries() -> Path:
     folder = venv.CACHE / f"kafka-tools-{KAFKA_VERSION}"
     missing = [command for command in ("java", "mvn") if shutil.which(command) is None]
     if missing:
-        raise ClusterError(f"{' and '.join(missing)} are missing; on Debian: apt-get install default-jre-headless maven")
+        raise ClusterError(f"{' and '.join(missing)}: not installed; apt-get install default-jre-headless maven")
     if folder.exists():
         return folder
     artifacts = {"kafka-tools": KAFKA_VERSION, "kafka_2.13": KAFKA_VERSION}
