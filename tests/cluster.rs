@@ -6,6 +6,7 @@ mod cluster;
 use cluster::TestCluster;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn kcat(arguments: &[&str], input: &str) -> (bool, String, String) {
     let mut child = Command::new("kcat")
@@ -58,5 +59,24 @@ fn a_topic_is_created_after_a_restart_of_every_node() {
         (0..3).for_each(|position| cluster.stop_node(position));
         (0..3).for_each(|position| cluster.start_node(position));
         produce(&format!("after{restart}"));
+    }
+}
+
+/// librdkafka's admin client does not ask again for a controller when there is none: a topic to be created in the first
+/// moment of a cluster, or during an election, once waited until the client gave up.
+#[test]
+fn a_node_that_knows_no_controller_names_itself() {
+    let mut cluster = TestCluster::start(3);
+    let address = cluster.members[0].kafka.to_string();
+    let named = format!("broker 1 at {address}");
+    let registered = || kcat(&["-L", "-b", &address], "").1.contains(&named);
+    assert!((0..100).any(|_| registered()), "node 1 serves clients once it is registered");
+    (1..3).for_each(|position| cluster.stop_node(position));
+    // Longer than a leader without a majority keeps its office.
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        let (done, metadata, error) = kcat(&["-L", "-b", &address], "");
+        assert!(done, "{error}");
+        assert!(metadata.contains("(controller)"), "{metadata}");
     }
 }

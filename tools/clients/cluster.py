@@ -118,7 +118,7 @@ class Cluster:
             format_nodes(self.binary, self.nodes)
             for node in self.nodes:
                 node.start()
-            self.wait_until_ready(self.nodes)
+            self.wait_until_ready()
         except BaseException:
             self.__exit__(ClusterError, None, None)
             raise
@@ -152,10 +152,10 @@ class Cluster:
     def node(self, number: int) -> Node:
         return self.nodes[number - 1]
 
-    def wait_until_ready(self, nodes: list[Node]) -> None:
-        """Waits until each of these nodes answers Kafka clients and knows all nodes to be alive."""
+    def wait_until_ready(self) -> None:
+        """Waits until every node answers Kafka clients and knows all others to be alive."""
         deadline = time.monotonic() + START_SECONDS_MAX
-        for node in nodes:
+        for node in self.nodes:
             while not self.is_ready(node):
                 if node.process.poll() is not None:
                     raise ClusterError(f"node {node.number} has ended: {last_lines(node.log)}")

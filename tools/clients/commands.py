@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from . import venv
+from .cluster import ClusterError
 
 COMMAND_SECONDS_MAX = 60
 KAFKA_VERSION = "4.1.1"
@@ -191,6 +192,9 @@ class KafkaTools:
 def java_libraries() -> Path:
     """A folder with Apache Kafka's tools, made where it is missing."""
     folder = venv.CACHE / f"kafka-tools-{KAFKA_VERSION}"
+    missing = [command for command in ("java", "mvn") if shutil.which(command) is None]
+    if missing:
+        raise ClusterError(f"{' and '.join(missing)}: not installed; apt-get install default-jre-headless maven")
     if folder.exists():
         return folder
     artifacts = {"kafka-tools": KAFKA_VERSION, "kafka_2.13": KAFKA_VERSION}

@@ -97,7 +97,8 @@ class Confluent:
             for message in consumer.consume(count - len(read), 0.2):
                 if message.error():
                     raise RuntimeError(str(message.error()))
-                read.append([message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers() or []])
+                place = [message.offset(), message.timestamp()[1]]
+                read.append([*place, message.key(), message.value(), message.headers() or []])
         consumer.close()
         return read
 

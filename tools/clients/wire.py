@@ -1,4 +1,4 @@
-"""Kafka requests by hand: what lies in a partition as it is stored, which no client shows, and which nodes are there."""
+"""Kafka requests by hand: what lies in a partition as it is stored, which no client shows, and which nodes live."""
 
 import socket
 import struct

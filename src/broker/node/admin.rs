@@ -234,6 +234,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
 
     /// Waits until this node knows the topic and every partition of it has a leader, or until the deadline: the topic
     /// exists either way.
+    /// Waits until every partition of a topic has a leader that answers clients.
     async fn wait_for_leaders(&self, topic: crate::types::TopicId, deadline: Instant) {
         let mut metadata = self.views.watch_metadata();
         let known = |view: &Arc<MetadataView>| view.topic(topic).is_some();
@@ -247,15 +248,23 @@ impl<E: Engine + Clone + 'static> Inner<E> {
             .map(|topic| topic.partitions.iter().map(|partition| partition.group).collect())
             .unwrap_or_default();
         for group in groups {
-            while self.leader(group).is_none() && Instant::now() < deadline {
+            while !self.is_served(group) && Instant::now() < deadline {
                 let mut status = self.handle.board().watch(group);
-                if self.leader(group).is_none() {
+                if !self.is_served(group) {
                     let pause = deadline.min(Instant::now() + Duration::from_millis(50));
-                    // Whether a leader's node is heard of shows only by looking again.
+                    // What other nodes announce, and whether they are heard of, shows only by looking again.
                     let _late = timeout_at(pause, status.changed()).await;
                 }
             }
         }
+    }
+
+    /// Whether the group's leader answers clients: a follower knows of a leader before that one has applied an entry of
+    /// its own term, and only then it announces itself.
+    fn is_served(&self, group: RaftGroupId) -> bool {
+        let leadership = self.handle.board().status(group).leadership;
+        let announced = || self.neighbours.announced_leader(group).filter(|(term, _)| *term >= leadership.term);
+        leadership.serving || announced().is_some_and(|(_, node)| self.neighbours.is_alive(node))
     }
 }
 
