@@ -28,7 +28,7 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { write_buffer_bytes: 256 << 20, block_cache_bytes: 64 << 20, open_files_max: 512 }
+        Self { write_buffer_bytes: 384 << 20, block_cache_bytes: 64 << 20, open_files_max: 512 }
     }
 }
 

@@ -105,7 +105,9 @@ impl<D: Disk> Log<D> {
         for name in names.iter().filter(|name| spare_number(name).is_some()) {
             let opened = self.disk.open(name).and_then(|file| Ok((file.length()?, file)));
             let (length, file) = self.fatal(doing, opened)?;
-            if length == self.options.segment_bytes && self.spares.len() < self.options.spares {
+            if length == self.options.segment_bytes
+                && self.spares.len() < self.options.spares + self.options.recycled_max
+            {
                 self.spares.push(Spare { name: name.clone(), length, file });
             } else {
                 let removed = self.disk.remove(name);
@@ -156,7 +158,8 @@ impl<D: Disk> Log<D> {
         }
         let file = self.disk.open(&name)?;
         let length = file.length()?;
-        if length != self.options.segment_bytes || self.spares.len() >= self.options.spares {
+        if length != self.options.segment_bytes || self.spares.len() >= self.options.spares + self.options.recycled_max
+        {
             return self.disk.remove(&name);
         }
         let spare = self.next_order().name;

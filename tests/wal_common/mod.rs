@@ -15,7 +15,14 @@ pub const BLOCK: u64 = 4096;
 
 /// Small segments, little retained.
 pub fn options() -> Options {
-    Options { segment_bytes: SEGMENT, retain_bytes: 4 * SEGMENT, slack_bytes: 2 * SEGMENT, spares: 2, create: true }
+    Options {
+        segment_bytes: SEGMENT,
+        retain_bytes: 4 * SEGMENT,
+        slack_bytes: 2 * SEGMENT,
+        spares: 2,
+        recycled_max: 0,
+        create: true,
+    }
 }
 
 pub fn try_open<D: Disk>(disk: &D, options: Options, seed: u64) -> Result<(Log<D>, Recovery), LogError> {

@@ -90,6 +90,7 @@ impl Node {
             retain_bytes: scenario.retain_bytes,
             slack_bytes: 256 << 10,
             spares: 2,
+            recycled_max: 0,
             create: true,
         };
         let (log, recovery) = Log::open(self.disk.clone(), identity, options, move || identities.next_u128())

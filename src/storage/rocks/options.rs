@@ -13,8 +13,9 @@ use std::path::Path;
 /// The part of a key that filters know: group and generation.
 const PREFIX_BYTES: usize = 16;
 
-/// One memtable of the records family. Four make the default budget; a file on the disk is about as large.
-const RECORDS_MEMTABLE_BYTES: usize = 64 << 20;
+/// One memtable of the records family. Three make the default budget; a file on the disk is about as large, and the fewer
+/// files there are, the less is merged.
+const RECORDS_MEMTABLE_BYTES: usize = 128 << 20;
 
 /// One memtable of a family of small rows.
 const ROWS_MEMTABLE_BYTES: usize = 16 << 20;
@@ -106,7 +107,7 @@ impl Tuning {
     fn records(&self) -> Options {
         let cache = self.limits.block_cache_bytes / 2;
         let mut options = base(&format!("block_based_table_factory={{block_cache={cache};{RECORDS_TABLE}}}"));
-        options.set_write_buffer_size(RECORDS_MEMTABLE_BYTES.min(self.limits.write_buffer_bytes / 4));
+        options.set_write_buffer_size(RECORDS_MEMTABLE_BYTES.min(self.limits.write_buffer_bytes / 3));
         options.set_max_write_buffer_number(4);
         options.set_compression_type(DBCompressionType::None);
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(PREFIX_BYTES));
@@ -114,7 +115,7 @@ impl Tuning {
         let mut merges = UniversalCompactOptions::default();
         merges.set_min_merge_width(16);
         merges.set_max_merge_width(64);
-        merges.set_size_ratio(50);
+        merges.set_size_ratio(10);
         merges.set_max_size_amplification_percent(200);
         options.set_universal_compaction_options(&merges);
         // Several levels let merged runs be cut into files, which can be dropped whole.
