@@ -45,6 +45,9 @@ pub(in crate::cli) struct Produce {
     /// How long a batch that is not full waits
     #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = values::duration)]
     linger: Duration,
+    /// Wait for every record's commit before the next is sent
+    #[arg(long)]
+    one_at_a_time: bool,
     /// Batches of one partition in flight, 1 to 5
     #[arg(long, value_name = "N", default_value_t = 5)]
     in_flight: usize,
@@ -207,6 +210,9 @@ impl Produce {
             let record = Record::new(None::<Bytes>, value.clone());
             let delivery = producer.send(&self.topic, Some(partition), record).await?;
             drop(watchers[partition as usize].send(Sent { intended, delivery }));
+            if self.one_at_a_time {
+                producer.flush().await;
+            }
         }
         producer.flush().await;
         Ok(())

@@ -144,6 +144,15 @@ pub(super) struct Lane {
     backoff: Backoff,
 }
 
+/// Waits until then. The runtime's timer wakes up to a millisecond late, so it is not asked for what is over.
+async fn lingered(until: Option<Instant>) {
+    match until {
+        Some(until) if until <= Instant::now() => {}
+        Some(until) => sleep_until(until).await,
+        None => pending().await,
+    }
+}
+
 impl Lane {
     pub(super) fn spawn(
         router: Arc<Router>,
@@ -198,9 +207,7 @@ impl Lane {
                 Event::Answer(answer)
             }
             command = commands.recv(), if more => Event::Command(command),
-            () = async { match linger_over { Some(at) => sleep_until(at).await, None => pending().await } } => {
-                Event::LingerOver
-            }
+            () = lingered(linger_over) => Event::LingerOver,
         }
     }
 
