@@ -1,7 +1,7 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-clients jepsen fmt lint doc deny
+.PHONY: help setup build run demo test test-clients many-partitions jepsen fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
@@ -10,7 +10,7 @@ CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB
 HARNESS = "$${CARGO_TARGET_DIR:-target}"/release/ackord-jepsen
 
 help: ## Lists these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 setup: ## Installs what the build needs beside Rust (Debian packages)
 	@tools/setup
@@ -32,6 +32,9 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 
 test-clients: build ## Real clients against a real cluster; writes docs/clients.md
 	tools/test-clients
+
+many-partitions: build ## What a thousand partitions cost: time, memory, processor
+	tools/many-partitions
 
 jepsen: setup ## Kills nodes and cuts their power for real, under load, for a quarter of an hour (as root)
 	$(CARGO_LINKED) build --release --workspace --locked

@@ -80,3 +80,44 @@ fn a_node_that_knows_no_controller_names_itself() {
         assert!(metadata.contains("(controller)"), "{metadata}");
     }
 }
+
+/// A nearly full disk takes no writes, definitely and for now; what is there is read, and writing goes on with space.
+#[test]
+fn a_nearly_full_disk_refuses_writes_until_there_is_space() {
+    const GIB: u64 = 1 << 30;
+    let here = tempfile::tempdir().expect("a directory");
+    let free = |path: &std::path::Path| {
+        let answer = rustix::fs::statvfs(path).expect("the file system says its space");
+        answer.f_bavail * answer.f_frsize
+    };
+    let before = free(here.path());
+    assert!(before > 6 * GIB, "this test fills 3 GiB of the disk, and {before} bytes are free");
+    let cluster = TestCluster::start_with(3, &format!("disk_reserve_bytes = {}", before - 2 * GIB));
+    let bootstrap = cluster.bootstrap();
+    let produce = ["-P", "-b", &bootstrap, "-t", "full", "-X", "message.timeout.ms=8000"];
+    let consume = ["-C", "-b", &bootstrap, "-t", "full", "-o", "beginning", "-e", "-q"];
+    let (_, _, error) = kcat(&produce, "before\n");
+    assert!(!error.contains("Delivery failed"), "{error}");
+
+    let filler = std::fs::File::create(cluster.directory().join("filler")).expect("a file");
+    rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, 3 * GIB).expect("space for a while");
+    wait_until(|| {
+        kcat(&["-P", "-b", &bootstrap, "-t", "full", "-X", "message.timeout.ms=1000"], "no\n").2.contains("failed")
+    });
+    let (done, read, error) = kcat(&consume, "");
+    assert!(done && read.starts_with("before\n"), "reads go on: {read} {error}");
+
+    std::fs::remove_file(cluster.directory().join("filler")).expect("the file goes");
+    drop(filler);
+    wait_until(|| !kcat(&produce, "after\n").2.contains("failed"));
+    let (_, read, error) = kcat(&consume, "");
+    assert!(read.ends_with("after\n"), "{read} {error}");
+}
+
+/// Tries again, at most for half a minute.
+fn wait_until(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it has not come to hold in time");
+    }
+}

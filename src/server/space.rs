@@ -9,9 +9,9 @@ use tokio::time::sleep;
 
 /// How often the file system is asked.
 const EVERY: Duration = Duration::from_millis(500);
-/// Space must come back to this many hundredths of the reserve before writes are taken again, so that a file system on
-/// the verge does not flip with every answer.
-const RESUME_AT_PERCENT: u64 = 110;
+/// So much more than the reserve must be free before writes are taken again, in bytes and at most a tenth of it, so that a
+/// file system on the verge does not flip with every answer.
+const RESUME_MARGIN_BYTES_MAX: u64 = 128 << 20;
 
 /// Watches until the node stops.
 pub async fn watch(data_dir: PathBuf, reserve_bytes: u64, handle: Handle) {
@@ -22,7 +22,8 @@ pub async fn watch(data_dir: PathBuf, reserve_bytes: u64, handle: Handle) {
         match asked {
             Ok(Ok(answer)) => {
                 let free = answer.f_bavail.saturating_mul(answer.f_frsize);
-                let wanted = if writable { reserve_bytes } else { reserve_bytes / 100 * RESUME_AT_PERCENT };
+                let margin = (reserve_bytes / 10).min(RESUME_MARGIN_BYTES_MAX);
+                let wanted = if writable { reserve_bytes } else { reserve_bytes.saturating_add(margin) };
                 if (free >= wanted) != writable {
                     writable = free >= wanted;
                     if writable {

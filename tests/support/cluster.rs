@@ -29,7 +29,7 @@ pub struct TestCluster {
     /// The nodes, by position.
     pub members: Vec<Member>,
     /// Their data directories.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 fn free_port() -> u16 {
@@ -37,14 +37,14 @@ fn free_port() -> u16 {
     socket.local_addr().expect("bound").port()
 }
 
-fn config(directory: &Path, node: u32, ports: &[(u16, u16)]) -> Config {
+fn config(directory: &Path, node: u32, ports: &[(u16, u16)], limits: &str) -> Config {
     let peers: Vec<String> =
         ports.iter().zip(1..).map(|((_, peer), other)| format!("\"{other}@127.0.0.1:{peer}\"")).collect();
     let (kafka, peer) = ports[node as usize - 1];
     let text = format!(
         "node_id = {node}\ndata_dir = {:?}\npeers = [{}]\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\n\
          peer = \"127.0.0.1:{peer}\"\nnative = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[wal]\n\
-         segment_bytes = 16777216\n[cluster]\nauto_create_topics = true\n",
+         segment_bytes = 16777216\n[cluster]\nauto_create_topics = true\n[limits]\n{limits}\n",
         directory.join(node.to_string()),
         peers.join(", ")
     );
@@ -54,6 +54,11 @@ fn config(directory: &Path, node: u32, ports: &[(u16, u16)]) -> Config {
 impl TestCluster {
     /// Formats and starts `count` nodes.
     pub fn start(count: u32) -> Self {
+        Self::start_with(count, "")
+    }
+
+    /// Formats and starts `count` nodes whose configurations say this, too.
+    pub fn start_with(count: u32, limits: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let runtime = Runtime::new().expect("a runtime");
         let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
@@ -62,7 +67,7 @@ impl TestCluster {
             (1..=count).map(|node| FirstVoter { node: NodeId(node), incarnation: Incarnation(random()) }).collect();
         let cluster = ClusterId(random());
         let member = |node: u32| {
-            let config = config(directory.path(), node, &ports);
+            let config = config(directory.path(), node, &ports, limits);
             let incarnation = voters[node as usize - 1].incarnation;
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
@@ -70,7 +75,7 @@ impl TestCluster {
             Member { config, running: None, kafka }
         };
         let members = (1..=count).map(member).collect();
-        let mut cluster = Self { runtime, members, _directory: directory };
+        let mut cluster = Self { runtime, members, directory };
         (0..count as usize).for_each(|position| cluster.start_node(position));
         cluster
     }
@@ -93,6 +98,11 @@ impl TestCluster {
             drop(stop);
             self.runtime.block_on(task).expect("the node stops");
         }
+    }
+
+    /// Where the nodes' files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Every node's Kafka address, as clients want it.
