@@ -58,8 +58,8 @@ pub struct Options {
     /// How many spare segments to keep ready: one in reserve for promises or for the next start, and at least one to
     /// rotate into.
     pub spares: usize,
-    /// How many freed segments are kept for reuse beyond that. Segments are freed in bursts, when the state machines have
-    /// been flushed; one that is removed instead costs writing all its zeros anew.
+    /// How many freed segments are kept for reuse beyond that. Segments are freed in bursts, when the state machines
+    /// have been flushed; one that is removed instead costs writing all its zeros anew.
     pub recycled_max: usize,
     /// Whether an empty directory becomes a new log. Otherwise it is a lost disk, and refused: a replica that comes
     /// back without its promises can lose what others committed.

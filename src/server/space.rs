@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 /// How often the file system is asked.
 const EVERY: Duration = Duration::from_millis(500);
-/// So much more than the reserve must be free before writes are taken again, in bytes and at most a tenth of it, so that a
-/// file system on the verge does not flip with every answer.
+/// So much more than the reserve must be free before writes are taken again, in bytes and at most a tenth of it, so
+/// that a file system on the verge does not flip with every answer.
 const RESUME_MARGIN_BYTES_MAX: u64 = 128 << 20;
 
 /// Watches until the node stops.

@@ -13,8 +13,8 @@ use std::path::Path;
 /// The part of a key that filters know: group and generation.
 const PREFIX_BYTES: usize = 16;
 
-/// One memtable of the records family. Three make the default budget; a file on the disk is about as large, and the fewer
-/// files there are, the less is merged.
+/// One memtable of the records family. Three make the default budget; a file on the disk is about as large, and the
+/// fewer files there are, the less is merged.
 const RECORDS_MEMTABLE_BYTES: usize = 128 << 20;
 
 /// One memtable of a family of small rows.
