@@ -320,3 +320,81 @@ impl raft_rs::Storage for GroupLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use raft_rs::Storage;
+
+    fn entry(index: u64, term: u64) -> LogEntry {
+        LogEntry { id: LogId::new(index, term), data: Bytes::from_static(b"12345678"), ..LogEntry::default() }
+    }
+
+    /// Starts after 1@1 and holds 2@1, 3@2, 4@2, 5@4.
+    fn log() -> GroupLog {
+        let start = LogId::new(1, 1);
+        let mut log = GroupLog::new(HardState::default(), Membership::default(), start, start, &[]);
+        log.append(&[entry(2, 1), entry(3, 2), entry(4, 2), entry(5, 4)]);
+        log
+    }
+
+    #[test]
+    fn a_new_leaders_entries_cut_off_what_conflicts() {
+        let mut log = log();
+        log.append(&[entry(4, 5)]);
+        assert_eq!(log.last(), LogId::new(4, 5));
+        assert_eq!(log.term_of(LogIndex(3)), Some(Term(2)));
+        assert_eq!(log.term_of(LogIndex(4)), Some(Term(5)));
+        assert_eq!(log.term_of(LogIndex(5)), None, "it was cut off");
+        assert_eq!(log.tail_bytes(), 24);
+    }
+
+    #[test]
+    fn terms_outlive_entries_that_were_evicted() {
+        let mut log = log();
+        log.evict(LogIndex(5), 0);
+        assert_eq!(log.tail_bytes(), 8, "what is not durable or not handed over stays");
+        assert!(!log.in_tail(LogIndex(4)) && log.in_tail(LogIndex(5)));
+        assert_eq!(log.term(4).ok(), Some(2));
+        log.append(&[entry(3, 6)]);
+        assert_eq!((log.last(), log.term_of(LogIndex(2))), (LogId::new(3, 6), Some(Term(1))), "cut below the tail");
+    }
+
+    #[test]
+    fn a_read_below_the_tail_is_asked_for_up_to_the_tail() {
+        let mut log = log();
+        log.evict(LogIndex(4), 0);
+        let read = log.entries(2, 6, None, GetEntriesContext::empty(true));
+        assert!(matches!(read, Err(raft_rs::Error::Store(StorageError::LogTemporarilyUnavailable))));
+        let wanted: Vec<_> = log.take_wanted().into_iter().map(|(wanted, _)| (wanted.low.0, wanted.high.0)).collect();
+        assert_eq!(wanted, [(2, 4)], "entries from 4 on are in memory and need not be on the disk yet");
+        log.hold_fetched(vec![entry(2, 1), entry(3, 2)]);
+        let read = log.entries(2, 6, None, GetEntriesContext::empty(true)).unwrap();
+        assert_eq!(read.iter().map(|entry| entry.index).collect::<Vec<_>>(), [2, 3]);
+    }
+
+    #[test]
+    fn freed_segments_move_the_start_and_keep_its_term() {
+        let mut log = log();
+        log.advance_start(LogIndex(3));
+        assert_eq!((log.start(), log.first_index().ok()), (LogId::new(3, 2), Some(4)));
+        assert!(matches!(log.term(2), Err(raft_rs::Error::Store(StorageError::Compacted))));
+        assert_eq!(log.term_of(LogIndex(4)), Some(Term(2)));
+        log.advance_start(LogIndex(5));
+        assert_eq!((log.start(), log.term_of(LogIndex(5))), (LogId::new(5, 4), Some(Term(4))));
+        log.append(&[entry(6, 4)]);
+        assert_eq!(log.term_of(LogIndex(6)), Some(Term(4)), "a term goes on behind the start");
+    }
+
+    #[test]
+    fn a_snapshot_is_wanted_until_one_that_is_new_enough_is_offered() {
+        let mut log = log();
+        assert!(log.snapshot(4, 7).is_err());
+        assert_eq!(log.take_snapshot_request(), Some((ReplicaId(7), LogIndex(4))));
+        log.offer_snapshot(SnapshotMeta { at: LogId::new(3, 2), membership: Membership::default() });
+        assert!(log.snapshot(4, 7).is_err(), "too old");
+        log.offer_snapshot(SnapshotMeta { at: LogId::new(5, 4), membership: Membership::default() });
+        assert_eq!(log.snapshot(4, 7).unwrap().get_metadata().index, 5);
+    }
+}
