@@ -28,6 +28,7 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 	cargo fmt --all --check
 	$(CARGO_LINKED) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO_LINKED) test --workspace --locked
+	tools/demo --records 20000 --binary "$${CARGO_TARGET_DIR:-target}"/debug/ackord
 	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && $(CARGO_LINKED) doc --workspace --no-deps --locked
 
 test-clients: build ## Real clients against a real cluster; writes docs/clients.md

@@ -149,7 +149,7 @@ async fn a_disk_that_was_rolled_back_is_refused_by_both_ends() {
     let b = Node::start(Setup { port, durable_turn: 98, ..Setup::of(B) }).await;
     b.peers.send_replace(addresses(&[&a, &b]));
     let told = problem(&b, A).await;
-    assert!(told.contains("had turn 99 of its log on disk and now has only turn 98"), "{told}");
+    assert!(told.contains("had turn 99 of its log on disk and now says turn 98"), "{told}");
     let seen = || a.sender.peers()[&B].problem.clone().unwrap_or_default();
     within("the other end", || seen().starts_with("not wanted: node 2 had turn 99")).await;
     assert!(!a.sender.alive(B));

@@ -125,8 +125,9 @@ impl Admission {
         }
         if turn < seen {
             return Err(format!(
-                "node {node} had turn {seen} of its log on disk and now has only turn {turn}: its disk was rolled back \
-                 and has forgotten promises. Do not start it on this disk; replace the node"
+                "node {node} had turn {seen} of its log on disk and now says turn {turn}. Said once, two greetings \
+                 have crossed, and the next attempt passes. Said again and again, its disk was rolled back and has \
+                 forgotten promises: do not start it on this disk; replace the node"
             ));
         }
         self.remember(incarnation, turn)
