@@ -31,7 +31,7 @@
 //!   out. [`multiraft::worker`] does the effects with threads, [`sim`] with one seed.
 //! * [`partition`] gives record batches their offsets, [`controller`] holds nodes, topics, assignments and configs.
 //! * [`broker`] is the waist between what clients speak ([`kafka`], [`native`]) and what answers them;
-//!   [`broker::node`] is the real answer.
+//!   [`broker::node`] is the real answer. [`edge`] is what the two have in common.
 //! * [`client`] is the Rust client of the native protocol; [`cli`] is made of it, and starts nodes.
 //! * [`metrics`] names what a node measures, [`http`] shows it.
 //! * [`transport`] carries what nodes say to each other.
@@ -72,6 +72,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controller;
+pub mod edge;
 pub mod http;
 pub mod kafka;
 pub mod machine;

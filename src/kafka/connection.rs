@@ -11,10 +11,10 @@
 use super::Service;
 use super::frame::{self, FrameError};
 use super::guard::Hostile;
-use super::listener::told_to_stop;
 use super::reply::{Chunks, Reply};
 use super::request::{Pending, Request};
 use crate::broker::{Broker, ConnectionId, Reservation};
+use crate::edge::told_to_stop;
 use bytes::Buf;
 use std::io;
 use std::sync::Arc;

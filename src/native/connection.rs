@@ -9,8 +9,8 @@
 use super::Service;
 use super::answers::{self, Answer};
 use super::frame::{self, FrameError};
-use super::listener::told_to_stop;
 use crate::broker::{Broker, ConnectionId, Reservation};
+use crate::edge::told_to_stop;
 use crate::proto::{self, native};
 use bytes::{Buf, Bytes};
 use std::io;

@@ -26,12 +26,16 @@ const ROOMS: &[Room] = &[
     // The composition root.
     room("main", &["server", "cli"]),
     room("cli", &["server", "client"]),
-    room("server", &["kafka", "native", "http", "broker", "transport", "multiraft::handle", "multiraft::worker"]),
+    room(
+        "server",
+        &["kafka", "native", "http", "edge", "broker", "transport", "multiraft::handle", "multiraft::worker"],
+    ),
     // The other end of the native protocol: it knows no server.
     room("client", &[]),
     // Edges: they know the broker and the vocabulary, and never each other.
-    room("kafka", &["broker"]),
-    room("native", &["broker"]),
+    room("kafka", &["broker", "edge"]),
+    room("native", &["broker", "edge"]),
+    room("edge", &[]),
     room("http", &["broker"]),
     // Shell: it holds sockets and waits.
     room("broker", &["multiraft::handle", "multiraft::worker"]),
