@@ -20,7 +20,7 @@ pub mod turn;
 
 use crate::raft::{Broken, MessageKind, RaftMessage, Replica, ReplicaOptions, ReplicaStart};
 use crate::types::{
-    CONTROLLER_GROUP, HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term,
+    CONTROLLER_GROUP, HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId,
 };
 use crate::wal::{GroupRecovery, GroupWrite, LogChange};
 use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Room, Ticket};
@@ -468,14 +468,14 @@ impl Core {
     /// Takes everything out of one group: writes into the queue, messages into the outbox, entries to the applier.
     fn drain(&mut self, id: RaftGroupId) {
         let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
-        let mut output = group::Output::default();
+        let mut readies = Vec::new();
         let may_replay = self.unapplied_bytes <= self.options.unapplied_bytes_max;
         let tail_bytes = self.options.tail_bytes_per_group;
-        if let Err(Broken(reason)) = group.drain(self.now, tail_bytes, may_replay, &mut output, &mut self.effects) {
+        if let Err(Broken(reason)) = group.drain(self.now, tail_bytes, may_replay, &mut readies, &mut self.effects) {
             return self.quarantine(id, reason);
         }
         let mut announcement = group.announcement();
-        for ready in output.readies {
+        for ready in readies {
             self.post(id, ready.send_now);
             if let Some((_, write)) = announcement.take_if(|(number, _)| *number == ready.number) {
                 self.queue.push_change(write, Then::Install);
@@ -566,11 +566,5 @@ impl Core {
     /// Every group of this node.
     pub fn group_ids(&self) -> impl Iterator<Item = RaftGroupId> + '_ {
         self.groups.keys().copied()
-    }
-
-    /// The term of a live group, for tests and status.
-    #[must_use]
-    pub fn term(&self, id: RaftGroupId) -> Option<Term> {
-        self.replica(id).map(Replica::term)
     }
 }

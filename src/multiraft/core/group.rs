@@ -35,13 +35,6 @@ struct Read {
     deadline: u64,
 }
 
-/// What `drain` took out of a group, for the core to pass on.
-#[derive(Debug, Default)]
-pub struct Output {
-    /// In order.
-    pub readies: Vec<Ready>,
-}
-
 /// See the module.
 pub struct Group {
     /// Its number.
@@ -273,7 +266,7 @@ impl Group {
         now: u64,
         tail_bytes: usize,
         may_replay: bool,
-        output: &mut Output,
+        readies: &mut Vec<Ready>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Broken> {
         while self.installing().is_none() && !self.wait_for_replay(may_replay, effects) {
@@ -287,7 +280,7 @@ impl Group {
             for (context, index) in &ready.reads {
                 self.confirm_read(context, *index);
             }
-            output.readies.push(ready);
+            readies.push(ready);
         }
         effects.extend(
             self.replica.take_fetches().into_iter().map(|wanted| Effect::ReadEntries { group: self.id, wanted }),
