@@ -15,6 +15,7 @@ pub mod admin;
 pub mod budget;
 pub mod cluster;
 pub mod error;
+pub mod groups;
 pub mod node;
 pub mod records;
 pub mod status;
@@ -25,6 +26,11 @@ pub use admin::{
 pub use budget::{ByteBudget, Reservation};
 pub use cluster::{Address, Cluster, Edge, Node, Partition, Topic, TopicAnswer, TopicQuery, TopicRef};
 pub use error::{Certainty, Error, ErrorKind};
+pub use groups::{
+    CommitOffsets, CommittedOffset, DescribedGroup, DescribedMember, FetchOffsets, FetchedOffset, Generation,
+    GenerationMember, GroupState, Groups, Heartbeat, JoinGroup, Joined, ListedGroup, MemberIdentity, OffsetToCommit,
+    PerItem, SyncGroup, Synced,
+};
 pub use records::{
     EndOfEpoch, EpochQuery, Fetch, FetchAllowance, FetchAnswer, FetchPartition, FetchedBatch, FetchedPartition,
     Isolation, OffsetAt, OffsetQuery, OffsetTarget, Produce, ProduceOutcome, Produced, ProducerIdentity,
@@ -102,7 +108,7 @@ impl ConnectionIds {
 }
 
 /// A node of the cluster, as its clients may use it.
-pub trait Broker: Send + Sync + 'static {
+pub trait Broker: Groups {
     /// This node.
     fn node(&self) -> NodeId;
 
@@ -112,9 +118,6 @@ pub trait Broker: Send + Sync + 'static {
     /// Topics as this node knows them now, one answer per topic asked for. Never waits: a topic that `query` allows to
     /// be created is created behind the answer, which is `UnknownTopicOrPartition` or `LeaderNotAvailable`.
     fn topics(&self, query: &TopicQuery) -> Vec<TopicAnswer>;
-
-    /// The node that coordinates a consumer group.
-    fn coordinator(&self, group: &str) -> Result<NodeId>;
 
     /// Takes one partition's batch. Returns once the batch is admitted (its place in the partition's order is fixed) or
     /// refused; the outcome is another future. A connection reads no further while it waits for admission: this is

@@ -8,7 +8,6 @@
 //! answers like any other. It does not create groups; nodes do, from the difference between two views.
 
 mod brokers;
-mod codec;
 pub mod command;
 mod names;
 mod placement;
@@ -17,12 +16,13 @@ pub mod topic_config;
 mod topics;
 pub mod view;
 
+pub use crate::machine::codec::CodecError;
 pub use brokers::{BROKERS_MAX, HOST_BYTES_MAX, PRODUCER_IDS_PER_BLOCK};
-pub use codec::CodecError;
 pub use names::{TOPIC_NAME_BYTES_MAX, flaw_of_topic_name};
 pub use rows::LoadError;
 pub use topics::{PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX, TOPICS_MAX};
 
+use crate::machine::codec;
 use crate::machine::{MachineError, Outcome, StateMachine};
 use crate::storage::{Engine, WriteBatch};
 use crate::types::{CONTROLLER_GROUP, ClusterId, EntryKind, LogEntry, LogId, LogIndex, Membership};

@@ -72,6 +72,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controller;
+pub mod coordinator;
 pub mod edge;
 pub mod http;
 pub mod kafka;

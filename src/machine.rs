@@ -3,6 +3,8 @@
 //! A rejected command is a value that every replica computes alike. Anything else that goes wrong while applying
 //! (a database error, a command of an unknown version) is fatal for the group: going on would let replicas differ.
 
+pub mod codec;
+
 use crate::storage::{EngineError, WriteBatch};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, Offset, RaftGroupId};
 use bytes::Bytes;

@@ -112,6 +112,36 @@ error_kinds! {
     ControllerNotAvailable: Definite, retriable true, "the controller cannot be reached";
     /// The group's coordinator is not known at the moment.
     CoordinatorNotAvailable: Definite, retriable true, "the coordinator is not available";
+    /// This node coordinates the group but has not read its state yet.
+    CoordinatorLoading: Definite, retriable true, "the coordinator is loading its state";
+    /// This node does not coordinate the group.
+    NotCoordinator: Definite, retriable true, "this node does not coordinate the group";
+    /// The coordinator lost its leadership, or the disk's time ran out, with the change's fate open.
+    CoordinatorLost: Indefinite, retriable true, "the coordinator was lost, the change's fate is unknown";
+    /// The group's name is not allowed.
+    InvalidGroup: Definite, retriable false, "the group's name is not allowed";
+    /// The group has no such member, or no longer.
+    UnknownMember: Definite, retriable false, "the group has no such member";
+    /// The member's generation is not the group's.
+    IllegalGeneration: Definite, retriable false, "the generation is not the group's";
+    /// The group is rebalancing: the member has to join again.
+    RebalanceInProgress: Definite, retriable false, "the group is rebalancing, join again";
+    /// Another member has taken the static member's place (KIP-345).
+    FencedInstance: Definite, retriable false, "another member has taken this static member's place";
+    /// The member has no protocol in common with the others, or is of another kind.
+    InconsistentGroupProtocol: Definite, retriable false, "no group protocol in common with the other members";
+    /// The session timeout is outside the node's bounds.
+    InvalidSessionTimeout: Definite, retriable false, "the session timeout is outside the node's bounds";
+    /// The group has as many members as it may have (KIP-389).
+    GroupFull: Definite, retriable false, "the group has as many members as it may have";
+    /// The group has members.
+    GroupNotEmpty: Definite, retriable false, "the group is not empty";
+    /// No such group.
+    UnknownGroup: Definite, retriable false, "no such group";
+    /// The group's members subscribe to the topic.
+    SubscribedToTopic: Definite, retriable false, "the group's members subscribe to the topic";
+    /// The text stored with an offset is too long.
+    OffsetMetadataTooLarge: Definite, retriable false, "the text stored with the offset is too long";
     /// This node's own mistake, before anything was written.
     Internal: Definite, retriable false, "an internal error";
 }

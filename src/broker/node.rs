@@ -9,6 +9,7 @@
 mod admin;
 pub mod controller_client;
 mod fetch;
+mod groups;
 mod offsets;
 mod produce;
 mod producers;
@@ -234,10 +235,6 @@ impl<E: Engine + Clone + 'static> super::Broker for NodeBroker<E> {
 
     fn topics(&self, query: &TopicQuery) -> Vec<TopicAnswer> {
         topics::answer(&self.0, query)
-    }
-
-    fn coordinator(&self, _group: &str) -> Result<NodeId> {
-        Ok(self.0.node)
     }
 
     fn produce(&self, request: Produce) -> impl Future<Output = Result<ProduceOutcome>> + Send {

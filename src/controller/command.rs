@@ -3,8 +3,8 @@
 //! A command carries everything that applying it needs and that replicas could disagree on: random ids, timestamps, and
 //! which nodes were alive when it was proposed.
 
-use super::codec::{self, CodecError};
 use super::view::Listener;
+use crate::machine::codec::{self, CodecError};
 use crate::types::{Incarnation, NodeId, TopicId};
 use bytes::Bytes;
 use std::collections::BTreeMap;

@@ -3,9 +3,9 @@
 //! One row for the cluster, one for each node, one for each topic with its partitions. Keys begin with the group's
 //! number and a letter for the kind.
 
-use super::codec::{self, CodecError};
 use super::topic_config::TopicSettings;
 use super::view::{Broker, Cluster, GroupFate, MetadataView, Topic};
+use crate::machine::codec::{self, CodecError};
 use crate::storage::{Engine, EngineError, Family, WriteBatch};
 use crate::types::{CONTROLLER_GROUP, ClusterId, LogId, Membership, NodeId, TopicId};
 use std::ops::ControlFlow;

@@ -1,7 +1,8 @@
 //! Kafka's error codes, and nobody else's business.
 //!
-//! The rule of DESIGN §1 on the wire: an indefinite error is 7 or 20 and nothing else, because those are the codes that
-//! clients treat as "may have been written"; a definite error is never one of these.
+//! The rule on the wire: an indefinite error of a write to a log is 7 or 20 and nothing else, because those are the codes
+//! that clients treat as "may have been written"; a definite error is never one of these. Group members know no such
+//! codes: theirs is 15, and what they then repeat does no harm.
 
 use crate::broker::{Error, ErrorKind};
 use kafka_protocol::error::ResponseError as Code;
@@ -44,7 +45,23 @@ pub const fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::InvalidConfig => Code::InvalidConfig,
         ErrorKind::InvalidRequest => Code::InvalidRequest,
         ErrorKind::ControllerNotAvailable => Code::NotController,
-        ErrorKind::CoordinatorNotAvailable => Code::CoordinatorNotAvailable,
+        // What Kafka's coordinator says when its own write has timed out; members look for it again and repeat. None of
+        // their requests does harm when repeated.
+        ErrorKind::CoordinatorNotAvailable | ErrorKind::CoordinatorLost => Code::CoordinatorNotAvailable,
+        ErrorKind::CoordinatorLoading => Code::CoordinatorLoadInProgress,
+        ErrorKind::NotCoordinator => Code::NotCoordinator,
+        ErrorKind::InvalidGroup => Code::InvalidGroupId,
+        ErrorKind::UnknownMember => Code::UnknownMemberId,
+        ErrorKind::IllegalGeneration => Code::IllegalGeneration,
+        ErrorKind::RebalanceInProgress => Code::RebalanceInProgress,
+        ErrorKind::FencedInstance => Code::FencedInstanceId,
+        ErrorKind::InconsistentGroupProtocol => Code::InconsistentGroupProtocol,
+        ErrorKind::InvalidSessionTimeout => Code::InvalidSessionTimeout,
+        ErrorKind::GroupFull => Code::GroupMaxSizeReached,
+        ErrorKind::GroupNotEmpty => Code::NonEmptyGroup,
+        ErrorKind::UnknownGroup => Code::GroupIdNotFound,
+        ErrorKind::SubscribedToTopic => Code::GroupSubscribedToTopic,
+        ErrorKind::OffsetMetadataTooLarge => Code::OffsetMetadataTooLarge,
         ErrorKind::Internal => Code::UnknownServerError,
     }
 }
@@ -74,7 +91,8 @@ mod tests {
     fn indefinite_errors_and_only_they_are_7_and_20() {
         for kind in ErrorKind::ALL {
             let unsure = matches!(code_of(*kind).code(), 7 | 20);
-            assert_eq!(unsure, kind.certainty() == Certainty::Indefinite, "{kind:?}");
+            let of_a_log = *kind != ErrorKind::CoordinatorLost;
+            assert_eq!(unsure, kind.certainty() == Certainty::Indefinite && of_a_log, "{kind:?}");
         }
     }
 

@@ -20,10 +20,18 @@ pub const fn code(kind: ErrorKind) -> ErrorCode {
         ErrorKind::OffsetNotAvailable
         | ErrorKind::NotEnoughReplicas
         | ErrorKind::ControllerNotAvailable
-        | ErrorKind::CoordinatorNotAvailable => ErrorCode::NoQuorum,
+        | ErrorKind::CoordinatorNotAvailable
+        | ErrorKind::CoordinatorLoading => ErrorCode::NoQuorum,
+        ErrorKind::NotCoordinator => ErrorCode::NotCoordinator,
+        ErrorKind::UnknownMember => ErrorCode::UnknownMember,
+        ErrorKind::IllegalGeneration => ErrorCode::IllegalGeneration,
+        ErrorKind::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        ErrorKind::FencedInstance => ErrorCode::FencedInstance,
+        ErrorKind::GroupNotEmpty => ErrorCode::GroupNotEmpty,
+        ErrorKind::UnknownGroup => ErrorCode::UnknownGroup,
         ErrorKind::Overloaded | ErrorKind::StorageUnavailable => ErrorCode::Overloaded,
         ErrorKind::TimedOut => ErrorCode::TimedOut,
-        ErrorKind::LeadershipLost => ErrorCode::LeadershipLost,
+        ErrorKind::LeadershipLost | ErrorKind::CoordinatorLost => ErrorCode::LeadershipLost,
         ErrorKind::UnknownTopicOrPartition => ErrorCode::UnknownPartition,
         ErrorKind::UnknownTopicId => ErrorCode::UnknownTopic,
         ErrorKind::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
@@ -41,8 +49,13 @@ pub const fn code(kind: ErrorKind) -> ErrorCode {
         | ErrorKind::InvalidPartitions
         | ErrorKind::InvalidReplicationFactor
         | ErrorKind::InvalidAssignment
-        | ErrorKind::InvalidConfig => ErrorCode::Refused,
-        ErrorKind::InvalidRequest => ErrorCode::InvalidRequest,
+        | ErrorKind::InvalidConfig
+        | ErrorKind::InconsistentGroupProtocol
+        | ErrorKind::InvalidSessionTimeout
+        | ErrorKind::GroupFull
+        | ErrorKind::SubscribedToTopic
+        | ErrorKind::OffsetMetadataTooLarge => ErrorCode::Refused,
+        ErrorKind::InvalidGroup | ErrorKind::InvalidRequest => ErrorCode::InvalidRequest,
         ErrorKind::Internal => ErrorCode::Internal,
     }
 }

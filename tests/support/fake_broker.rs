@@ -307,10 +307,6 @@ impl Broker for FakeBroker {
         answers
     }
 
-    fn coordinator(&self, _group: &str) -> Result<NodeId> {
-        Ok(NODE)
-    }
-
     async fn produce(&self, request: Produce) -> Result<ProduceOutcome> {
         let admission = self.state().admissions.pop_front();
         if let Some(admission) = admission {
@@ -498,5 +494,51 @@ impl Broker for FakeBroker {
             }
         }
         reports
+    }
+}
+
+impl Groups for FakeBroker {
+    fn coordinator(&self, _group: &str) -> Result<NodeId> {
+        Ok(NODE)
+    }
+
+    async fn join_group(&self, _request: JoinGroup) -> Result<Joined> {
+        Err(ErrorKind::CoordinatorNotAvailable.into())
+    }
+
+    async fn sync_group(&self, _request: SyncGroup) -> Result<Synced> {
+        Err(ErrorKind::CoordinatorNotAvailable.into())
+    }
+
+    async fn heartbeat(&self, _request: Heartbeat) -> Result<()> {
+        Err(ErrorKind::CoordinatorNotAvailable.into())
+    }
+
+    async fn leave_group(&self, _group: String, _members: Vec<MemberIdentity>) -> PerItem {
+        Err(ErrorKind::CoordinatorNotAvailable.into())
+    }
+
+    async fn commit_offsets(&self, _request: CommitOffsets) -> PerItem {
+        Err(ErrorKind::CoordinatorNotAvailable.into())
+    }
+
+    async fn fetch_offsets(&self, _request: FetchOffsets) -> Result<Vec<FetchedOffset>> {
+        Err(ErrorKind::CoordinatorNotAvailable.into())
+    }
+
+    async fn delete_offsets(&self, _group: String, _partitions: Vec<(TopicName, PartitionIndex)>) -> PerItem {
+        Err(ErrorKind::CoordinatorNotAvailable.into())
+    }
+
+    fn list_groups(&self) -> Result<Vec<ListedGroup>> {
+        Err(ErrorKind::CoordinatorNotAvailable.into())
+    }
+
+    fn describe_groups(&self, groups: &[String]) -> Vec<Result<DescribedGroup>> {
+        groups.iter().map(|_| Err(ErrorKind::CoordinatorNotAvailable.into())).collect()
+    }
+
+    async fn delete_groups(&self, groups: Vec<String>) -> Vec<Result<()>> {
+        groups.iter().map(|_| Err(ErrorKind::CoordinatorNotAvailable.into())).collect()
     }
 }

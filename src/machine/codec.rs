@@ -1,4 +1,5 @@
-//! The version byte before every command, answer, row and snapshot of the controller, and what may follow it.
+//! The version byte before the commands, answers, rows and snapshots of metadata and of consumer groups, and what may
+//! follow it.
 //!
 //! bincode is not self-describing: what an older node wrote can be read only if the version says how. A new version is
 //! a new number and a decoder beside the old one; a test keeps a sample of each.
@@ -23,7 +24,7 @@ pub enum CodecError {
     Malformed(String),
 }
 
-/// The one version there is so far, of every format of the controller.
+/// The one version there is so far, of every such format.
 pub const VERSION: u8 = 1;
 
 // Spelled out, because a change of bincode's default would be a change of our format.
