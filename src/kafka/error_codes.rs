@@ -1,6 +1,6 @@
 //! Kafka's error codes, and nobody else's business.
 //!
-//! The rule on the wire: an indefinite error of a write to a log is 7 or 20 and nothing else, because those are the codes
+//! The rule on the wire: an indefinite error of a write to a log is 7 or 20 and nothing else, because those are codes
 //! that clients treat as "may have been written"; a definite error is never one of these. Group members know no such
 //! codes: theirs is 15, and what they then repeat does no harm.
 
