@@ -79,3 +79,19 @@ pub struct Member {
     /// The group's count of joins when it last joined: tells a timeout of this life from one of an earlier.
     pub joins: u64,
 }
+
+impl Group {
+    /// The same without its members: what is in the group's own row.
+    pub(super) fn without_members(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            phase: self.phase.clone(),
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            leader: self.leader.clone(),
+            members: BTreeMap::new(),
+            pending: self.pending.clone(),
+            ..*self
+        }
+    }
+}
