@@ -31,8 +31,7 @@ use state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The internal topic whose partitions coordinate consumer groups. It holds no records.
-pub const TOPIC: &str = "__consumer_offsets";
+pub use crate::types::COORDINATOR_TOPIC as TOPIC;
 
 /// The longest name of anything in the state, in bytes: the longest string of the Kafka protocol.
 pub const NAME_BYTES_MAX: usize = i16::MAX as usize;

@@ -17,6 +17,18 @@ pub struct RaftGroupId(pub u64);
 /// The group that holds the cluster's metadata.
 pub const CONTROLLER_GROUP: RaftGroupId = RaftGroupId(0);
 
+/// The internal topic whose partitions coordinate consumer groups. It holds no records.
+pub const COORDINATOR_TOPIC: &str = "__consumer_offsets";
+
+/// What the Raft group of a topic's partition replicates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    /// Records.
+    Partition,
+    /// Consumer groups and their offsets.
+    Coordinator,
+}
+
 /// One replica of one group, as Raft's quorum counts it: the node in the low 32 bits, and above them how many replicas
 /// of this group that node has had before.
 ///

@@ -4,10 +4,12 @@
 //!
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
+//! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
 //! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `producers`, `status`: one file per kind of request.
 
 mod admin;
 pub mod controller_client;
+pub mod coordinators;
 mod fetch;
 mod groups;
 mod offsets;
@@ -156,6 +158,9 @@ impl<E: Engine + Clone + 'static> Inner<E> {
     fn target(&self, topic: &TopicName, partition: PartitionIndex) -> Result<Target> {
         let metadata = self.views.metadata();
         let topic = metadata.topic_named(topic.as_str()).ok_or(ErrorKind::UnknownTopicOrPartition)?;
+        if topic.is_internal() {
+            return Err(Error::new(ErrorKind::InvalidTopic, "the topic belongs to the cluster and holds no records"));
+        }
         let index = usize::try_from(partition.0).map_err(|_| ErrorKind::UnknownTopicOrPartition)?;
         let group = topic.partitions.get(index).ok_or(ErrorKind::UnknownTopicOrPartition)?.group;
         Ok(Target { group, topic: Arc::clone(topic) })

@@ -9,7 +9,7 @@ use super::placement::Planner;
 use super::rows::Editor;
 use super::topic_config;
 use super::view::{Cluster, MetadataView, Partition, Topic};
-use crate::types::{NodeId, RaftGroupId, ReplicaId, TopicId};
+use crate::types::{COORDINATOR_TOPIC, NodeId, RaftGroupId, ReplicaId, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most topics of a cluster.
@@ -209,6 +209,7 @@ pub(super) fn delete(editor: &mut Editor<'_>, topics: Vec<TopicReference>) -> Ve
             TopicReference::Id(id) => editor.view.topic(*id),
         };
         let result = match (found.map(|topic| (topic.name.clone(), topic.id)), &reference) {
+            (Some((name, _)), _) if name == COORDINATOR_TOPIC => reject(Reason::InvalidTopic, belongs_to_the_cluster()),
             (Some((name, id)), _) => {
                 editor.remove_topic(id);
                 Ok((name, id))
@@ -246,6 +247,11 @@ pub(super) fn create_partitions(
 
 fn grown_topic(view: &MetadataView, growth: &MorePartitions, plan: &mut Plan<'_>) -> Result<Topic, Rejection> {
     let known = existing(view, &growth.name)?;
+    if known.is_internal() {
+        // A consumer group is found by its name and the number of partitions: with more, it would be looked for
+        // elsewhere.
+        return reject(Reason::InvalidTopic, belongs_to_the_cluster());
+    }
     let count = check_partition_count(growth.count.into())?;
     let Some(added) = count.checked_sub(known.partitions.len()).filter(|added| *added > 0) else {
         let what = format!("topic {} has {} partitions; it can only get more", growth.name, known.partitions.len());
@@ -295,6 +301,10 @@ fn altered_topic(view: &MetadataView, changes: ConfigChanges) -> Result<Topic, R
     let before = if changes.replace { BTreeMap::new() } else { topic.configs.clone() };
     topic.configs = topic_config::altered(before, changes.operations, topic.replication_factor())?;
     Ok(topic)
+}
+
+fn belongs_to_the_cluster() -> String {
+    format!("topic {COORDINATOR_TOPIC} belongs to the cluster: its partitions coordinate the consumer groups")
 }
 
 fn existing<'a>(view: &'a MetadataView, name: &str) -> Result<&'a Topic, Rejection> {

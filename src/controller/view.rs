@@ -3,7 +3,9 @@
 //! A view is immutable once it is shared: the state machine copies it on its next change. Brokers and topics are behind
 //! `Arc`s, so a copy costs a pointer each, and two views tell by comparing pointers what changed between them.
 
-use crate::types::{ClusterId, Incarnation, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, TopicId};
+use crate::types::{
+    COORDINATOR_TOPIC, ClusterId, GroupKind, Incarnation, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, TopicId,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -77,6 +79,18 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// Whether it belongs to the cluster itself: clients neither write, grow nor delete it.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.kind() != GroupKind::Partition
+    }
+
+    /// What its partitions replicate.
+    #[must_use]
+    pub fn kind(&self) -> GroupKind {
+        if self.name == COORDINATOR_TOPIC { GroupKind::Coordinator } else { GroupKind::Partition }
+    }
+
     /// How many replicas each partition has; partitions under reassignment may differ for a while.
     #[must_use]
     pub fn replication_factor(&self) -> usize {
@@ -124,6 +138,8 @@ pub struct GroupPlan {
     pub replica: ReplicaId,
     /// The members the group is born with.
     pub members: Membership,
+    /// What it replicates.
+    pub kind: GroupKind,
     /// Its topic.
     pub topic: TopicId,
     /// Its partition.
@@ -313,5 +329,6 @@ impl Partition {
 fn plan(topic: &Topic, number: usize, partition: &Partition, node: NodeId) -> Option<GroupPlan> {
     let replica = partition.replica_on(node)?;
     let members = Membership::of_voters(partition.replicas.iter().copied());
-    Some(GroupPlan { group: partition.group, replica, members, topic: topic.id, partition: number })
+    let kind = topic.kind();
+    Some(GroupPlan { group: partition.group, replica, members, kind, topic: topic.id, partition: number })
 }

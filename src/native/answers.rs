@@ -4,6 +4,7 @@
 //! something of the first kind: its admission.
 
 mod admin;
+mod groups;
 mod produce;
 mod query;
 mod read;
@@ -17,6 +18,7 @@ use crate::broker::{
 use crate::proto::native::{self, request, response};
 use crate::proto::{PROTOCOL, read_id};
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +35,15 @@ pub struct Answer {
     pub body: response::Body,
     /// The share of the node's memory that its content occupies.
     pub held: Option<Reservation>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// Its address, as far as the operating system knows it.
+    pub host: Option<IpAddr>,
 }
 
 /// The rest of a request that has begun.
@@ -61,7 +72,7 @@ impl From<native::Error> for Failure {
 type Outcome = Result<response::Body, Failure>;
 
 /// Begins a request.
-pub async fn begin<B: Broker>(service: &Arc<Service<B>>, id: ConnectionId, request: native::Request) -> Pending {
+pub async fn begin<B: Broker>(service: &Arc<Service<B>>, caller: Caller, request: native::Request) -> Pending {
     let time = match request.timeout_ms {
         0 => TIMEOUT_DEFAULT,
         millis => Duration::from_millis(millis.into()).min(TIMEOUT_MAX),
@@ -69,7 +80,7 @@ pub async fn begin<B: Broker>(service: &Arc<Service<B>>, id: ConnectionId, reque
     let service = Arc::clone(service);
     match request.body {
         Some(request::Body::Produce(asked)) => {
-            let admitted = produce::admit(&*service.broker, id, asked, time).await;
+            let admitted = produce::admit(&*service.broker, caller.connection, asked, time).await;
             Box::pin(async move {
                 let outcome = match admitted {
                     Ok(fate) => fate.await.map(produce::answer).map_err(Failure::from),
@@ -84,6 +95,11 @@ pub async fn begin<B: Broker>(service: &Arc<Service<B>>, id: ConnectionId, reque
                 Ok((body, held)) => finish(&*service.broker, Ok(body), held),
                 Err(failure) => finish(&*service.broker, Err(failure), None),
             }
+        }),
+        Some(request::Body::JoinGroup(asked)) => Box::pin(async move {
+            let host = caller.host.map_or_else(String::new, |host| host.to_string());
+            let outcome = groups::join(&*service.broker, asked, host).await;
+            finish(&*service.broker, outcome, None)
         }),
         other => Box::pin(async move {
             let outcome = answer(&service, other, time).await;
@@ -111,7 +127,17 @@ async fn answer<B: Broker>(service: &Service<B>, body: Option<request::Body>, ti
         Some(Body::AlterTopicConfigs(_) | Body::DeleteRecords(_) | Body::TransferLeader(_)) => {
             Err(errors::unsupported("this version does not serve that request").into())
         }
-        Some(Body::Produce(_) | Body::Read(_)) => unreachable!("begun elsewhere"),
+        Some(Body::FindCoordinator(asked)) => groups::find(broker, &asked),
+        Some(Body::SyncGroup(asked)) => groups::sync(broker, asked).await,
+        Some(Body::Heartbeat(asked)) => groups::heartbeat(broker, asked).await,
+        Some(Body::LeaveGroup(asked)) => groups::leave(broker, asked).await,
+        Some(Body::CommitOffsets(asked)) => groups::commit(broker, asked).await,
+        Some(Body::CommittedOffsets(asked)) => within(time, groups::committed(broker, asked)).await,
+        Some(Body::DeleteOffsets(asked)) => groups::delete_offsets(broker, asked).await,
+        Some(Body::ListGroups(_)) => groups::list(broker),
+        Some(Body::DescribeGroup(asked)) => groups::describe(broker, asked),
+        Some(Body::DeleteGroup(asked)) => groups::delete(broker, asked).await,
+        Some(Body::Produce(_) | Body::Read(_) | Body::JoinGroup(_)) => unreachable!("begun elsewhere"),
         None => Err(errors::unsupported("the request has no body that this version knows").into()),
     }
 }

@@ -7,7 +7,7 @@
 //! A frame that breaks the protocol ends the reading; what was asked before it is still answered.
 
 use super::Service;
-use super::answers::{self, Answer};
+use super::answers::{self, Answer, Caller};
 use super::frame::{self, FrameError};
 use crate::broker::{Broker, ConnectionId, Reservation};
 use crate::edge::told_to_stop;
@@ -74,12 +74,13 @@ pub async fn serve<B: Broker>(
     if let Err(error) = stream.set_nodelay(true) {
         return error.into();
     }
+    let caller = Caller { connection: id, host: stream.peer_addr().ok().map(|address| address.ip()) };
     let (read_half, mut write_half) = stream.into_split();
     let places = Arc::new(Semaphore::new(service.limits.in_flight_max));
     let (ready, to_write) = mpsc::unbounded_channel(); // bounded by the places
     let stall = service.limits.stall;
     let socket = BufReader::with_capacity(READ_BUFFER_BYTES, read_half);
-    let reader = Reader { socket, service, id, places, ready, unanswered: JoinSet::new() };
+    let reader = Reader { socket, service, caller, places, ready, unanswered: JoinSet::new() };
     let reading = async {
         match reader.run(stop).await {
             end @ (End::Hostile(_) | End::Stopped) => Ok(end), // what was asked before is still answered
@@ -97,8 +98,8 @@ struct Reader<B> {
     socket: BufReader<OwnedReadHalf>,
     /// What the listener's connections share.
     service: Arc<Service<B>>,
-    /// This connection.
-    id: ConnectionId,
+    /// Who asks on this connection.
+    caller: Caller,
     /// As many as there may be unanswered requests.
     places: Arc<Semaphore>,
     /// Where answers go.
@@ -150,7 +151,7 @@ impl<B: Broker> Reader<B> {
         let (frame, memory) = frame::read(&mut self.socket, &service.limits, &service.request_memory).await?;
         let request = proto::decode_request(frame)?;
         let id = request.id;
-        let answer = answers::begin(service, self.id, request).await;
+        let answer = answers::begin(service, self.caller, request).await;
         let ready = self.ready.clone();
         self.unanswered.spawn(async move {
             let (frame, content) = encode(id, answer.await);

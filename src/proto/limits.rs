@@ -38,6 +38,10 @@ pub(super) const REQUEST: &[Limit] = &[
     numbers(&[22, 3, 1], "create_partitions.assignment.nodes", 1_000_000),
     limit(&[23, 2], "alter_topic_configs.set", 1_000),
     limit(&[23, 3], "alter_topic_configs.reset", 1_000),
+    limit(&[41, 7], "join_group.protocols", 100),
+    limit(&[42, 4], "sync_group.assignments", 10_000),
+    limit(&[45, 4], "commit_offsets.offsets", 100_000),
+    limit(&[47, 2], "delete_offsets.partitions", 100_000),
 ];
 
 /// Of a `native::Response`.
@@ -54,6 +58,10 @@ pub(super) const RESPONSE: &[Limit] = &[
     numbers(&[17, 1, 3, 3], "topics.partitions.replicas", 10_000_000),
     numbers(&[17, 1, 3, 4], "topics.partitions.in_sync", 10_000_000),
     limit(&[17, 1, 4], "topics.configs", 1_000_000),
+    limit(&[41, 5], "join_group.members", 10_000),
+    limit(&[46, 1], "committed_offsets.offsets", 1_000_000),
+    limit(&[48, 1], "list_groups.groups", 1_000_000),
+    limit(&[49, 5], "describe_group.members", 10_000),
 ];
 
 /// Of a `peer::Frame`.

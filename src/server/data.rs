@@ -6,6 +6,7 @@ use super::identity::{self, Identity, IdentityError, NEW_LOG_FOLDER};
 use crate::broker::node::views::Views;
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::coordinator::Coordinator;
 use crate::machine::MachineError;
 use crate::multiraft::apply::Applier;
 use crate::multiraft::apply::machine::Machine;
@@ -13,7 +14,7 @@ use crate::multiraft::core::{BIRTH, GroupStart};
 use crate::partition::Partition;
 use crate::storage::rocks::{RocksEngine, RocksOptions};
 use crate::storage::{Engine, EngineError, WriteBatch};
-use crate::types::{CONTROLLER_GROUP, LogId, Membership, NodeId, RaftGroupId, ReplicaId};
+use crate::types::{CONTROLLER_GROUP, GroupKind, LogId, Membership, NodeId, RaftGroupId, ReplicaId};
 use crate::wal::real_disk::RealDisk;
 use crate::wal::{self, GroupRecovery, Log, LogError, Recovery, TurnNumber};
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,7 +118,7 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
     let mut starts = Vec::new();
     let unborn_controller = open_controller(&identity, &engine, &recovery, &mut machines, &mut starts)?;
     for (group, recovered) in recovery.groups.iter().filter(|(group, _)| **group != CONTROLLER_GROUP) {
-        let opened = open_partition(&engine, *group)?;
+        let opened = open_machine(&engine, *group)?;
         let (start, machine) = fit(identity.node, *group, recovered.clone(), opened);
         starts.push(start);
         machines.extend(machine.map(|machine| (*group, machine)));
@@ -200,15 +201,24 @@ fn open_controller(
     }
 }
 
-/// A partition's state machine; the inner error is damage, which concerns this group alone.
+/// A group's state machine; the inner error is damage, which concerns this group alone.
 type OpenedMachine = Result<Option<Machine>, String>;
 
-fn open_partition(engine: &SharedEngine, group: RaftGroupId) -> Result<OpenedMachine, DataError> {
-    match Partition::open(engine, group) {
-        Ok(partition) => Ok(Ok(partition.map(|partition| Machine::Partition(Box::new(partition))))),
+fn open_machine(engine: &SharedEngine, group: RaftGroupId) -> Result<OpenedMachine, DataError> {
+    match find_machine(engine, group) {
+        Ok(machine) => Ok(Ok(machine)),
         Err(MachineError::Engine(error)) => Err(error.into()),
         Err(damaged @ MachineError::Damaged { .. }) => Ok(Err(damaged.to_string())),
     }
+}
+
+/// The database tells by its rows which kind of state machine a group has.
+fn find_machine(engine: &SharedEngine, group: RaftGroupId) -> Result<Option<Machine>, MachineError> {
+    if let Some(partition) = Partition::open(engine, group)? {
+        return Ok(Some(Machine::Partition(Box::new(partition))));
+    }
+    let coordinator = Coordinator::open(engine, group)?;
+    Ok(coordinator.map(|coordinator| Machine::Coordinator(Box::new(coordinator))))
 }
 
 /// Log and state machine of one group. What does not fit is quarantined, with the reason.
@@ -239,19 +249,24 @@ fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {
     members.voters.iter().chain(&members.learners).copied().find(|replica| replica.node() == node)
 }
 
-/// Creates the state machines of new partitions, durably; one that is there already is taken as it is.
-pub fn create_partitions(
+/// Creates the state machines of new groups, durably; one that is there already is taken as it is.
+pub fn create_machines(
     engine: &SharedEngine,
-    plans: &[(RaftGroupId, Membership)],
+    plans: &[(RaftGroupId, GroupKind, Membership)],
 ) -> Result<Vec<Machine>, MachineError> {
     let mut batch = WriteBatch::default();
     let mut machines = Vec::with_capacity(plans.len());
-    for (group, members) in plans {
-        let partition = match Partition::open(engine, *group)? {
-            Some(partition) => partition,
-            None => Partition::create(*group, BIRTH, members.clone(), &mut batch),
-        };
-        machines.push(Machine::Partition(Box::new(partition)));
+    for (group, kind, members) in plans {
+        let members = members.clone();
+        machines.push(match (find_machine(engine, *group)?, kind) {
+            (Some(machine), _) => machine,
+            (None, GroupKind::Partition) => {
+                Machine::Partition(Box::new(Partition::create(*group, BIRTH, members, &mut batch)))
+            }
+            (None, GroupKind::Coordinator) => {
+                Machine::Coordinator(Box::new(Coordinator::create(*group, BIRTH, members, &mut batch)))
+            }
+        });
     }
     engine.write(batch)?;
     engine.flush()?;
@@ -259,11 +274,12 @@ pub fn create_partitions(
 }
 
 /// Deletes the rows of deleted groups and gives their space back.
-pub fn destroy_partitions(engine: &SharedEngine, groups: &BTreeSet<RaftGroupId>) -> Result<(), EngineError> {
+pub fn destroy_machines(engine: &SharedEngine, groups: &BTreeSet<RaftGroupId>) -> Result<(), EngineError> {
     if groups.is_empty() {
         return Ok(());
     }
     let mut batch = WriteBatch::default();
+    groups.iter().for_each(|group| Coordinator::destroy(*group, &mut batch));
     let freed: Vec<_> = groups.iter().map(|group| Partition::destroy(*group, &mut batch)).collect();
     engine.write(batch)?;
     engine.flush()?;

@@ -86,9 +86,9 @@ impl Groups {
     }
 
     async fn create(&mut self, plans: Vec<GroupPlan>, now: &MetadataView) -> Result<(), String> {
-        let wanted: Vec<_> = plans.iter().map(|plan| (plan.group, plan.members.clone())).collect();
+        let wanted: Vec<_> = plans.iter().map(|plan| (plan.group, plan.kind, plan.members.clone())).collect();
         let engine = Arc::clone(&self.engine);
-        let machines = tokio::task::spawn_blocking(move || data::create_partitions(&engine, &wanted))
+        let machines = tokio::task::spawn_blocking(move || data::create_machines(&engine, &wanted))
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
@@ -112,7 +112,7 @@ impl Groups {
     async fn destroy(&self, groups: BTreeSet<RaftGroupId>) -> Result<(), String> {
         groups.iter().for_each(|group| self.views.remove(*group));
         let engine = Arc::clone(&self.engine);
-        tokio::task::spawn_blocking(move || data::destroy_partitions(&engine, &groups))
+        tokio::task::spawn_blocking(move || data::destroy_machines(&engine, &groups))
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())

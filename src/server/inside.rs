@@ -54,7 +54,7 @@ impl Inside {
             incomplete,
         } = opened;
         // Rows of groups that ended before this start; none are left if their deletion was finished.
-        data::destroy_partitions(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
+        data::destroy_machines(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
         let durable_turn = Arc::new(AtomicU64::new(durable_turn.0));
         let outside = NodeOutside {
             node: identity.node,

@@ -11,6 +11,7 @@ use super::observe::{self, LateBroker};
 use super::outside::{Cluster, Messenger};
 use super::{membership, space};
 use crate::broker::node::controller_client::ControllerClient;
+use crate::broker::node::coordinators::CoordinatorLayout;
 use crate::broker::node::views::Views;
 use crate::broker::node::{BrokerSettings, NodeBroker};
 use crate::config::Config;
@@ -109,6 +110,7 @@ impl Node {
         let inside = Inside::start(&config, opened, sender, ends, metrics.clone())?;
 
         let Inside { worker, cluster, engine, known, incomplete, own } = inside;
+        let voters = cluster.identity.voters.len();
         let (identity, views, handle) = (cluster.identity.clone(), cluster.views.clone(), worker.handle().clone());
         let (peers, peers_watch) = watch::channel(membership::configured_peers(&config));
         let transport = connect(&cluster, own, sockets.peer, peers_watch);
@@ -137,6 +139,7 @@ impl Node {
         tasks.spawn(space::watch(config.data_dir.clone(), config.limits.disk_reserve_bytes, handle.clone()));
         let registration = membership::registration(&config, &identity, &addresses);
         tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
+        tasks.spawn(broker.clone().create_coordinators(coordinator_layout(&config, voters)));
         tasks.spawn(membership::follow_peers(config.clone(), views.clone(), peers));
         let edges = Edges::new(&config, broker.clone());
         let kafka = kafka::listener::Listener::over(sockets.kafka, edges.kafka);
@@ -250,6 +253,13 @@ async fn hand_over(handle: &Handle) {
         }
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Coordinators are replicated like other topics; the first voters are the nodes that a new cluster will have.
+fn coordinator_layout(config: &Config, voters: usize) -> CoordinatorLayout {
+    let wanted = u16::from(config.cluster.default_replication_factor);
+    let replication_factor = wanted.min(u16::try_from(voters.max(1)).unwrap_or(u16::MAX));
+    CoordinatorLayout { partitions: 50 /* TODO */, replication_factor }
 }
 
 fn broker_settings(config: &Config) -> BrokerSettings {

@@ -11,7 +11,7 @@ use crate::controller::command::{self, Answer, Command, Layout, MorePartitions, 
 use crate::controller::topic_config::{self, Kind, TOPIC_CONFIGS};
 use crate::controller::view::MetadataView;
 use crate::storage::Engine;
-use crate::types::{NodeId, RaftGroupId};
+use crate::types::{COORDINATOR_TOPIC, NodeId, RaftGroupId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,6 +220,9 @@ impl<E: Engine + Clone + 'static> Inner<E> {
             }
         };
         let name = topic.name.as_str().to_owned();
+        if name == COORDINATOR_TOPIC {
+            return Err(Error::new(ErrorKind::InvalidTopic, "the cluster makes this topic by itself"));
+        }
         Ok(command::NewTopic { id: crate::types::TopicId(id), name, layout, configs: topic.configs })
     }
 
@@ -232,9 +235,8 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         }
     }
 
-    /// Waits until this node knows the topic and every partition of it has a leader, or until the deadline: the topic
-    /// exists either way.
-    /// Waits until every partition of a topic has a leader that answers clients.
+    /// Waits until this node knows the topic and every partition of it has a leader that answers clients, or until the
+    /// deadline: the topic exists either way.
     async fn wait_for_leaders(&self, topic: crate::types::TopicId, deadline: Instant) {
         let mut metadata = self.views.watch_metadata();
         let known = |view: &Arc<MetadataView>| view.topic(topic).is_some();

@@ -43,7 +43,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         Topic {
             name: TopicName::from(topic.name.as_str()),
             id: wire_id(topic.id),
-            internal: false,
+            internal: topic.is_internal(),
             partitions: topic.partitions.iter().enumerate().map(partition).collect(),
         }
     }

@@ -1,6 +1,8 @@
 //! What the state machines publish: written by the apply thread after each write, read and waited on by everybody.
 
 use crate::controller::view::MetadataView;
+use crate::coordinator::Coordinator;
+use crate::coordinator::group::Group;
 use crate::multiraft::apply::Observer;
 use crate::multiraft::apply::machine::Machine;
 use crate::partition::read::PartitionView;
@@ -16,6 +18,8 @@ pub struct Views {
     metadata: watch::Sender<Arc<MetadataView>>,
     /// Every partition that this node hosts.
     partitions: Arc<Mutex<BTreeMap<RaftGroupId, watch::Sender<PartitionView>>>>,
+    /// The consumer groups of every coordinator that this node hosts.
+    coordinators: Arc<Mutex<BTreeMap<RaftGroupId, BTreeMap<String, watch::Sender<Option<Arc<Group>>>>>>>,
 }
 
 impl Views {
@@ -23,7 +27,7 @@ impl Views {
     #[must_use]
     pub fn new(cluster: ClusterId) -> Self {
         let (metadata, _) = watch::channel(Arc::new(MetadataView::empty(cluster)));
-        Self { metadata, partitions: Arc::default() }
+        Self { metadata, partitions: Arc::default(), coordinators: Arc::default() }
     }
 
     /// The controller's state as of now.
@@ -50,9 +54,49 @@ impl Views {
         super::lock(&self.partitions).get(&group).map(watch::Sender::subscribe)
     }
 
+    /// A consumer group of a coordinator as of now.
+    #[must_use]
+    pub fn group(&self, coordinator: RaftGroupId, name: &str) -> Option<Arc<Group>> {
+        super::lock(&self.coordinators).get(&coordinator)?.get(name)?.borrow().clone()
+    }
+
+    /// All consumer groups of a coordinator as of now, if this node hosts it.
+    #[must_use]
+    pub fn groups(&self, coordinator: RaftGroupId) -> Option<Vec<Arc<Group>>> {
+        let coordinators = super::lock(&self.coordinators);
+        let groups = coordinators.get(&coordinator)?.values();
+        Some(groups.filter_map(|sender| sender.borrow().clone()).collect())
+    }
+
+    /// To wait for changes of a consumer group that is there or has been; `None` as its value says that it is gone.
+    #[must_use]
+    pub fn watch_group(&self, coordinator: RaftGroupId, name: &str) -> Option<watch::Receiver<Option<Arc<Group>>>> {
+        super::lock(&self.coordinators).get(&coordinator)?.get(name).map(watch::Sender::subscribe)
+    }
+
+    fn publish_groups(&self, group: RaftGroupId, coordinator: &Coordinator) {
+        let mut coordinators = super::lock(&self.coordinators);
+        let published = coordinators.entry(group).or_default();
+        for name in coordinator.changed() {
+            match (coordinator.groups().get(name), published.get(name)) {
+                (Some(now), Some(sender)) => drop(sender.send_replace(Some(Arc::clone(now)))),
+                (Some(now), None) => {
+                    drop(published.insert(name.clone(), watch::Sender::new(Some(Arc::clone(now)))));
+                }
+                (None, Some(sender)) => {
+                    // Who waits is told that it is gone before the sender is.
+                    sender.send_replace(None);
+                    published.remove(name);
+                }
+                (None, None) => {}
+            }
+        }
+    }
+
     /// Forgets a deleted partition; who waits for it is woken.
     pub fn remove(&self, group: RaftGroupId) {
         super::lock(&self.partitions).remove(&group);
+        super::lock(&self.coordinators).remove(&group);
     }
 }
 
@@ -67,6 +111,7 @@ impl Observer for Views {
                     changed
                 });
             }
+            Machine::Coordinator(coordinator) => self.publish_groups(group, coordinator),
             Machine::Partition(partition) => {
                 let view = partition.view();
                 let mut partitions = super::lock(&self.partitions);

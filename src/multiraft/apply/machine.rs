@@ -4,6 +4,7 @@
 //! offset, sent by offset. Both are asked for by the receiver, so a transfer resumes wherever it stopped.
 
 use crate::controller::Controller;
+use crate::coordinator::Coordinator;
 use crate::machine::{MachineError, Outcome, StateMachine};
 use crate::partition::Partition;
 use crate::partition::snapshot::{Install, SnapshotChunk, SnapshotHead};
@@ -13,20 +14,25 @@ use crate::storage::{Engine, WriteBatch};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, Offset};
 use bytes::Bytes;
 
+/// What a request for records of a group without any is told.
+const NO_RECORDS: &str = "this group's state has no records";
+
 /// A group's state machine.
 pub enum Machine {
     /// A partition of a topic.
     Partition(Box<Partition>),
     /// The cluster's metadata.
     Controller(Box<Controller>),
+    /// Consumer groups and their offsets.
+    Coordinator(Box<Coordinator>),
 }
 
 /// A state on its way in, with everything but its switch done beside the present state.
 pub enum Arrival {
     /// A partition's: rows are written where nothing reads them yet.
     Partition(Box<Install>),
-    /// The controller's: small, kept in memory.
-    Controller { meta: SnapshotMeta, head: Bytes },
+    /// The controller's or a coordinator's: small, kept in memory.
+    Whole(Bytes),
 }
 
 impl Machine {
@@ -34,6 +40,7 @@ impl Machine {
         match self {
             Self::Partition(partition) => partition.as_ref(),
             Self::Controller(controller) => controller.as_ref(),
+            Self::Coordinator(coordinator) => coordinator.as_ref(),
         }
     }
 
@@ -59,6 +66,7 @@ impl Machine {
         match self {
             Self::Partition(partition) => partition.apply(entries, memberships, batch),
             Self::Controller(controller) => controller.apply(entries, memberships, batch),
+            Self::Coordinator(coordinator) => coordinator.apply(entries, memberships, batch),
         }
     }
 
@@ -69,6 +77,7 @@ impl Machine {
         let head = match self {
             Self::Partition(partition) => partition.snapshot_head().encode(),
             Self::Controller(controller) => controller.snapshot(),
+            Self::Coordinator(coordinator) => coordinator.snapshot(),
         };
         (meta, head)
     }
@@ -85,7 +94,7 @@ impl Machine {
             Self::Partition(partition) => {
                 partition.view().snapshot_chunk(engine, from, until, bytes_max).map_err(|error| error.to_string())
             }
-            Self::Controller(_) => Err("the controller's state has no records".to_owned()),
+            Self::Controller(_) | Self::Coordinator(_) => Err(NO_RECORDS.to_owned()),
         }
     }
 
@@ -100,7 +109,7 @@ impl Machine {
                 let install = partition.begin_install(engine, head).map_err(|error| error.to_string())?;
                 Ok(Arrival::Partition(Box::new(install)))
             }
-            Self::Controller(_) => Ok(Arrival::Controller { meta: meta.clone(), head }),
+            Self::Controller(_) | Self::Coordinator(_) => Ok(Arrival::Whole(head)),
         }
     }
 
@@ -112,9 +121,15 @@ impl Machine {
                 **partition = installed;
                 Ok(Some(freed))
             }
-            (Self::Controller(controller), Arrival::Controller { head, .. }) => {
+            (Self::Controller(controller), Arrival::Whole(head)) => {
                 let mut batch = WriteBatch::default();
                 controller.install(&head, &mut batch).map_err(|error| error.to_string())?;
+                engine.write(batch).map_err(|error| error.to_string())?;
+                Ok(None)
+            }
+            (Self::Coordinator(coordinator), Arrival::Whole(head)) => {
+                let mut batch = WriteBatch::default();
+                coordinator.install(&head, &mut batch)?;
                 engine.write(batch).map_err(|error| error.to_string())?;
                 Ok(None)
             }
@@ -129,7 +144,7 @@ impl Arrival {
     pub fn generation(&self) -> u64 {
         match self {
             Self::Partition(install) => install.generation(),
-            Self::Controller { .. } => 0,
+            Self::Whole(_) => 0,
         }
     }
 
@@ -138,7 +153,7 @@ impl Arrival {
     pub fn wants(&self) -> Option<(Offset, Offset)> {
         match self {
             Self::Partition(install) => install.wants().map(|from| (from, install.head().next_offset)),
-            Self::Controller { .. } => None,
+            Self::Whole(_) => None,
         }
     }
 
@@ -146,7 +161,7 @@ impl Arrival {
     pub fn receive(&mut self, engine: &dyn Engine, chunk: &SnapshotChunk) -> Result<(), String> {
         match self {
             Self::Partition(install) => install.receive(engine, chunk).map_err(|error| error.to_string()),
-            Self::Controller { .. } => Err("the controller's state has no records".to_owned()),
+            Self::Whole(_) => Err(NO_RECORDS.to_owned()),
         }
     }
 }
