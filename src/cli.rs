@@ -8,6 +8,7 @@ mod bench;
 mod consume;
 mod dev;
 mod format;
+mod group;
 mod output;
 mod produce;
 mod serve;
@@ -38,6 +39,8 @@ enum Command {
     Serve(serve::Serve),
     #[command(subcommand)]
     Topic(topic::Topic),
+    #[command(subcommand)]
+    Group(group::Group),
     Produce(produce::Produce),
     Consume(consume::Consume),
     Status(status::Status),
@@ -119,6 +122,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Dev(dev) => block_on(dev.run()),
         Command::Topic(topic) => block_on(topic.run()),
+        Command::Group(group) => block_on(group.run()),
         Command::Produce(produce) => block_on(produce.run()),
         Command::Consume(consume) => block_on(consume.run()),
         Command::Status(status) => block_on(status.run()),

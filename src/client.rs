@@ -31,16 +31,20 @@
 mod admin;
 mod connection;
 mod error;
+mod group;
 mod partitioner;
 mod producer;
 mod reader;
 mod routing;
 
 pub use crate::proto::native::{
-    ClusterStatusResponse as ClusterStatus, Follower, Node, OffsetsResponse as Offsets, Partition, Replica, Role, Topic,
+    ClusterStatusResponse as ClusterStatus, DescribeGroupResponse as DescribedGroup, DescribedMember, Follower,
+    GroupOffset, ListedGroup, Node, OffsetsResponse as Offsets, Partition, Replica, Role, Topic,
 };
 pub use admin::{Admin, NewTopic};
 pub use error::{Error, ErrorKind, Result};
+pub use group::assignment::read_share as assigned_partitions;
+pub use group::member::{Chunk, GroupMember, MemberOptions};
 pub use partitioner::partition_of_key;
 pub use producer::{Commit, Delivery, Producer, ProducerOptions, Record};
 pub use reader::{Reader, ReaderOptions, Received, Start};
@@ -91,6 +95,12 @@ impl Client {
     /// A producer. An error says which option is out of range.
     pub fn producer(&self, options: ProducerOptions) -> Result<Producer> {
         Producer::new(Arc::clone(&self.router), options)
+    }
+
+    /// A member of a consumer group; it joins when it is asked for records.
+    #[must_use]
+    pub fn group_member(&self, group: &str, topics: &[impl AsRef<str>], options: MemberOptions) -> GroupMember {
+        GroupMember::new(Arc::clone(&self.router), group, topics, options)
     }
 
     /// A reader of one partition.

@@ -1,7 +1,7 @@
 //! `ackord consume`: a topic's records, from any place on.
 
 use super::{Connect, Failure, output, values};
-use crate::client::{Client, Error, Reader, ReaderOptions, Received, Start};
+use crate::client::{Client, Error, MemberOptions, Reader, ReaderOptions, Received, Start};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -13,6 +13,9 @@ const AHEAD: usize = 8;
 ///
 /// All partitions are read at once: records of one partition come in order, those of different ones do not. Without
 /// --follow, the command ends at the end that each partition had when it began.
+///
+/// With --group, the partitions are shared with the group's other members, whatever client these use; what was printed
+/// is stored for the group, and the command goes on until it is stopped.
 #[derive(Debug, Args)]
 pub(super) struct Consume {
     /// The topic
@@ -24,6 +27,9 @@ pub(super) struct Consume {
     /// Read only this partition
     #[arg(long, short = 'p', value_name = "N")]
     partition: Option<u32>,
+    /// Read as a member of this consumer group; --from then counts where the group has stored nothing
+    #[arg(long, short = 'g', value_name = "GROUP", conflicts_with_all = ["partition", "follow"])]
+    group: Option<String>,
     /// Go on as records are written
     #[arg(long, short = 'F')]
     follow: bool,
@@ -56,6 +62,9 @@ type Chunk = Result<(u32, Vec<Received>), Error>;
 impl Consume {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let client = self.connect.client().await?;
+        if let Some(group) = &self.group {
+            return self.run_in_group(&client, group).await;
+        }
         let partitions = match self.partition {
             Some(partition) => vec![partition],
             None => (0..client.admin().topic(&self.topic).await?.partitions.len() as u32).collect(),
@@ -75,6 +84,29 @@ impl Consume {
             }
             output::print(&text)?;
         }
+        Ok(())
+    }
+
+    /// Reads what the group assigns, until the command is stopped or has printed enough; then leaves.
+    async fn run_in_group(&self, client: &Client, group: &str) -> Result<(), Failure> {
+        let options = MemberOptions { start: self.from.unwrap_or(Start::End), ..MemberOptions::default() };
+        let mut member = client.group_member(group, &[&self.topic], options);
+        let (mut left, mut text) = (self.max.unwrap_or(u64::MAX), Vec::new());
+        while left > 0 {
+            let chunk = tokio::select! {
+                chunk = member.next() => chunk?,
+                _ = tokio::signal::ctrl_c() => break,
+            };
+            text.clear();
+            let take = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.records.len());
+            for record in &chunk.records[..take] {
+                self.format.write(chunk.partition, record, &mut text);
+            }
+            output::print(&text)?;
+            left -= take as u64;
+            member.processed(&chunk, take);
+        }
+        member.close().await?;
         Ok(())
     }
 

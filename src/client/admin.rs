@@ -25,7 +25,7 @@ pub struct NewTopic {
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// Whom to ask.
-    router: Arc<Router>,
+    pub(super) router: Arc<Router>,
 }
 
 /// Takes the one kind of answer that fits the question.

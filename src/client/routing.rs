@@ -23,6 +23,9 @@ const TRY: Duration = Duration::from_secs(10);
 /// How long the number of a topic's partitions is believed; they may become more.
 const PARTITIONS_BELIEVED: Duration = Duration::from_secs(30);
 
+/// Groups whose coordinators are remembered; of more, some are looked for again.
+const COORDINATORS_MAX: usize = 10_000;
+
 /// Waits that grow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff(Duration);
@@ -63,6 +66,8 @@ struct Known {
     leaders: BTreeMap<(String, u32), String>,
     /// How many partitions topics have, and since when this is known.
     partitions: BTreeMap<String, (u32, Instant)>,
+    /// The addresses of groups' coordinators.
+    coordinators: BTreeMap<String, String>,
     /// A connection per address.
     slots: BTreeMap<String, Slot>,
 }
@@ -197,6 +202,22 @@ impl Router {
         }
     }
 
+    pub(super) fn believed_coordinator(&self, group: &str) -> Option<String> {
+        self.known().coordinators.get(group).cloned()
+    }
+
+    pub(super) fn remember_coordinator(&self, group: &str, address: &str) {
+        let mut known = self.known();
+        if known.coordinators.len() >= COORDINATORS_MAX {
+            known.coordinators.pop_first();
+        }
+        known.coordinators.insert(group.to_owned(), address.to_owned());
+    }
+
+    pub(super) fn forget_coordinator(&self, group: &str) {
+        self.known().coordinators.remove(group);
+    }
+
     /// How many partitions a topic has.
     pub(super) async fn partition_count(&self, topic: &str) -> Result<u32> {
         let believed = self.known().partitions.get(topic).copied();
@@ -250,7 +271,7 @@ impl Router {
     }
 }
 
-async fn ask(
+pub(super) async fn ask(
     connection: &Connection,
     body: request::Body,
     deadline: Instant,
@@ -261,7 +282,7 @@ async fn ask(
     connection.send(body, time)?.wait().await
 }
 
-fn may_retry(error: &Error, repeat: Repeat) -> bool {
+pub(super) fn may_retry(error: &Error, repeat: Repeat) -> bool {
     error.is_retriable() && (error.is_definite() || repeat == Repeat::Harmless)
 }
 
@@ -278,7 +299,7 @@ fn address_of(leader: &native::Leader) -> Option<String> {
     (leader.port != 0).then(|| join(&address))
 }
 
-fn join(address: &native::Address) -> String {
+pub(super) fn join(address: &native::Address) -> String {
     match address.host.contains(':') {
         true => format!("[{}]:{}", address.host, address.port),
         false => format!("{}:{}", address.host, address.port),

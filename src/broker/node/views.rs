@@ -19,8 +19,11 @@ pub struct Views {
     /// Every partition that this node hosts.
     partitions: Arc<Mutex<BTreeMap<RaftGroupId, watch::Sender<PartitionView>>>>,
     /// The consumer groups of every coordinator that this node hosts.
-    coordinators: Arc<Mutex<BTreeMap<RaftGroupId, BTreeMap<String, watch::Sender<Option<Arc<Group>>>>>>>,
+    coordinators: Arc<Mutex<BTreeMap<RaftGroupId, BTreeMap<String, GroupSender>>>>,
 }
+
+/// Publishes a consumer group; `None` says that it is gone.
+type GroupSender = watch::Sender<Option<Arc<Group>>>;
 
 impl Views {
     /// Nothing is published yet.
