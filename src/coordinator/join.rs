@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub const MEMBERS_MAX: usize = 10_000;
 
 /// Most ids of a group that are handed out and have not joined.
-pub const PENDING_MAX: usize = 10_000;
+pub const PENDING_MAX: usize = 2_000;
 
 /// Most protocols of a member. Clients have a handful.
 pub const PROTOCOLS_MAX: usize = 64;
