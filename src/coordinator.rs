@@ -12,22 +12,31 @@
 //! * [`group`]: a consumer group's state.
 //! * [`offsets`]: stored offsets, and reading them.
 
+mod assign;
 pub mod command;
+mod commit;
+mod expire;
 pub mod group;
+mod join;
+mod leave;
 pub mod offsets;
+mod rebalance;
 mod rows;
 mod state;
+mod subscription;
+
+pub use join::{MEMBERS_MAX, PENDING_MAX, PROTOCOLS_MAX};
 
 use crate::machine::codec;
 use crate::machine::{MachineError, Outcome, StateMachine};
 use crate::storage::{Engine, WriteBatch};
 use crate::types::{EntryKind, LogEntry, LogId, LogIndex, Membership, RaftGroupId};
 use bytes::Bytes;
-use command::{Action, Answer, Command, Rejection};
+use command::{Action, Answer, Command};
 use group::Group;
 use offsets::Committed;
 use rows::Applied;
-use state::State;
+use state::{Editor, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -136,7 +145,7 @@ impl Coordinator {
                 }
             }
         }
-        state.recount();
+        state.recount()?;
         rows::replace_all(batch, self.raft, &state);
         rows::put_applied(batch, self.raft, &snapshot.applied);
         self.changed = self.groups().keys().chain(state.groups().keys()).cloned().collect();
@@ -149,18 +158,34 @@ impl Coordinator {
         rows::delete_all(batch, group);
     }
 
-    fn execute(&mut self, action: Action, _batch: &mut WriteBatch) -> Answer {
+    fn execute(&mut self, action: Action, batch: &mut WriteBatch) -> Answer {
+        let (raft, now_ms) = (self.raft, self.applied.now_ms);
+        let editor = &mut Editor { state: &mut self.state, batch, raft, now_ms };
         match action {
-            Action::Join(_) => Answer::Joined(Err(Rejection::CoordinatorFull)),
-            Action::Assign(_) => Answer::Done(Err(Rejection::UnknownMember)),
-            Action::Leave { members, .. } => Answer::Left(vec![Err(Rejection::UnknownMember); members.len()]),
-            Action::Commit(_) => Answer::Committed(Err(Rejection::CoordinatorFull)),
-            Action::DeleteOffsets { .. } => Answer::OffsetsDeleted(Err(Rejection::UnknownGroup)),
-            Action::DeleteGroups { groups } => Answer::GroupsDeleted(vec![Err(Rejection::UnknownGroup); groups.len()]),
-            Action::Expire { .. }
-            | Action::FinishJoin { .. }
-            | Action::ExpireOffsets { .. }
-            | Action::ForgetTopics { .. } => Answer::Done(Ok(())),
+            Action::Join(join) => Answer::Joined(join::join(editor, join)),
+            Action::Assign(assign) => Answer::Done(assign::assign(editor, assign)),
+            Action::Leave { group, members } => Answer::Left(leave::leave(editor, &group, &members)),
+            Action::Expire { group, members } => {
+                leave::expire(editor, &group, &members);
+                Answer::Done(Ok(()))
+            }
+            Action::FinishJoin { group, round } => {
+                editor.change(&group, |group, now_ms| group.finish_join(round, now_ms));
+                Answer::Done(Ok(()))
+            }
+            Action::Commit(commit) => Answer::Committed(commit::commit(editor, commit)),
+            Action::DeleteOffsets { group, partitions } => {
+                Answer::OffsetsDeleted(commit::delete_offsets(editor, &group, &partitions))
+            }
+            Action::DeleteGroups { groups } => Answer::GroupsDeleted(commit::delete_groups(editor, &groups)),
+            Action::ExpireOffsets { retention_ms } => {
+                expire::expire_offsets(editor, retention_ms);
+                Answer::Done(Ok(()))
+            }
+            Action::ForgetTopics { topics } => {
+                expire::forget_topics(editor, &topics);
+                Answer::Done(Ok(()))
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 
 #[path = "controller/commands.rs"]
 mod commands;
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "controller/random.rs"]
 mod random;
 #[path = "controller/replay.rs"]

@@ -30,7 +30,8 @@ pub enum Action {
     Leave { group: String, members: Vec<Leaver> },
     /// Members whose session has run out, or who did not ask for their assignment in time.
     Expire { group: String, members: Vec<Expired> },
-    /// The time in which members could join has run out: whoever is there makes up the next generation.
+    /// The time in which members could join has run out: whoever is there makes up the next generation. If nobody is, but
+    /// static members have not been given up yet, another round begins.
     FinishJoin { group: String, round: u64 },
     /// OffsetCommit.
     Commit(Commit),
@@ -106,7 +107,8 @@ pub struct Leaver {
 pub struct Expired {
     /// Its id.
     pub member: String,
-    /// [`super::group::Member::joins`] when its time ran out; if it has joined again since, it stays.
+    /// [`super::group::Member::joins`] when its time ran out; if it has joined again since, it stays. 0 for an id that was
+    /// handed out and has not joined.
     pub joins: u64,
 }
 
@@ -145,7 +147,7 @@ pub enum Answer {
     Done(Result<(), Rejection>),
     /// Leave: one for each, in the order of the request.
     Left(Vec<Result<(), Rejection>>),
-    /// Commit: one for each offset, in the order of the request, or one refusal for all.
+    /// Commit: one for all offsets.
     Committed(Result<(), Rejection>),
     /// DeleteOffsets: one for each partition, in the order of the request, or one refusal for all.
     OffsetsDeleted(Result<Vec<Result<(), Rejection>>, Rejection>),
@@ -158,11 +160,22 @@ pub enum Answer {
 pub enum Joined {
     /// It is to join again under this id (MEMBER_ID_REQUIRED).
     Again { member: String },
-    /// It is in. Its answer can be given once the group has come to `generation` or beyond, or has lost the member.
-    In { member: String, generation: i32, skip_assignment: bool },
+    /// It is in.
+    In {
+        /// Its id.
+        member: String,
+        /// Its answer can be given once the group has come to this generation or beyond, or has lost the member.
+        generation: i32,
+        /// It is the leader of the generation that goes on, and need not assign again (KIP-814).
+        skip_assignment: bool,
+        /// Who is to be named as the leader if not the group's: a static leader that came back under a new id and does
+        /// not understand `skip_assignment` is told its old one and no members, so that it does not assign again.
+        leader: Option<String>,
+    },
 }
 
-/// Why a command changed nothing (for this member, offset or group). Definite. Each is one error code of Kafka's.
+/// Why a command changed nothing (for this member, offset or group). Definite. Each is one error code of Kafka's. The
+/// one exception is `GroupFull` for a member that comes too late to a full preparation: it is out of the group then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum Rejection {
     /// UNKNOWN_MEMBER_ID (25).
@@ -183,8 +196,8 @@ pub enum Rejection {
     UnknownGroup,
     /// GROUP_SUBSCRIBED_TO_TOPIC (86).
     SubscribedToTopic,
-    /// The coordinator's state has reached its limit; told as POLICY_VIOLATION (44), or COORDINATOR_NOT_AVAILABLE (15)
-    /// where clients know no other.
+    /// The coordinator's state has reached its limit, or a name is longer than the protocol's; told as POLICY_VIOLATION
+    /// (44), or COORDINATOR_NOT_AVAILABLE (15) where clients know no other.
     CoordinatorFull,
 }
 

@@ -3,6 +3,7 @@
 //! The generation and who was in it never go back. A group is *preparing* a generation while members join, *completing*
 //! it until its leader has assigned the work, then *stable*; without members it is *empty*.
 
+use super::command::Rejection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -81,6 +82,39 @@ pub struct Member {
 }
 
 impl Group {
+    /// A group without members, since `now_ms`.
+    pub(super) fn new(name: String, now_ms: i64) -> Self {
+        Self { name, since_ms: now_ms, ..Self::default() }
+    }
+
+    /// Whether it has no members.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.phase == Phase::Empty
+    }
+
+    /// The member that has a static member's name.
+    #[must_use]
+    pub fn member_of_instance(&self, instance: &str) -> Option<&Arc<Member>> {
+        self.members.values().find(|member| member.instance.as_deref() == Some(instance))
+    }
+
+    /// Whether this member is in the group, and still the one that has its static name.
+    pub fn check_member(&self, member: &str, instance: Option<&str>) -> Result<(), Rejection> {
+        if let Some(instance) = instance {
+            let current = self.member_of_instance(instance).ok_or(Rejection::UnknownMember)?;
+            if current.id != member {
+                return Err(Rejection::FencedInstance);
+            }
+        }
+        if self.members.contains_key(member) { Ok(()) } else { Err(Rejection::UnknownMember) }
+    }
+
+    /// The members that have joined the generation that is being prepared.
+    pub(super) fn joined(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.values().filter(|member| member.joined)
+    }
+
     /// The same without its members: what is in the group's own row.
     pub(super) fn without_members(&self) -> Self {
         Self {
@@ -93,5 +127,13 @@ impl Group {
             pending: self.pending.clone(),
             ..*self
         }
+    }
+}
+
+impl Member {
+    /// Its metadata for a protocol, if it knows it.
+    #[must_use]
+    pub fn metadata(&self, protocol: &str) -> Option<&[u8]> {
+        self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata.as_slice())
     }
 }

@@ -173,8 +173,8 @@ pub(super) fn load(engine: &dyn Engine, raft: RaftGroupId) -> Result<Result<Stat
             return Ok(Err(reason));
         }
     }
-    state.recount();
-    Ok(Ok(state))
+    let counted = state.recount();
+    Ok(counted.map(|()| state))
 }
 
 fn load_row(state: &mut State, kind: u8, key: &[u8], row: &[u8]) -> Result<(), String> {
@@ -183,8 +183,11 @@ fn load_row(state: &mut State, kind: u8, key: &[u8], row: &[u8]) -> Result<(), S
     match kind {
         GROUP => state.load_group(decode_row(key, row)?),
         MEMBER => {
-            let (group, _) = take_name(names).ok_or_else(malformed)?;
+            let (group, rest) = take_name(names).ok_or_else(malformed)?;
             let member: Member = decode_row(key, row)?;
+            if take_name(rest) != Some((member.id.as_str(), &[])) {
+                return Err(malformed());
+            }
             state.load_member(group, member)
         }
         _ => {

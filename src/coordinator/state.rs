@@ -3,9 +3,10 @@
 //! A group is replaced as a whole; its rows are written once at the end of an apply, from the difference between what
 //! it was before and what it is then. Offsets are many and small: each is written where it changes.
 
+use super::command::Rejection;
 use super::group::{Group, Member};
 use super::offsets::Committed;
-use super::rows;
+use super::{NAME_BYTES_MAX, STATE_BYTES_MAX, rows};
 use crate::storage::WriteBatch;
 use crate::types::RaftGroupId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ const GROUP_BYTES: usize = 256;
 /// The same of a member.
 const MEMBER_BYTES: usize = 256;
 /// The same of an offset, of a protocol in a member's list, and of an id that was handed out.
-const ITEM_BYTES: usize = 64;
+const ITEM_BYTES: usize = 96;
 
 /// All groups and offsets.
 #[derive(Clone, Debug, Default)]
@@ -35,12 +36,15 @@ pub(super) struct State {
 }
 
 /// What a group weighs without its offsets. A leader and a protocol are a member's id and a name in its list: counted
-/// with the member, so that making up a generation weighs nothing.
+/// with the member, so that making up a generation weighs nothing. Only while a generation is being prepared there may
+/// be no member left that knows the last one's protocol.
 fn group_bytes(group: &Group) -> usize {
+    let known = |protocol: &&String| group.members.values().any(|member| member.metadata(protocol).is_some());
+    let protocol = group.protocol.as_ref().filter(|protocol| !known(protocol)).map_or(0, String::len);
     let protocol_type = group.protocol_type.as_ref().map_or(0, String::len);
     let pending: usize = group.pending.iter().map(|id| id.len() + ITEM_BYTES).sum();
     let members: usize = group.members.values().map(|member| member_bytes(member)).sum();
-    GROUP_BYTES + group.name.len() + protocol_type + pending + members
+    GROUP_BYTES + group.name.len() + protocol_type + protocol + pending + members
 }
 
 fn member_bytes(member: &Member) -> usize {
@@ -56,23 +60,21 @@ fn offset_bytes(group: &str, topic: &str, committed: &Committed) -> usize {
 }
 
 impl State {
+    /// Every group, by name.
     pub fn groups(&self) -> &BTreeMap<String, Arc<Group>> {
         &self.groups
     }
 
+    /// One group.
     pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
         self.groups.get(name)
     }
 
     /// Every offset, with group, topic and partition.
     pub fn offsets(&self) -> impl Iterator<Item = (&str, &str, i32, &Committed)> {
-        self.offsets.iter().flat_map(|(group, topics)| {
-            let of_topic = |(topic, partitions): (_, _)| (topic, partitions);
-            topics.iter().map(of_topic).flat_map(move |(topic, partitions): (&String, &BTreeMap<i32, Committed>)| {
-                partitions
-                    .iter()
-                    .map(move |(partition, committed)| (group.as_str(), topic.as_str(), *partition, committed))
-            })
+        let topics = self.offsets.iter().flat_map(|(group, topics)| topics.iter().map(move |topic| (group, topic)));
+        topics.flat_map(|(group, (topic, partitions))| {
+            partitions.iter().map(|(number, committed)| (group.as_str(), topic.as_str(), *number, committed))
         })
     }
 
@@ -81,6 +83,7 @@ impl State {
         self.offsets.get(group)
     }
 
+    /// What all of it weighs.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -102,7 +105,7 @@ impl State {
 
     /// Removes a group that has no offsets.
     pub fn remove_group(&mut self, name: &str) {
-        debug_assert!(!self.offsets.contains_key(name), "its offsets go first");
+        assert!(!self.offsets.contains_key(name), "its offsets go first");
         if let Some(earlier) = self.groups.remove(name) {
             self.bytes -= group_bytes(&earlier);
             self.before.entry(name.to_owned()).or_insert(Some(earlier));
@@ -147,14 +150,22 @@ impl State {
     }
 
     /// Weighs everything anew, after rows or a snapshot were read.
-    pub fn recount(&mut self) {
+    pub fn recount(&mut self) -> Result<(), String> {
         let groups: usize = self.groups.values().map(|group| group_bytes(group)).sum();
         let offsets: usize = self.offsets().map(|(group, topic, _, row)| offset_bytes(group, topic, row)).sum();
         self.bytes = groups + offsets;
+        if self.bytes > STATE_BYTES_MAX {
+            return Err(format!("the state weighs {} bytes, more than it may", self.bytes));
+        }
+        Ok(())
     }
 
     /// Adds a group from a row or a snapshot.
     pub fn load_group(&mut self, group: Group) -> Result<(), String> {
+        let strangers = group.members.iter().filter(|(id, member)| **id != member.id).count();
+        if strangers > 0 || !group.members.keys().chain([&group.name]).all(|name| name.len() <= NAME_BYTES_MAX) {
+            return Err(format!("group {:?} has members under other names, or names that are too long", group.name));
+        }
         match self.groups.insert(group.name.clone(), Arc::new(group)) {
             None => Ok(()),
             Some(group) => Err(format!("group {:?} is there twice", group.name)),
@@ -178,11 +189,96 @@ impl State {
         partition: i32,
         committed: Committed,
     ) -> Result<(), String> {
-        if !self.groups.contains_key(group) {
-            return Err(format!("an offset belongs to group {group:?}, which is not there"));
+        if !self.groups.contains_key(group) || topic.len() > NAME_BYTES_MAX {
+            return Err(format!("an offset of group {group:?}, which is not there, or of a topic that can't be"));
         }
         let topics = self.offsets.entry(group.to_owned()).or_default();
         topics.entry(topic.to_owned()).or_default().insert(partition, committed);
         Ok(())
+    }
+}
+
+/// A change of the state and its rows at once.
+pub(super) struct Editor<'a> {
+    /// The state as changed so far.
+    pub state: &'a mut State,
+    /// The rows' changes.
+    pub batch: &'a mut WriteBatch,
+    /// The Raft group.
+    pub raft: RaftGroupId,
+    /// The coordinator's time, in milliseconds since 1970.
+    pub now_ms: i64,
+}
+
+impl Editor<'_> {
+    /// Changes a group that is there, by a change that makes nothing heavier.
+    pub fn change<T>(&mut self, name: &str, change: impl FnOnce(&mut Group, i64) -> T) -> Option<T> {
+        let mut group = Group::clone(self.state.group(name)?);
+        let answer = change(&mut group, self.now_ms);
+        self.set(group);
+        Some(answer)
+    }
+
+    /// Changes a group, which may be new, by a change that may make it heavier: all of it is dropped if that would be
+    /// too much.
+    pub fn grow<T>(
+        &mut self,
+        mut group: Group,
+        change: impl FnOnce(&mut Group, i64) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
+        let answer = change(&mut group, self.now_ms);
+        let bytes = self.state.bytes_with(&group);
+        if bytes > STATE_BYTES_MAX && bytes > self.state.bytes() {
+            return answer.and(Err(Rejection::CoordinatorFull));
+        }
+        // What is refused makes no group, but may have changed one.
+        if answer.is_ok() || self.state.group(&group.name).is_some() {
+            self.set(group);
+        }
+        answer
+    }
+
+    fn set(&mut self, group: Group) {
+        if self.state.group(&group.name).is_none_or(|earlier| **earlier != group) {
+            self.state.set_group(group);
+        }
+    }
+
+    /// Stores offsets of a group, which may be new, each topic and partition once; none if they would be too heavy.
+    pub fn set_offsets(&mut self, group: Group, offsets: Vec<(String, i32, Committed)>) -> Result<(), Rejection> {
+        let name = group.name.clone();
+        let stored = |topic: &String, partition| self.state.offsets_of(&name)?.get(topic)?.get(partition);
+        let mut bytes = self.state.bytes_with(&group);
+        for (topic, partition, committed) in &offsets {
+            let earlier = stored(topic, partition).map_or(0, |earlier| offset_bytes(&name, topic, earlier));
+            bytes = bytes + offset_bytes(&name, topic, committed) - earlier;
+        }
+        if bytes > STATE_BYTES_MAX && bytes > self.state.bytes() {
+            return Err(Rejection::CoordinatorFull);
+        }
+        self.set(group);
+        for (topic, partition, committed) in offsets {
+            rows::put_offset(self.batch, self.raft, (&name, &topic, partition), &committed);
+            self.state.set_offset(&name, &topic, partition, committed);
+        }
+        Ok(())
+    }
+
+    /// Drops the offsets of a group that `which` names by topic and partition.
+    pub fn remove_offsets(&mut self, group: &str, which: impl Fn(&str, &Committed) -> bool) {
+        let topics = self.state.offsets_of(group).into_iter().flatten();
+        let all = topics.flat_map(|(topic, partitions)| partitions.iter().map(move |row| (topic, row)));
+        let chosen = all.filter(|(topic, (_, committed))| which(topic, committed));
+        let chosen: Vec<_> = chosen.map(|(topic, (partition, _))| (topic.clone(), *partition)).collect();
+        for (topic, partition) in chosen {
+            self.remove_offset(group, &topic, partition);
+        }
+    }
+
+    /// Drops an offset, if it is there.
+    pub fn remove_offset(&mut self, group: &str, topic: &str, partition: i32) {
+        if self.state.remove_offset(group, topic, partition) {
+            rows::delete_offset(self.batch, self.raft, group, topic, partition);
+        }
     }
 }
