@@ -29,7 +29,7 @@ pub use error::{Certainty, Error, ErrorKind};
 pub use groups::{
     CommitOffsets, CommittedOffset, DescribedGroup, DescribedMember, FetchOffsets, FetchedOffset, GROUP_TEXT_BYTES_MAX,
     Generation, GenerationMember, GroupState, Groups, Heartbeat, JoinGroup, Joined, ListedGroup, MemberIdentity,
-    OFFSET_METADATA_BYTES_MAX, OffsetToCommit, PerItem, SyncGroup, Synced,
+    OffsetToCommit, PerItem, SyncGroup, Synced,
 };
 pub use records::{
     EndOfEpoch, EpochQuery, Fetch, FetchAllowance, FetchAnswer, FetchPartition, FetchedBatch, FetchedPartition,

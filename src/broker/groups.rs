@@ -10,14 +10,10 @@ use bytes::Bytes;
 use std::future::Future;
 use std::time::Duration;
 
-/// The longest text stored with an offset, in bytes (Kafka: `offset.metadata.max.bytes`). Edges refuse longer ones, each
-/// on its own, so a broker is never asked to store one.
-pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
-
 /// The longest name of a group, of a member or of a protocol, and the longest client id, in bytes; edges refuse longer
-/// names and cut client ids. Whatever a member says about itself is repeated to others in versions of Kafka's protocol
-/// whose texts end at 32,767 bytes, and member ids are made of it.
-pub const GROUP_TEXT_BYTES_MAX: usize = 4096;
+/// names and cut client ids. What a member says about itself is repeated to others, and they may speak versions of
+/// Kafka's protocol whose texts end here.
+pub const GROUP_TEXT_BYTES_MAX: usize = i16::MAX as usize;
 
 /// Which member speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,8 +277,9 @@ pub trait Groups: Send + Sync + 'static {
     /// Takes members out of a group.
     fn leave_group(&self, group: String, members: Vec<MemberIdentity>) -> impl Future<Output = PerItem> + Send;
 
-    /// Stores offsets. Durable once answered, like a record. Partitions that do not exist are refused one by one, with
-    /// `UnknownTopicOrPartition`; the others are stored all the same.
+    /// Stores offsets. Durable once answered, like a record. Partitions that do not exist, and texts longer than the
+    /// node allows, are refused one by one (`UnknownTopicOrPartition`, `OffsetMetadataTooLarge`); the others are stored
+    /// all the same.
     fn commit_offsets(&self, request: CommitOffsets) -> impl Future<Output = PerItem> + Send;
 
     /// What was stored. Never older than what was answered as stored. One answer per partition asked about, in the
