@@ -3,6 +3,7 @@
 //!
 //! * A partition without an offset is no error: its offset is −1.
 //! * No list of topics (null, from version 2 on) asks for everything stored.
+//! * A group without a name is asked about like any other, as in Kafka: it just has no offsets.
 //! * A refusal of the group has a place of its own from version 2 on; version 1 is told with every partition.
 //! * What is named twice is answered once: an answer is not larger than what is stored.
 
@@ -98,19 +99,18 @@ async fn fetch<B: Broker>(
     partitions: Option<Asked>,
     require_stable: bool,
 ) -> Result<Vec<FetchedOffset>> {
-    let group = translate::group(group)?;
+    let group = group.to_string();
     let asked = partitions.as_ref().map(Vec::len);
     let found = broker.fetch_offsets(FetchOffsets { group, partitions, require_stable }).await?;
     assert!(asked.is_none_or(|asked| asked == found.len()), "one answer per partition");
     Ok(found)
 }
 
-/// Every partition once.
+/// Every partition once, in the order of the request.
 fn distinct<'a>(topics: impl Iterator<Item = (TopicName, &'a [i32])>) -> Asked {
-    let mut seen = BTreeSet::new();
-    let partitions =
-        topics.flat_map(|(topic, indexes)| indexes.iter().map(move |index| (topic.clone(), PartitionIndex(*index))));
-    partitions.filter(|partition| seen.insert(partition.clone())).collect()
+    translate::distinct(
+        topics.flat_map(|(topic, indexes)| indexes.iter().map(move |index| (topic.clone(), PartitionIndex(*index)))),
+    )
 }
 
 /// What stands for a partition that has no offset.
