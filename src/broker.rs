@@ -27,9 +27,9 @@ pub use budget::{ByteBudget, Reservation};
 pub use cluster::{Address, Cluster, Edge, Node, Partition, Topic, TopicAnswer, TopicQuery, TopicRef};
 pub use error::{Certainty, Error, ErrorKind};
 pub use groups::{
-    CommitOffsets, CommittedOffset, DescribedGroup, DescribedMember, FetchOffsets, FetchedOffset, Generation,
-    GenerationMember, GroupState, Groups, Heartbeat, JoinGroup, Joined, ListedGroup, MemberIdentity, OffsetToCommit,
-    PerItem, SyncGroup, Synced,
+    CommitOffsets, CommittedOffset, DescribedGroup, DescribedMember, FetchOffsets, FetchedOffset, GROUP_TEXT_BYTES_MAX,
+    Generation, GenerationMember, GroupState, Groups, Heartbeat, JoinGroup, Joined, ListedGroup, MemberIdentity,
+    OffsetToCommit, PerItem, SyncGroup, Synced,
 };
 pub use records::{
     EndOfEpoch, EpochQuery, Fetch, FetchAllowance, FetchAnswer, FetchPartition, FetchedBatch, FetchedPartition,

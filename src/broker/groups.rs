@@ -10,6 +10,11 @@ use bytes::Bytes;
 use std::future::Future;
 use std::time::Duration;
 
+/// The longest name of a group, of a member or of a protocol, and the longest client id, in bytes; edges refuse longer
+/// names and cut client ids. What a member says about itself is repeated to others, and they may speak versions of
+/// Kafka's protocol whose texts end here.
+pub const GROUP_TEXT_BYTES_MAX: usize = i16::MAX as usize;
+
 /// Which member speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberIdentity {
@@ -272,10 +277,13 @@ pub trait Groups: Send + Sync + 'static {
     /// Takes members out of a group.
     fn leave_group(&self, group: String, members: Vec<MemberIdentity>) -> impl Future<Output = PerItem> + Send;
 
-    /// Stores offsets. Durable once answered, like a record.
+    /// Stores offsets. Durable once answered, like a record. Partitions that do not exist, and texts longer than the
+    /// node allows, are refused one by one (`UnknownTopicOrPartition`, `OffsetMetadataTooLarge`); the others are stored
+    /// all the same.
     fn commit_offsets(&self, request: CommitOffsets) -> impl Future<Output = PerItem> + Send;
 
-    /// What was stored. Never older than what was answered as stored.
+    /// What was stored. Never older than what was answered as stored. One answer per partition asked about, in the
+    /// request's order; if it asks for all, by topic and partition.
     fn fetch_offsets(&self, request: FetchOffsets) -> impl Future<Output = Result<Vec<FetchedOffset>>> + Send;
 
     /// Drops stored offsets of partitions that the group does not read.

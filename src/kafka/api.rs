@@ -4,16 +4,26 @@
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod heartbeat;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sync_group;
 
 use super::guard::Shape;
 use kafka_protocol::messages::ApiKey;
@@ -46,12 +56,20 @@ impl Api {
 }
 
 /// Every API served, by key.
-pub static APIS: [&Api; 13] = [
+pub static APIS: [&Api; 23] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
     &metadata::API,
+    &offset_commit::API,
+    &offset_fetch::API,
     &find_coordinator::API,
+    &join_group::API,
+    &heartbeat::API,
+    &leave_group::API,
+    &sync_group::API,
+    &describe_groups::API,
+    &list_groups::API,
     &api_versions::API,
     &create_topics::API,
     &delete_topics::API,
@@ -59,6 +77,8 @@ pub static APIS: [&Api; 13] = [
     &offset_for_leader_epoch::API,
     &describe_configs::API,
     &create_partitions::API,
+    &delete_groups::API,
+    &offset_delete::API,
     &describe_cluster::API,
 ];
 
@@ -76,7 +96,9 @@ mod tests {
     fn the_table_is_the_one_that_clients_were_tried_with() {
         let shown: Vec<String> =
             APIS.iter().map(|api| format!("{}:{}-{}", api.key as i16, api.shown_from, api.serves.1)).collect();
-        let tried = "0:0-12 1:4-12 2:1-7 3:0-12 10:0-4 18:0-4 19:2-7 20:1-6 22:0-4 23:2-4 32:1-4 37:0-3 60:0-1";
+        let tried = "0:0-12 1:4-12 2:1-7 3:0-12 \
+                     8:2-9 9:1-9 10:0-4 11:0-9 12:0-4 13:0-5 14:0-5 15:0-6 16:0-5 \
+                     18:0-4 19:2-7 20:1-6 22:0-4 23:2-4 32:1-4 37:0-3 42:0-2 47:0-0 60:0-1";
         assert_eq!(shown.join(" "), tried);
     }
 

@@ -6,9 +6,16 @@
 //! Produces overlap while they wait for their commit; everything else is done when its turn to be answered has come,
 //! one at a time, as in Kafka, so a connection's memory is bounded by its frames and one answer.
 //!
+//! That holds for members of consumer groups, too: what follows a JoinGroup on its connection waits until the group's
+//! next generation is made up. Kafka reads no further at all until the answer has left, and clients count on it: Java's
+//! and librdkafka keep a connection to the coordinator for nothing else, and bound a JoinGroup by the rebalance timeout
+//! instead of their usual one. And what a client does in order, such as to store its offsets and
+//! then leave, must not happen in another. A client that leaves while it waits takes its answer to come with it.
+//!
 //! A request that breaks the protocol ends the reading; what was asked before it is still answered.
 
 use super::Service;
+use super::caller::Caller;
 use super::frame::{self, FrameError};
 use super::guard::Hostile;
 use super::reply::{Chunks, Reply};
@@ -75,14 +82,17 @@ pub async fn serve<B: Broker>(
     id: ConnectionId,
     stop: watch::Receiver<bool>,
 ) -> End {
-    if let Err(error) = stream.set_nodelay(true) {
-        return error.into();
-    }
+    let host = match stream.set_nodelay(true).and_then(|()| stream.peer_addr()) {
+        Ok(peer) => peer.ip(),
+        Err(error) => return error.into(),
+    };
+    let caller = Arc::new(Caller { connection: id, host, stop: stop.clone() });
     let (read_half, mut write_half) = stream.into_split();
     let places = Arc::new(Semaphore::new(service.limits.in_flight_max));
     let (begun, to_answer) = mpsc::unbounded_channel(); // bounded by the places
     let stall = service.limits.stall;
-    let reader = Reader { socket: BufReader::with_capacity(READ_BUFFER_BYTES, read_half), service, id, places, begun };
+    let reader =
+        Reader { socket: BufReader::with_capacity(READ_BUFFER_BYTES, read_half), service, caller, places, begun };
     let reading = async {
         match reader.run(stop).await {
             end @ (End::Hostile(_) | End::Stopped) => Ok(end), // what was asked before is still answered
@@ -100,8 +110,8 @@ struct Reader<B> {
     socket: BufReader<OwnedReadHalf>,
     /// What the listener's connections share.
     service: Arc<Service<B>>,
-    /// This connection.
-    id: ConnectionId,
+    /// Who asks.
+    caller: Arc<Caller>,
     /// As many as there may be unanswered requests.
     places: Arc<Semaphore>,
     /// Where begun requests go to be answered.
@@ -144,7 +154,7 @@ impl<B: Broker> Reader<B> {
         let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         let service = &self.service;
         let (frame, memory) = frame::read(&mut self.socket, &service.limits, &service.request_memory).await?;
-        let answer = Request::read(frame)?.begin(service, self.id).await?;
+        let answer = Request::read(frame)?.begin(service, &self.caller).await?;
         let request = InFlight { answer, _memory: memory, _place: place };
         self.begun.send(request).map_err(|_| End::Closed)
     }

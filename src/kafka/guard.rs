@@ -57,6 +57,8 @@ pub enum Kind {
     Text,
     /// Text or null.
     NullableText,
+    /// Bytes.
+    Bytes,
     /// Bytes or null.
     NullableBytes,
     /// Elements of one kind.
@@ -187,6 +189,10 @@ impl<'a> Guard<'a> {
             }
             Kind::NullableText => {
                 let length = self.text_length()?.unwrap_or(0);
+                self.take(length).map(drop)
+            }
+            Kind::Bytes => {
+                let length = self.long_length()?.ok_or(Hostile::Null)?;
                 self.take(length).map(drop)
             }
             Kind::NullableBytes => {
@@ -332,6 +338,16 @@ mod tests {
         assert_eq!(plain(&[0xff, 0xff, 0xff, 0xff], &NAMES), Err(Hostile::Null));
         assert_eq!(plain(&[0xff, 0xff, 0xff, 0xfe], &NUMBERS), Err(Hostile::BadLength));
         assert_eq!(flexible(&[2, 0, 0], &NAMES), Err(Hostile::Null));
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_null() {
+        const BYTES: Shape = Shape::of(&[always(Kind::Bytes)]);
+        assert_eq!(plain(&[0, 0, 0, 2, 7, 7], &BYTES), Ok(6));
+        assert_eq!(plain(&[0, 0, 0, 2, 7], &BYTES), Err(Hostile::Short));
+        assert_eq!(plain(&[0xff, 0xff, 0xff, 0xff], &BYTES), Err(Hostile::Null));
+        assert_eq!(flexible(&[1, 0], &BYTES), Ok(2));
+        assert_eq!(flexible(&[0, 0], &BYTES), Err(Hostile::Null));
     }
 
     #[test]

@@ -6,12 +6,16 @@
 
 use super::Service;
 use super::api::{
-    self, Api, api_versions, create_partitions, create_topics, delete_topics, describe_cluster, describe_configs,
-    fetch, find_coordinator, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    self, Api, api_versions, create_partitions, create_topics, delete_groups, delete_topics, describe_cluster,
+    describe_configs, describe_groups, fetch, find_coordinator, heartbeat, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
+    sync_group,
 };
+use super::caller::Caller;
 use super::guard::{Guard, Hostile};
 use super::reply::{self, Chunks, Reply};
-use crate::broker::{Broker, ConnectionId};
+use super::translate;
+use crate::broker::Broker;
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{self, ApiKey};
 use kafka_protocol::protocol::Request as WireRequest;
@@ -33,6 +37,8 @@ pub enum Request {
         version: i16,
         /// What the answer repeats.
         correlation_id: i32,
+        /// What the client calls itself.
+        client_id: Bytes,
         /// What follows the header.
         body: Bytes,
     },
@@ -60,33 +66,31 @@ impl Request {
         let flexible = api.is_flexible(version);
         let header_rest = Guard::new(&frame, version, flexible).header()?;
         let mut body = frame.split_off(header_rest);
+        let client_id_length = usize::try_from(frame.get_i16()).unwrap_or(0); // −1 is none
+        let client_id = frame.split_to(client_id_length);
         let walked = Guard::new(&body, version, flexible).body(&api.shape)?;
         body.truncate(walked);
-        Ok(Self::Served { api, version, correlation_id, body })
+        Ok(Self::Served { api, version, correlation_id, client_id, body })
     }
 
     /// Does what must happen before the next request of the connection is read, and returns the answer to come.
-    pub async fn begin<B: Broker>(
-        self,
-        service: &Arc<Service<B>>,
-        connection: ConnectionId,
-    ) -> Result<Pending, Hostile> {
-        let (api, version, correlation_id, body) = match self {
+    pub async fn begin<B: Broker>(self, service: &Arc<Service<B>>, caller: &Arc<Caller>) -> Result<Pending, Hostile> {
+        let (api, version, correlation_id, client_id, body) = match self {
             Self::UnservedApiVersions { correlation_id } => {
                 let chunks = reply::unsupported_api_versions(correlation_id, api_versions::API.serves);
                 return Ok(Box::pin(std::future::ready(Ok(Reply::Send(chunks)))));
             }
-            Self::Served { api, version, correlation_id, body } => (api, version, correlation_id, body),
+            Self::Served { api, version, correlation_id, client_id, body } => {
+                (api, version, correlation_id, client_id, body)
+            }
         };
         let service = Arc::clone(service);
         if api.key != ApiKey::Produce {
-            return Ok(Box::pin(async move {
-                let turn = Turn { version, correlation_id, body };
-                turn.answer(api.key, &*service.broker).await.map(Reply::Send)
-            }));
+            let turn = Turn { version, correlation_id, caller: Arc::clone(caller), client_id, body };
+            return Ok(Box::pin(async move { turn.answer(api.key, &*service.broker).await.map(Reply::Send) }));
         }
         let request = decode::<messages::ProduceRequest>(body, version)?;
-        let admitted = produce::admit(&*service.broker, connection, request, version).await;
+        let admitted = produce::admit(&*service.broker, caller.connection, request, version).await;
         Ok(Box::pin(async move {
             match admitted.outcome(&*service.broker, version).await {
                 Ok(Some(response)) => {
@@ -105,6 +109,10 @@ struct Turn {
     version: i16,
     /// What the answer repeats.
     correlation_id: i32,
+    /// Who asks.
+    caller: Arc<Caller>,
+    /// What it calls itself.
+    client_id: Bytes,
     /// What follows the header.
     body: Bytes,
 }
@@ -147,6 +155,43 @@ impl Turn {
             }
             ApiKey::DescribeCluster => {
                 self.with(async |r: m::DescribeClusterRequest| describe_cluster::answer(broker, &r)).await
+            }
+            _ => self.answer_about_groups(key, broker).await,
+        }
+    }
+
+    async fn answer_about_groups<B: Broker>(self, key: ApiKey, broker: &B) -> Result<Chunks, Hostile> {
+        use messages as m;
+        let version = self.version;
+        let caller = Arc::clone(&self.caller);
+        match key {
+            ApiKey::OffsetCommit => {
+                self.with(async |r: m::OffsetCommitRequest| offset_commit::answer(broker, r).await).await
+            }
+            ApiKey::OffsetFetch => {
+                self.with(async |r: m::OffsetFetchRequest| offset_fetch::answer(broker, r, version).await).await
+            }
+            ApiKey::JoinGroup => {
+                let name = translate::client_id(&self.client_id);
+                let answer = async |r: m::JoinGroupRequest| join_group::answer(broker, r, version, &caller, name).await;
+                self.with(answer).await
+            }
+            ApiKey::Heartbeat => self.with(async |r: m::HeartbeatRequest| heartbeat::answer(broker, r).await).await,
+            ApiKey::LeaveGroup => {
+                self.with(async |r: m::LeaveGroupRequest| leave_group::answer(broker, r, version).await).await
+            }
+            ApiKey::SyncGroup => {
+                self.with(async |r: m::SyncGroupRequest| sync_group::answer(broker, r, version, &caller).await).await
+            }
+            ApiKey::DescribeGroups => {
+                self.with(async |r: m::DescribeGroupsRequest| describe_groups::answer(broker, r, version)).await
+            }
+            ApiKey::ListGroups => self.with(async |r: m::ListGroupsRequest| list_groups::answer(broker, &r)).await,
+            ApiKey::DeleteGroups => {
+                self.with(async |r: m::DeleteGroupsRequest| delete_groups::answer(broker, r).await).await
+            }
+            ApiKey::OffsetDelete => {
+                self.with(async |r: m::OffsetDeleteRequest| offset_delete::answer(broker, r).await).await
             }
             _ => Err(Hostile::UnknownApi(key as i16)),
         }

@@ -1,6 +1,9 @@
 //! Names, ids, epochs and messages between Kafka's schemas and the broker's vocabulary.
 
-use crate::broker::{Cluster, Error, Isolation, Node, PartitionLeader, TopicId, TopicName, TopicRef};
+use crate::broker::{
+    Cluster, Error, ErrorKind, GROUP_TEXT_BYTES_MAX, Isolation, MemberIdentity, Node, PartitionLeader, Result, TopicId,
+    TopicName, TopicRef,
+};
 use crate::types::{LeaderEpoch, NodeId};
 use kafka_protocol::messages::{self, BrokerId};
 use kafka_protocol::protocol::StrBytes;
@@ -35,6 +38,36 @@ pub fn topic_ref(name: Option<&messages::TopicName>, id: uuid::Uuid) -> TopicRef
         Some(name) => TopicRef::Name(topic(name)),
         None => TopicRef::Id(TopicId(id)),
     }
+}
+
+/// A group's name, copied out of the frame.
+pub fn group(name: &messages::GroupId) -> Result<String> {
+    match name.len() {
+        0 => Err(Error::new(ErrorKind::InvalidGroup, "a group has a name")),
+        1..=GROUP_TEXT_BYTES_MAX => Ok(name.to_string()),
+        _ => Err(Error::new(ErrorKind::InvalidGroup, "the group's name is too long")),
+    }
+}
+
+/// A member of a group, copied out of the frame.
+#[must_use]
+pub fn member(id: &StrBytes, instance: Option<&StrBytes>) -> MemberIdentity {
+    MemberIdentity { id: id.to_string(), instance: instance.map(|name| name.to_string()) }
+}
+
+/// What a client calls itself, from the header, cut to what a group keeps of it. A client id that is not UTF-8 hurts
+/// nobody.
+#[must_use]
+pub fn client_id(bytes: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    text.truncate(text.floor_char_boundary(GROUP_TEXT_BYTES_MAX));
+    text
+}
+
+/// Each once, in the order in which they are first named: who repeats a name must not make the answer any larger.
+pub fn distinct<T: Ord + Clone>(named: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    named.into_iter().filter(|name| seen.insert(name.clone())).collect()
 }
 
 /// Text for an answer.
@@ -105,7 +138,14 @@ pub fn endpoints(cluster: &Cluster, leaders: impl IntoIterator<Item = PartitionL
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::ErrorKind;
+
+    #[test]
+    fn client_ids_are_cut_between_characters() {
+        assert_eq!(client_id(b"rdkafka"), "rdkafka");
+        assert_eq!(client_id(&[0xff]), "\u{fffd}");
+        let long = format!("x{}", "é".repeat(GROUP_TEXT_BYTES_MAX));
+        assert_eq!(client_id(long.as_bytes()).len(), GROUP_TEXT_BYTES_MAX - 1);
+    }
 
     #[test]
     fn long_messages_are_cut_between_characters() {

@@ -1,5 +1,8 @@
 //! Random requests of every API and version, as the decoding crate's client side writes them.
 
+#[path = "group_requests.rs"]
+mod groups;
+
 use bytes::Bytes;
 use fastrand::Rng;
 use kafka_protocol::messages::*;
@@ -78,7 +81,7 @@ impl Source<'_> {
                 .with_endpoint_type(if self.version >= 1 { self.rng.i8(..) } else { 1 })
                 .with_unknown_tagged_fields(self.tags())
                 .into(),
-            other => panic!("no random {other:?} yet"),
+            other => self.about_groups(other),
         }
     }
 

@@ -2,6 +2,9 @@
 //! outcomes, make it refuse, and lose answers. Several of them are the nodes of one cluster: they share their records,
 //! and one of them leads.
 
+#[path = "fake_groups.rs"]
+pub mod groups;
+
 use ackord::broker::*;
 use ackord::types::{LeaderEpoch, LogId, LogIndex, NodeId, Offset, RaftGroupId, Term};
 use bytes::Bytes;
@@ -70,6 +73,8 @@ pub struct State {
     pub fates: VecDeque<Option<Fate>>,
     /// Who leads, other than the first node.
     pub leader: Option<NodeId>,
+    /// Consumer groups.
+    pub groups: groups::FakeGroups,
     addresses: BTreeMap<NodeId, Address>,
     producers: i64,
 }
@@ -494,51 +499,5 @@ impl Broker for FakeBroker {
             }
         }
         reports
-    }
-}
-
-impl Groups for FakeBroker {
-    fn coordinator(&self, _group: &str) -> Result<NodeId> {
-        Ok(NODE)
-    }
-
-    async fn join_group(&self, _request: JoinGroup) -> Result<Joined> {
-        Err(ErrorKind::CoordinatorNotAvailable.into())
-    }
-
-    async fn sync_group(&self, _request: SyncGroup) -> Result<Synced> {
-        Err(ErrorKind::CoordinatorNotAvailable.into())
-    }
-
-    async fn heartbeat(&self, _request: Heartbeat) -> Result<()> {
-        Err(ErrorKind::CoordinatorNotAvailable.into())
-    }
-
-    async fn leave_group(&self, _group: String, _members: Vec<MemberIdentity>) -> PerItem {
-        Err(ErrorKind::CoordinatorNotAvailable.into())
-    }
-
-    async fn commit_offsets(&self, _request: CommitOffsets) -> PerItem {
-        Err(ErrorKind::CoordinatorNotAvailable.into())
-    }
-
-    async fn fetch_offsets(&self, _request: FetchOffsets) -> Result<Vec<FetchedOffset>> {
-        Err(ErrorKind::CoordinatorNotAvailable.into())
-    }
-
-    async fn delete_offsets(&self, _group: String, _partitions: Vec<(TopicName, PartitionIndex)>) -> PerItem {
-        Err(ErrorKind::CoordinatorNotAvailable.into())
-    }
-
-    fn list_groups(&self) -> Result<Vec<ListedGroup>> {
-        Err(ErrorKind::CoordinatorNotAvailable.into())
-    }
-
-    fn describe_groups(&self, groups: &[String]) -> Vec<Result<DescribedGroup>> {
-        groups.iter().map(|_| Err(ErrorKind::CoordinatorNotAvailable.into())).collect()
-    }
-
-    async fn delete_groups(&self, groups: Vec<String>) -> Vec<Result<()>> {
-        groups.iter().map(|_| Err(ErrorKind::CoordinatorNotAvailable.into())).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! FindCoordinator (key 10), versions 0 to 4: which node coordinates a consumer group.
 //!
-//! Served before groups are: without a *successful* answer librdkafka silently sends lz4 uncompressed, and
-//! confluent-kafka's `close()` hangs. A transactional id is refused for good until transactions exist.
+//! Without a *successful* answer librdkafka silently sends lz4 uncompressed, and confluent-kafka's `close()` hangs, even
+//! of those who use no groups. A transactional id is refused for good until transactions exist.
 
 use super::Api;
 use crate::broker::{Broker, Cluster, Edge, Error, ErrorKind, Node};
@@ -53,7 +53,9 @@ pub fn answer<B: Broker>(broker: &B, request: &FindCoordinatorRequest, version: 
 }
 
 fn find<'a, B: Broker>(broker: &B, cluster: &'a Cluster, key: &str, key_type: i8) -> Found<'a> {
-    let refuse = |error: &Error| (error_codes::code(error), translate::message(error).unwrap_or_default());
+    let refuse = |error: &Error| {
+        (error_codes::group_code(ApiKey::FindCoordinator, error), translate::message(error).unwrap_or_default())
+    };
     match key_type {
         GROUP => {
             let node = broker.coordinator(key).map_err(|error| refuse(&error))?;
