@@ -6,6 +6,7 @@
 
 use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;
+use super::core::PROPOSAL_OVERHEAD_BYTES;
 use super::core::effect::{Input, Leadership, Refused, Reply, Room};
 use crate::raft::RaftMessage;
 use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId, Term};
@@ -17,10 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::worker::status::GroupReport;
 
-/// What a proposal costs beyond its payload, so that empty ones are bounded, too.
-const PROPOSAL_OVERHEAD_BYTES: usize = 256;
-
-/// The same for a peer's message.
+/// What a peer's message costs beyond its payload.
 const MESSAGE_OVERHEAD_BYTES: usize = 128;
 
 /// The largest mailbox: what a semaphore of tokio can count in one acquisition.

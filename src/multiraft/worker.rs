@@ -66,12 +66,11 @@ pub trait Outside: Send + Sync + 'static {
 /// Limits and timing of the driver.
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
-    /// Limits of the groups.
+    /// Limits of the groups. Its `admitted_bytes_max` is the size of the mailbox, and of a second one for peers'
+    /// messages.
     pub core: CoreOptions,
     /// What the core calls a tick.
     pub tick: Duration,
-    /// Room for proposals, and as much again for peers' messages, in bytes.
-    pub mailbox_bytes: usize,
     /// When the log thread does what nobody asks for.
     pub log: LogLimits,
 }
@@ -81,7 +80,6 @@ impl Default for WorkerOptions {
         Self {
             core: CoreOptions::default(),
             tick: Duration::from_millis(100),
-            mailbox_bytes: 128 << 20,
             log: LogLimits { seal_after: Duration::from_millis(20), headroom_bytes_min: 16 << 20 },
         }
     }
@@ -110,7 +108,9 @@ impl Worker {
         D::File: Send,
     {
         let (events, inbox) = channel();
-        let mailbox_bytes = options.mailbox_bytes.min(MAILBOX_BYTES_MAX).min(Semaphore::MAX_PERMITS);
+        // The mailbox is the only bound on proposals: the core is told of the very same number.
+        let mailbox_bytes = options.core.admitted_bytes_max.min(MAILBOX_BYTES_MAX).min(Semaphore::MAX_PERMITS);
+        let core = CoreOptions { admitted_bytes_max: mailbox_bytes, ..options.core.clone() };
         let handle = Handle {
             events: events.clone(),
             mailbox: Arc::new(Semaphore::new(mailbox_bytes)),
@@ -121,7 +121,7 @@ impl Worker {
         let surroundings = Surroundings { worker: events, outside: Arc::clone(outside) };
         let threads = Threads::start(applier, log, disk, options.log, &surroundings)?;
         let driver = Driver {
-            core: Core::new(options.core.clone(), groups),
+            core: Core::new(core, groups),
             threads,
             board: handle.board.clone(),
             outside: Arc::clone(outside),

@@ -89,11 +89,11 @@ fn worker_options(config: &Config) -> WorkerOptions {
     // The log keeps what is not flushed, whatever it is told to keep: one that is to be small needs flushes as often.
     let defaults = CoreOptions::default();
     let retained = usize::try_from(config.wal.retain_bytes).unwrap_or(usize::MAX);
+    let admitted_bytes_max = usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX);
     let flush_after_bytes = defaults.flush_after_bytes.min(retained);
     WorkerOptions {
-        core: CoreOptions { replica, flush_after_bytes, ..defaults },
+        core: CoreOptions { replica, flush_after_bytes, admitted_bytes_max, ..defaults },
         tick: Duration::from_millis(u64::from(config.cluster.tick_ms)),
-        mailbox_bytes: usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX),
         ..WorkerOptions::default()
     }
 }

@@ -45,6 +45,8 @@ pub struct Group {
     applied: LogId,
     /// Proposals by the place they were given.
     pending: BTreeMap<LogIndex, Pending>,
+    /// When the first of them has waited too long, if any has a deadline.
+    first_deadline: Option<u64>,
     /// Reads in order of arrival.
     reads: Vec<Read>,
     /// The next read's number.
@@ -82,6 +84,7 @@ impl Group {
             replica,
             applied: LogId { index: applied, term: Term(0) },
             pending: BTreeMap::new(),
+            first_deadline: None,
             reads: Vec::new(),
             next_read: 0,
             published: Leadership::default(),
@@ -201,13 +204,9 @@ impl Group {
             return false;
         }
         let before = effects.len();
-        self.pending.retain(|_, pending| {
-            let expired = pending.deadline.is_some_and(|deadline| now >= deadline);
-            if expired {
-                effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Undecided });
-            }
-            !expired
-        });
+        if self.first_deadline.is_some_and(|deadline| now >= deadline) {
+            self.expire_pending(now, effects);
+        }
         self.reads.retain(|read| {
             let expired = now >= read.deadline;
             if expired {
@@ -216,6 +215,17 @@ impl Group {
             !expired
         });
         effects.len() > before
+    }
+
+    fn expire_pending(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        self.pending.retain(|_, pending| {
+            let expired = pending.deadline.is_some_and(|deadline| now >= deadline);
+            if expired {
+                effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Undecided });
+            }
+            !expired
+        });
+        self.first_deadline = self.pending.values().filter_map(|pending| pending.deadline).min();
     }
 
     /// The group leaves this node: nobody is left waiting.
@@ -336,13 +346,15 @@ impl Group {
         let term = self.replica.term();
         let serving = leads && self.applied.term == term;
         let leadership = Leadership { term, leader: self.replica.leader(), serving };
-        if leadership != self.published {
-            self.published = leadership;
-            effects.push(Effect::Publish { group: self.id, leadership });
+        if leadership == self.published {
+            return;
         }
-        let patience = self.replica.election_ticks();
+        self.published = leadership;
+        effects.push(Effect::Publish { group: self.id, leadership });
+        let deadline = now + self.replica.election_ticks();
         for pending in self.pending.values_mut().filter(|pending| !leads || pending.term != term) {
-            pending.deadline.get_or_insert(now + patience);
+            pending.deadline.get_or_insert(deadline);
+            self.first_deadline.get_or_insert(deadline);
         }
     }
 }
