@@ -149,7 +149,7 @@ async fn a_disk_that_was_rolled_back_is_refused_by_both_ends() {
     let b = Node::start(Setup { port, durable_turn: 98, ..Setup::of(B) }).await;
     b.peers.send_replace(addresses(&[&a, &b]));
     let told = problem(&b, A).await;
-    assert!(told.contains("had turn 99 of its log on disk and now says turn 98"), "{told}");
+    assert!(told.contains("had turn 99 of its log on disk and has started with turn 98"), "{told}");
     let seen = || a.sender.peers()[&B].problem.clone().unwrap_or_default();
     within("the other end", || seen().starts_with("not wanted: node 2 had turn 99")).await;
     assert!(!a.sender.alive(B));
@@ -165,6 +165,8 @@ async fn intrude(node: &Node) -> TcpStream {
         to_node: node.node.0,
         incarnation: proto::id_bytes(incarnation(A).0),
         durable_turn: 10,
+        life: proto::id_bytes(1),
+        first_turn: 10,
     };
     stream.write_all(&frame(Body::Hello(hello))).await.unwrap();
     let mut prefix = [0; 4];
@@ -236,7 +238,8 @@ async fn silent_peer(a: &Node) -> TcpStream {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     a.peers.send_replace([(B, listener.local_addr().unwrap().to_string())].into());
     let (mut stream, _) = listener.accept().await.unwrap();
-    let welcome = peer::Welcome { incarnation: proto::id_bytes(incarnation(B).0), durable_turn: 10 };
+    let (incarnation, life) = (proto::id_bytes(incarnation(B).0), proto::id_bytes(1));
+    let welcome = peer::Welcome { incarnation, durable_turn: 10, life, first_turn: 10 };
     stream.write_all(&frame(Body::Welcome(welcome))).await.unwrap();
     within("connected", || a.sender.alive(B)).await;
     stream

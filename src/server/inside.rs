@@ -1,6 +1,7 @@
 //! The part of a node that needs no network: the Raft groups of an opened data directory.
 
 use super::data::{self, DataError, Opened, SharedEngine};
+use super::identity::random_id;
 use super::outside::{Cluster, NodeOutside};
 use super::run::ServerError;
 use crate::config::Config;
@@ -55,7 +56,8 @@ impl Inside {
         } = opened;
         // Rows of groups that ended before this start; none are left if their deletion was finished.
         data::destroy_machines(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
-        let durable_turn = Arc::new(AtomicU64::new(durable_turn.0));
+        let (life, first_turn) = (random_id().map_err(DataError::from)?, durable_turn.0);
+        let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let outside = NodeOutside {
             node: identity.node,
             sender: sender.clone(),
@@ -74,9 +76,8 @@ impl Inside {
                 .create(CONTROLLER_GROUP, replica, machine, preferred)
                 .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
         }
-        let own =
-            Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
-        let node = identity.node;
+        let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
+        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn };
         let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
         Ok(Self { worker, cluster, engine, known, incomplete, own })
     }

@@ -66,7 +66,7 @@ impl Peer {
         }
     }
 
-    /// A problem that repeats is said once: a first one may be no more than a restart, or two greetings that crossed.
+    /// A problem that repeats is said once: a first one may be no more than a restart.
     fn report(&self, end: &End) {
         let problem = end.to_string();
         match self.states.failed(self.node, &problem) {
@@ -88,12 +88,9 @@ impl Peer {
     }
 
     async fn greet(&self, stream: &mut TcpStream) -> Result<(), End> {
-        let seen_before = self.admission.seen_before(self.node);
         wire::write_short(stream, Body::Hello(self.admission.hello(self.node))).await?;
         match wire::read(stream, wire::GREETING_BYTES_MAX, self.options.greeting_max).await? {
-            Body::Welcome(welcome) => {
-                self.admission.check_welcome(self.node, &welcome, seen_before).map_err(End::Unwanted)
-            }
+            Body::Welcome(welcome) => self.admission.check_welcome(self.node, &welcome).map_err(End::Unwanted),
             Body::Refused(peer::Refused { reason }) => Err(End::Refused(reason)),
             _ => Err(End::Hostile("neither a welcome nor a refusal".to_owned())),
         }
