@@ -210,8 +210,8 @@ impl Transport {
         let supervisor = Supervisor {
             options,
             peers,
+            reception: Arc::new(Reception::new(Arc::clone(&admission), sender.states(), &surroundings, options)),
             sender: sender.clone(),
-            reception: Arc::new(Reception::new(Arc::clone(&admission), &surroundings, options)),
             admission,
             surroundings,
             outgoing: BTreeMap::new(),

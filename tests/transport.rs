@@ -7,7 +7,7 @@ use ackord::multiraft::apply::transfer::{SnapshotBody, SnapshotMessage};
 use ackord::proto::peer::frame::Body;
 use ackord::proto::{self, peer};
 use ackord::raft::RaftMessage;
-use ackord::transport::{Announcement, ProposalOutcome, QueueLimits};
+use ackord::transport::{Announcement, Options, ProposalOutcome, QueueLimits};
 use ackord::types::{ClusterId, Incarnation, LogEntry, LogId, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
 use node::{CLUSTER, Node, Setup, addresses, incarnation, within};
@@ -275,6 +275,21 @@ async fn a_peer_that_comes_back_is_found_again() {
 
     a.peers.send_replace(addresses(&[&a]));
     within("forgotten", || !a.sender.alive(B) && a.sender.peers().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_connects_is_connected_to_at_once() {
+    let hour = Duration::from_secs(3_600);
+    let options = Options { backoff_min: hour, backoff_max: hour, ..Setup::of(A).options };
+    let a = Node::start(Setup { options, ..Setup::of(A) }).await;
+    let b = Node::start(Setup::of(B)).await;
+    let port = b.port;
+    b.stop().await;
+    a.peers.send_replace([(B, format!("127.0.0.1:{port}"))].into());
+    problem(&a, B).await;
+
+    let b = Node::start(Setup { port, ..Setup::of(B) }).await;
+    meet(&a, &b).await;
 }
 
 #[tokio::test]
