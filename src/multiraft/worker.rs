@@ -256,10 +256,11 @@ impl Driver {
                 Effect::Flush => self.threads.apply(ApplyCommand::Flush),
                 Effect::Reply { ticket, reply } => self.answer(ticket, reply),
                 Effect::Publish { group, leadership } => {
+                    self.board.update(group, |status| status.leadership = leadership);
+                    // After the board: whoever connects meanwhile is told what stands there.
                     if leadership.serving {
                         self.outside.leads(group, leadership.term);
                     }
-                    self.board.update(group, |status| status.leadership = leadership);
                 }
                 Effect::Quarantined { group, reason } => {
                     tracing::error!(%group, reason, "replica quarantined: it no longer votes or acknowledges");

@@ -4,8 +4,8 @@
 //! broken already; it is found out as long as one process remembers. What nobody remembers cannot be found out.
 //!
 //! A disk can only be rolled back between two processes on it. So what is compared is the turn that a process *started*
-//! with, and with what *other* processes on that disk have said: greetings of one process may arrive in any order. (A machine that is put back
-//! together with its memory is still the same process to us.)
+//! with, and with what *other* processes on that disk have said: greetings of one process may arrive in any order. (A
+//! machine that is put back together with its memory is still the same process to us.)
 
 use super::{Own, PeerRegistry};
 use crate::proto::{self, peer};

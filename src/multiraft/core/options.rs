@@ -1,12 +1,12 @@
 //! Limits of a node's groups.
 //!
 //! How much may be proposed at once is decided in one place: where the driver admits proposals. A limit of the core's
-//! own below that would refuse one proposal and take a later one of the same client, which reorders what it sent. So the
-//! core's limits on proposals are not set but follow from `admitted_bytes_max`, and its other limits are on what peers
-//! send, which Raft sends again.
+//! own below that would refuse one proposal and take a later one of the same client, which reorders what it sent. So
+//! the core's limits on proposals are not set but follow from `admitted_bytes_max`, and its other limits are on what
+//! peers send, which Raft sends again.
 //!
-//! What is in memory is bounded all the same: proposals by `admitted_bytes_max`, wherever they are between admission and
-//! answer; what peers send by the other limits and the one delivery that crosses them.
+//! What is in memory is bounded all the same: proposals by `admitted_bytes_max`, wherever they are between admission
+//! and answer; what peers send by the other limits and the one delivery that crosses them.
 
 use crate::raft::ReplicaOptions;
 

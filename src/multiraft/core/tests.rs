@@ -1,3 +1,5 @@
+//! The core, driven by hand: what it takes, and what it refuses or drops.
+
 use super::*;
 use crate::machine::Outcome;
 use crate::types::Term;

@@ -1,3 +1,5 @@
+//! Greetings in every order, and of disks that were rolled back.
+
 use super::*;
 use std::sync::atomic::AtomicU64;
 
