@@ -109,8 +109,6 @@ struct Inner<E> {
     fetch_budget: ByteBudget,
     /// Producer ids to hand out.
     producer_ids: ProducerIds,
-    /// Producers whose newest batch was refused, until they repeat it.
-    refused: Mutex<produce::RefusedSequences>,
 }
 
 /// A partition that a request names, with everything to serve it.
@@ -145,7 +143,6 @@ impl<E: Engine + Clone + 'static> NodeBroker<E> {
             neighbours,
             metrics,
             producer_ids: ProducerIds::default(),
-            refused: Mutex::default(),
         }))
     }
 

@@ -165,6 +165,10 @@ impl Core {
                 }
             }
             Input::Propose { group, proposals } => self.propose(group, proposals),
+            Input::RefusalKnown { group, source } => self.with_group(group, |group, _| {
+                group.refusal_known(source);
+                Ok(())
+            }),
             Input::ReadIndex { group, ticket } => self.read_index(group, ticket),
             Input::Appended => {
                 let done = self.queue.complete();
@@ -310,26 +314,24 @@ impl Core {
     }
 
     fn propose(&mut self, id: RaftGroupId, proposals: Vec<Proposal>) {
-        let refuse = |proposals: Vec<Proposal>, refused: Refused, effects: &mut Vec<Effect>| {
-            effects.extend(
-                proposals
-                    .into_iter()
-                    .map(|proposal| Effect::Reply { ticket: proposal.ticket, reply: Reply::Refused(refused) }),
-            );
-        };
         if !matches!(self.groups.get(&id), Some(Slot::Live(_))) {
-            return refuse(proposals, Refused::NoReplica, &mut self.effects);
+            let refused = Reply::Refused(Refused::NoReplica);
+            let replies = proposals.iter().map(|proposal| (proposal.ticket, refused.clone()));
+            self.effects.extend(replies.map(|(ticket, reply)| Effect::Reply { ticket, reply }));
+            return;
         }
-        if !self.full.is_empty() {
-            return refuse(proposals, Refused::NoSpace, &mut self.effects);
-        }
+        let full = !self.full.is_empty();
         let pending_max = self.options.pending_proposals_max();
         self.with_group(id, |group, effects| {
-            if group.pending_count() + proposals.len() > pending_max {
-                refuse(proposals, Refused::Busy, effects);
-                return Ok(());
+            let refused = match full {
+                true => Some(Refused::NoSpace),
+                false => (group.pending_count() + proposals.len() > pending_max).then_some(Refused::Busy),
+            };
+            match refused {
+                Some(refused) => group.refuse(&proposals, refused, effects),
+                None => group.propose(proposals, effects)?,
             }
-            group.propose(proposals, effects)
+            Ok(())
         });
     }
 

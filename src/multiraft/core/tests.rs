@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::machine::Outcome;
+use crate::raft::Role;
 use crate::types::Term;
 use bytes::Bytes;
+use effect::Source;
 
 const GROUP: RaftGroupId = RaftGroupId(1);
 const OWN: ReplicaId = ReplicaId::new(NodeId(1), 0);
@@ -31,7 +33,7 @@ impl World {
     /// The only voter of its group: it leads.
     fn alone(options: CoreOptions) -> Self {
         let world = Self::new(options, &[OWN]);
-        assert_eq!(world.core.replica(GROUP).map(Replica::role), Some(crate::raft::Role::Leader));
+        assert_eq!(world.core.replica(GROUP).map(Replica::role), Some(Role::Leader));
         world
     }
 
@@ -70,13 +72,46 @@ impl World {
     /// One round of proposals; their tickets.
     fn propose(&mut self, payloads: impl IntoIterator<Item = Bytes>) -> std::ops::Range<u64> {
         let first = self.tickets;
-        let mut proposal = |data| {
-            self.tickets += 1;
-            Proposal { ticket: Ticket(self.tickets - 1), context: Bytes::new(), data }
-        };
-        let proposals: Vec<_> = payloads.into_iter().map(&mut proposal).collect();
+        let proposals = payloads.into_iter().map(|data| self.proposal(None, data)).collect();
         self.tell(Input::Propose { group: GROUP, proposals });
         first..self.tickets
+    }
+
+    fn proposal(&mut self, source: Option<Source>, data: Bytes) -> Proposal {
+        self.tickets += 1;
+        Proposal { ticket: Ticket(self.tickets - 1), source, context: Bytes::new(), data }
+    }
+
+    /// One round of proposals by these; their tickets.
+    fn propose_by<const COUNT: usize>(&mut self, sources: [Source; COUNT]) -> [u64; COUNT] {
+        let first = self.tickets;
+        let proposals = sources.map(|source| self.proposal(Some(source), Bytes::new())).into();
+        self.tell(Input::Propose { group: GROUP, proposals });
+        std::array::from_fn(|position| first + position as u64)
+    }
+
+    fn refusal(&self, ticket: u64) -> Option<Refused> {
+        match self.replies.get(&ticket) {
+            Some(Reply::Refused(refused)) => Some(*refused),
+            _ => None,
+        }
+    }
+
+    fn say(&mut self, kind: MessageKind, term: u64) {
+        let message = RaftMessage { kind, from: OTHER, to: OWN, term: Term(term), ..RaftMessage::default() };
+        self.tell(Input::Messages(vec![(GROUP, message)]));
+        self.write();
+    }
+
+    /// The other voter votes for this one, which leads in `term` then.
+    fn elect(&mut self, term: u64) {
+        let role = |world: &Self| world.core.replica(GROUP).map(Replica::role);
+        while role(self) != Some(Role::Candidate) {
+            self.tell(Input::Tick);
+        }
+        self.say(MessageKind::RequestPreVoteResponse, term);
+        self.say(MessageKind::RequestVoteResponse, term);
+        assert_eq!(role(self), Some(Role::Leader), "{:?}", self.core.replica(GROUP).map(Replica::term));
     }
 
     fn applied(&self, tickets: std::ops::Range<u64>) -> bool {
@@ -140,4 +175,72 @@ fn a_follower_whose_disk_stands_still_drops_entries() {
     let last = world.core.replica(GROUP).map(|replica| replica.log().last().index);
     let taken = (2 << 20) / (100 << 10) + 1;
     assert_eq!(last, Some(LogIndex(1 + taken)), "up to the limit, and the one that crosses it");
+}
+
+const WRITER: Source = Source(1);
+const ANOTHER: Source = Source(2);
+
+/// What a producer had sent before it could know that an earlier batch was refused, is refused as well, although there
+/// is room again.
+#[test]
+fn nothing_overtakes_what_was_refused() {
+    let mut world = World::alone(CoreOptions::default());
+    world.tell(Input::Space { of: Room::Disk, writable: false });
+    let [first] = world.propose_by([WRITER]);
+    assert_eq!(world.refusal(first), Some(Refused::NoSpace));
+    world.tell(Input::Space { of: Room::Disk, writable: true });
+    let [second, other, third] = world.propose_by([WRITER, ANOTHER, WRITER]);
+    world.work();
+    assert_eq!(world.refusal(second), Some(Refused::OutOfTurn));
+    assert_eq!(world.refusal(third), Some(Refused::OutOfTurn));
+    assert!(world.applied(other..other + 1), "whom nothing was refused goes on");
+
+    // The first refusal is known; what was refused because of it is not yet.
+    let known = Input::RefusalKnown { group: GROUP, source: WRITER };
+    world.tell(known.clone());
+    let [fourth] = world.propose_by([WRITER]);
+    assert_eq!(world.refusal(fourth), Some(Refused::OutOfTurn));
+    for _ in [second, third, fourth] {
+        world.tell(known.clone());
+    }
+    let [again, next] = world.propose_by([WRITER, WRITER]);
+    world.work();
+    assert!(world.applied(again..next + 1));
+}
+
+/// An office was lost with a batch whose fate is open, and won again: a later batch of the same producer waits until it
+/// is known, because the first may be refused yet.
+#[test]
+fn nothing_overtakes_what_is_undecided() {
+    let mut world = World::new(CoreOptions::default(), &[OWN, OTHER]);
+    world.elect(2);
+    let [first] = world.propose_by([WRITER]);
+    world.say(MessageKind::Heartbeat, 3);
+    assert_eq!(world.replies, BTreeMap::new());
+    // The new leader hands its office back.
+    world.say(MessageKind::TimeoutNow, 3);
+    world.say(MessageKind::RequestVoteResponse, 4);
+    assert_eq!(world.core.replica(GROUP).map(Replica::role), Some(Role::Leader));
+    let [second, other] = world.propose_by([WRITER, ANOTHER]);
+    assert_eq!(world.refusal(second), Some(Refused::OutOfTurn));
+    assert_eq!(world.refusal(other), None);
+    assert_eq!(world.replies.get(&first), None, "still open");
+}
+
+#[test]
+fn what_a_lost_office_leaves_open_is_answered_in_time() {
+    let mut world = World::new(CoreOptions::default(), &[OWN, OTHER]);
+    world.elect(2);
+    let [first] = world.propose_by([WRITER]);
+    (0..9).for_each(|_| world.tell(Input::Tick));
+    world.say(MessageKind::Heartbeat, 3);
+    (0..9).for_each(|_| world.tell(Input::Tick));
+    assert_eq!(world.replies.get(&first), None);
+    world.tell(Input::Tick);
+    assert_eq!(world.replies.get(&first), Some(&Reply::Undecided));
+
+    // Whoever sent it does not know yet that it has to be sent again.
+    world.elect(4);
+    let [second] = world.propose_by([WRITER]);
+    assert_eq!(world.refusal(second), Some(Refused::OutOfTurn));
 }
