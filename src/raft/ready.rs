@@ -122,7 +122,7 @@ pub struct FollowerProgress {
     pub replica: ReplicaId,
     /// The newest entry it is known to have on disk.
     pub matched: LogIndex,
-    /// It was heard of within the last election timeout.
+    /// It was heard of within the last two election timeouts.
     pub recently_active: bool,
     /// It waits for a snapshot.
     pub snapshot: bool,

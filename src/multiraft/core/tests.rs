@@ -98,7 +98,11 @@ impl World {
     }
 
     fn say(&mut self, kind: MessageKind, term: u64) {
-        let message = RaftMessage { kind, from: OTHER, to: OWN, term: Term(term), ..RaftMessage::default() };
+        self.hear(OTHER, kind, term);
+    }
+
+    fn hear(&mut self, from: ReplicaId, kind: MessageKind, term: u64) {
+        let message = RaftMessage { kind, from, to: OWN, term: Term(term), ..RaftMessage::default() };
         self.tell(Input::Messages(vec![(GROUP, message)]));
         self.write();
     }
@@ -243,4 +247,22 @@ fn what_a_lost_office_leaves_open_is_answered_in_time() {
     world.elect(4);
     let [second] = world.propose_by([WRITER]);
     assert_eq!(world.refusal(second), Some(Refused::OutOfTurn));
+}
+
+/// raft-rs forgets who was active whenever it counts them, which showed live followers as gone for a moment.
+#[test]
+fn followers_that_answer_are_active_all_the_time_and_others_are_not() {
+    let third = ReplicaId::new(NodeId(3), 0);
+    let mut world = World::new(CoreOptions::default(), &[OWN, OTHER, third]);
+    world.elect(2);
+    world.hear(third, MessageKind::HeartbeatResponse, 2);
+    for tick in 1..=60 {
+        world.tell(Input::Tick);
+        if tick % 3 == 0 {
+            world.say(MessageKind::HeartbeatResponse, 2);
+        }
+        let followers = world.core.replica(GROUP).map(Replica::followers).unwrap_or_default();
+        let active: Vec<_> = followers.iter().map(|follower| (follower.replica, follower.recently_active)).collect();
+        assert_eq!(active, [(OTHER, true), (third, tick <= 20)], "after {tick} ticks");
+    }
 }
