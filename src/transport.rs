@@ -86,6 +86,10 @@ pub struct Own {
     pub incarnation: Incarnation,
     /// The newest turn of its log that is durable. Written by whoever writes the log, never ahead of the disk.
     pub durable_turn: Arc<AtomicU64>,
+    /// This life of its process: drawn when it started.
+    pub life: u128,
+    /// The newest turn that was durable then.
+    pub first_turn: u64,
 }
 
 /// Who leads a group: soft state, of which the higher term holds.
@@ -206,8 +210,8 @@ impl Transport {
         let supervisor = Supervisor {
             options,
             peers,
+            reception: Arc::new(Reception::new(Arc::clone(&admission), sender.states(), &surroundings, options)),
             sender: sender.clone(),
-            reception: Arc::new(Reception::new(Arc::clone(&admission), &surroundings, options)),
             admission,
             surroundings,
             outgoing: BTreeMap::new(),

@@ -129,8 +129,11 @@ fn producers_that_the_sender_has_forgotten_are_forgotten() {
     let to = SimEngine::default();
     let mut receiver = create(&to);
     apply(&to, &mut receiver, &log[..1]);
+    let known = |partition: &Partition| [-1, 1, 2].map(|id| partition.view().knows_producer(&to, id).unwrap());
+    assert_eq!(known(&receiver), [false, true, false]);
     assert_eq!(receiver.generation_for(&sending.snapshot_head()), receiver.generation(), "the rows stay in place");
     let installed = install(&from, &sending, &to, &receiver, 1_000);
+    assert_eq!(known(&installed), [false, false, true]);
     assert_eq!(Partition::open(&to, GROUP).unwrap().unwrap(), installed);
 }
 

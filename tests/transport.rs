@@ -7,7 +7,7 @@ use ackord::multiraft::apply::transfer::{SnapshotBody, SnapshotMessage};
 use ackord::proto::peer::frame::Body;
 use ackord::proto::{self, peer};
 use ackord::raft::RaftMessage;
-use ackord::transport::{Announcement, ProposalOutcome, QueueLimits};
+use ackord::transport::{Announcement, Options, ProposalOutcome, QueueLimits};
 use ackord::types::{ClusterId, Incarnation, LogEntry, LogId, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
 use node::{CLUSTER, Node, Setup, addresses, incarnation, within};
@@ -149,7 +149,7 @@ async fn a_disk_that_was_rolled_back_is_refused_by_both_ends() {
     let b = Node::start(Setup { port, durable_turn: 98, ..Setup::of(B) }).await;
     b.peers.send_replace(addresses(&[&a, &b]));
     let told = problem(&b, A).await;
-    assert!(told.contains("had turn 99 of its log on disk and now says turn 98"), "{told}");
+    assert!(told.contains("had turn 99 of its log on disk and has started with turn 98"), "{told}");
     let seen = || a.sender.peers()[&B].problem.clone().unwrap_or_default();
     within("the other end", || seen().starts_with("not wanted: node 2 had turn 99")).await;
     assert!(!a.sender.alive(B));
@@ -165,6 +165,8 @@ async fn intrude(node: &Node) -> TcpStream {
         to_node: node.node.0,
         incarnation: proto::id_bytes(incarnation(A).0),
         durable_turn: 10,
+        life: proto::id_bytes(1),
+        first_turn: 10,
     };
     stream.write_all(&frame(Body::Hello(hello))).await.unwrap();
     let mut prefix = [0; 4];
@@ -236,7 +238,8 @@ async fn silent_peer(a: &Node) -> TcpStream {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     a.peers.send_replace([(B, listener.local_addr().unwrap().to_string())].into());
     let (mut stream, _) = listener.accept().await.unwrap();
-    let welcome = peer::Welcome { incarnation: proto::id_bytes(incarnation(B).0), durable_turn: 10 };
+    let (incarnation, life) = (proto::id_bytes(incarnation(B).0), proto::id_bytes(1));
+    let welcome = peer::Welcome { incarnation, durable_turn: 10, life, first_turn: 10 };
     stream.write_all(&frame(Body::Welcome(welcome))).await.unwrap();
     within("connected", || a.sender.alive(B)).await;
     stream
@@ -272,6 +275,21 @@ async fn a_peer_that_comes_back_is_found_again() {
 
     a.peers.send_replace(addresses(&[&a]));
     within("forgotten", || !a.sender.alive(B) && a.sender.peers().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_connects_is_connected_to_at_once() {
+    let hour = Duration::from_secs(3_600);
+    let options = Options { backoff_min: hour, backoff_max: hour, ..Setup::of(A).options };
+    let a = Node::start(Setup { options, ..Setup::of(A) }).await;
+    let b = Node::start(Setup::of(B)).await;
+    let port = b.port;
+    b.stop().await;
+    a.peers.send_replace([(B, format!("127.0.0.1:{port}"))].into());
+    problem(&a, B).await;
+
+    let b = Node::start(Setup { port, ..Setup::of(B) }).await;
+    meet(&a, &b).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! It decides nothing that must be the same everywhere; it looks things up, validates, proposes, and waits.
 //!
+//! * [`leaders`]: whom clients are told to ask.
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
 //! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
@@ -12,6 +13,7 @@ pub mod controller_client;
 pub mod coordinators;
 mod fetch;
 mod groups;
+mod leaders;
 mod offsets;
 mod produce;
 mod producers;
@@ -70,7 +72,7 @@ pub trait Neighbours: Send + Sync + 'static {
     /// Whether a node is heard of.
     fn is_alive(&self, node: NodeId) -> bool;
 
-    /// Who leads a group that this node does not host, as announced: the newest term wins.
+    /// Which node serves a group, as it has announced: the newest term wins.
     fn announced_leader(&self, group: RaftGroupId) -> Option<(Term, NodeId)>;
 }
 
@@ -107,8 +109,6 @@ struct Inner<E> {
     fetch_budget: ByteBudget,
     /// Producer ids to hand out.
     producer_ids: ProducerIds,
-    /// Producers whose newest batch was refused, until they repeat it.
-    refused: Mutex<produce::RefusedSequences>,
 }
 
 /// A partition that a request names, with everything to serve it.
@@ -143,7 +143,6 @@ impl<E: Engine + Clone + 'static> NodeBroker<E> {
             neighbours,
             metrics,
             producer_ids: ProducerIds::default(),
-            refused: Mutex::default(),
         }))
     }
 
@@ -170,12 +169,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
     /// that nobody hears of.
     fn leader(&self, group: RaftGroupId) -> Option<PartitionLeader> {
         let leadership = self.handle.board().status(group).leadership;
-        let known = match leadership.leader {
-            Some(replica) if replica.node() == self.node && !leadership.serving => return None,
-            Some(replica) => Some((leadership.term, replica.node())),
-            None => None,
-        };
-        let (term, node) = known.max(self.neighbours.announced_leader(group))?;
+        let (term, node) = leaders::serving(self.node, leadership, self.neighbours.announced_leader(group))?;
         let is_alive = node == self.node || self.neighbours.is_alive(node);
         is_alive.then_some(PartitionLeader { node, epoch: epoch_of(term) })
     }

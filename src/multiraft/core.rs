@@ -10,21 +10,24 @@
 //!
 //! * [`effect`]: the vocabulary of the waist.
 //! * [`group`]: one group: its replica, the proposals and reads that wait on it.
+//! * [`options`]: the limits.
 //! * [`snapshot`]: how a replica that fell behind the log gets the state instead.
 //! * [`turn`]: what waits for the log, and what leaves once it is durable.
 
 pub mod effect;
 pub mod group;
+pub mod options;
 pub mod snapshot;
 pub mod turn;
 
-use crate::raft::{Broken, MessageKind, RaftMessage, Replica, ReplicaOptions, ReplicaStart};
+use crate::raft::{Broken, MessageKind, RaftMessage, Replica, ReplicaStart};
 use crate::types::{
     CONTROLLER_GROUP, HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId,
 };
 use crate::wal::{GroupRecovery, GroupWrite, LogChange};
 use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Room, Ticket};
 use group::Group;
+pub use options::{CoreOptions, PROPOSAL_OVERHEAD_BYTES};
 use std::collections::{BTreeMap, BTreeSet};
 use turn::{Done, Then, TurnQueue};
 
@@ -34,43 +37,6 @@ pub const BIRTH: LogId = LogId::new(1, 1);
 
 /// What a turn takes in the log at least: turns begin at blocks (`wal`).
 const TURN_BYTES_MIN: usize = 4 << 10;
-
-/// Limits of a node's groups.
-#[derive(Clone, Debug)]
-pub struct CoreOptions {
-    /// Limits and timing of each replica.
-    pub replica: ReplicaOptions,
-    /// Payload that one turn of the log carries, in bytes; one larger entry still goes.
-    pub turn_bytes_max: usize,
-    /// Payload waiting for the log before new entries are refused or dropped, in bytes.
-    pub queued_bytes_max: usize,
-    /// Payload handed to state machines and not applied yet, before more is refused, in bytes.
-    pub unapplied_bytes_max: usize,
-    /// Recent payload kept in memory per group, in bytes.
-    pub tail_bytes_per_group: usize,
-    /// Recent payload kept in memory by all groups together, in bytes.
-    pub tail_bytes_max: usize,
-    /// Payload applied, or turns of the log, before the state machines are flushed so that the log can be freed, in
-    /// bytes.
-    pub flush_after_bytes: usize,
-    /// Proposals of one group whose outcome is awaited.
-    pub pending_proposals_max: usize,
-}
-
-impl Default for CoreOptions {
-    fn default() -> Self {
-        Self {
-            replica: ReplicaOptions::default(),
-            turn_bytes_max: 8 << 20,
-            queued_bytes_max: 64 << 20,
-            unapplied_bytes_max: 128 << 20,
-            tail_bytes_per_group: 8 << 20,
-            tail_bytes_max: 256 << 20,
-            flush_after_bytes: 256 << 20,
-            pending_proposals_max: 16_384,
-        }
-    }
-}
 
 /// One group as it stands when the node starts: what the log remembers, and what the state machine has.
 #[derive(Clone, Debug)]
@@ -184,7 +150,7 @@ impl Core {
                 applied: start.applied.index,
                 membership: start.membership,
             },
-            options.replica.clone(),
+            options.replica_options(),
         )?;
         Ok(Group::new(start.group, replica, start.applied.index))
     }
@@ -199,6 +165,10 @@ impl Core {
                 }
             }
             Input::Propose { group, proposals } => self.propose(group, proposals),
+            Input::RefusalKnown { group, source } => self.with_group(group, |group, _| {
+                group.refusal_known(source);
+                Ok(())
+            }),
             Input::ReadIndex { group, ticket } => self.read_index(group, ticket),
             Input::Appended => {
                 let done = self.queue.complete();
@@ -330,7 +300,7 @@ impl Core {
     /// Entries are dropped, not queued, beyond the limits: Raft sends them again.
     fn receive(&mut self, id: RaftGroupId, message: RaftMessage) {
         let has_entries = !message.entries.is_empty();
-        let full = has_entries && self.overload().is_some();
+        let full = has_entries && self.drops_entries();
         let now = self.now;
         self.with_group(id, |group, effects| {
             if full || group.is_gated() || (has_entries && group.is_fetching()) {
@@ -344,37 +314,30 @@ impl Core {
     }
 
     fn propose(&mut self, id: RaftGroupId, proposals: Vec<Proposal>) {
-        let refuse = |proposals: Vec<Proposal>, refused: Refused, effects: &mut Vec<Effect>| {
-            effects.extend(
-                proposals
-                    .into_iter()
-                    .map(|proposal| Effect::Reply { ticket: proposal.ticket, reply: Reply::Refused(refused) }),
-            );
-        };
         if !matches!(self.groups.get(&id), Some(Slot::Live(_))) {
-            return refuse(proposals, Refused::NoReplica, &mut self.effects);
+            let refused = Reply::Refused(Refused::NoReplica);
+            let replies = proposals.iter().map(|proposal| (proposal.ticket, refused.clone()));
+            self.effects.extend(replies.map(|(ticket, reply)| Effect::Reply { ticket, reply }));
+            return;
         }
-        if let Some(refused) = self.overload() {
-            return refuse(proposals, refused, &mut self.effects);
-        }
-        let pending_max = self.options.pending_proposals_max;
+        let full = !self.full.is_empty();
+        let pending_max = self.options.pending_proposals_max();
         self.with_group(id, |group, effects| {
-            if group.pending_count() + proposals.len() > pending_max {
-                refuse(proposals, Refused::Busy, effects);
-                return Ok(());
+            let refused = match full {
+                true => Some(Refused::NoSpace),
+                false => (group.pending_count() + proposals.len() > pending_max).then_some(Refused::Busy),
+            };
+            match refused {
+                Some(refused) => group.refuse(&proposals, refused, effects),
+                None => group.propose(proposals, effects)?,
             }
-            group.propose(proposals, effects)
+            Ok(())
         });
     }
 
-    /// Why no new entries are taken now, if so.
-    fn overload(&self) -> Option<Refused> {
-        if !self.full.is_empty() {
-            return Some(Refused::NoSpace);
-        }
-        let busy = self.queue.bytes() > self.options.queued_bytes_max
-            || self.unapplied_bytes > self.options.unapplied_bytes_max;
-        busy.then_some(Refused::Busy)
+    /// Whether no entries of peers are taken now.
+    fn drops_entries(&self) -> bool {
+        !self.full.is_empty() || self.options.drops_entries(self.queue.bytes(), self.unapplied_bytes)
     }
 
     fn read_index(&mut self, id: RaftGroupId, ticket: Ticket) {
@@ -568,3 +531,7 @@ impl Core {
         self.groups.keys().copied()
     }
 }
+
+#[cfg(test)]
+#[path = "core/tests.rs"]
+mod tests;

@@ -2,14 +2,18 @@
 //!
 //! A [`Handle`] is cheap to clone. Proposals pass a mailbox that is bounded in bytes, from admission to answer: whoever
 //! finds it full waits, which is the node's backpressure. Who leads what is published on a [`Board`], to look at
-//! without asking the worker and to wait on.
+//! without asking the worker and to wait on. What one producer proposes stays in [`order`].
+
+pub mod order;
 
 use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;
-use super::core::effect::{Input, Leadership, Refused, Reply, Room};
+use super::core::PROPOSAL_OVERHEAD_BYTES;
+use super::core::effect::{Input, Leadership, Refused, Reply, Room, Source};
 use crate::raft::RaftMessage;
 use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
+use order::{Order, Sequence};
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::worker::status::GroupReport;
 
-/// What a proposal costs beyond its payload, so that empty ones are bounded, too.
-const PROPOSAL_OVERHEAD_BYTES: usize = 256;
-
-/// The same for a peer's message.
+/// What a peer's message costs beyond its payload.
 const MESSAGE_OVERHEAD_BYTES: usize = 128;
 
 /// The largest mailbox: what a semaphore of tokio can count in one acquisition.
@@ -38,6 +39,8 @@ pub(super) enum Event {
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine, preferred: bool },
     /// A command, admitted to the mailbox.
     Propose { group: RaftGroupId, context: Bytes, data: Bytes, waiting: Waiting },
+    /// Whoever numbers this source's proposals knows of one more refusal.
+    RefusalKnown { group: RaftGroupId, source: Source },
     /// A linearizable read.
     Read { group: RaftGroupId, waiting: Waiting },
     /// Somebody wants to look.
@@ -50,6 +53,8 @@ pub(super) enum Event {
 pub(super) struct Waiting {
     /// The answer goes here.
     pub reply: oneshot::Sender<Reply>,
+    /// Which batch of whom it is, in which group, if its order matters.
+    pub sequence: Option<(RaftGroupId, Sequence)>,
     /// Given back when the answer has gone.
     pub _room: OwnedSemaphorePermit,
 }
@@ -130,6 +135,8 @@ pub struct Handle {
     pub(super) peer_mailbox: Arc<Semaphore>,
     /// All of that room, of each of the two; at most `MAILBOX_BYTES_MAX`.
     pub(super) mailbox_bytes: usize,
+    /// Keeps what producers propose in order.
+    pub(super) order: Order,
     /// What is published.
     pub(super) board: Board,
 }
@@ -145,18 +152,40 @@ impl Handle {
     ///
     /// Dropping the returned future before it resolves proposes nothing. Dropping the `Pending` takes nothing back.
     pub async fn propose(&self, group: RaftGroupId, context: Bytes, data: Bytes) -> Result<Pending, Refused> {
+        self.propose_in_order(group, None, context, data).await
+    }
+
+    /// The same for a batch that must not overtake an earlier one of its producer: see [`order`].
+    pub async fn propose_in_order(
+        &self,
+        group: RaftGroupId,
+        sequence: Option<Sequence>,
+        context: Bytes,
+        data: Bytes,
+    ) -> Result<Pending, Refused> {
         let bytes = context.len() + data.len() + PROPOSAL_OVERHEAD_BYTES;
         let room = self.room(&self.mailbox, bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.send(Event::Propose { group, context, data, waiting: Waiting { reply, _room: room } })?;
+        let waiting = Waiting { reply, sequence: sequence.map(|sequence| (group, sequence)), _room: room };
+        let send = || self.send(Event::Propose { group, context, data, waiting });
+        match sequence {
+            Some(sequence) => self.order.send(group, sequence, send)?,
+            None => send()?,
+        }
         Ok(Pending(answer))
+    }
+
+    /// What was refused of whom.
+    #[must_use]
+    pub fn order(&self) -> &Order {
+        &self.order
     }
 
     /// Asks for the index that a linearizable read must see, and waits until this node has applied it.
     pub async fn read_index(&self, group: RaftGroupId) -> Reply {
         let (reply, answer) = oneshot::channel();
         let sent = match self.room(&self.mailbox, PROPOSAL_OVERHEAD_BYTES).await {
-            Ok(room) => self.send(Event::Read { group, waiting: Waiting { reply, _room: room } }),
+            Ok(room) => self.send(Event::Read { group, waiting: Waiting { reply, sequence: None, _room: room } }),
             Err(refused) => Err(refused),
         };
         match sent {

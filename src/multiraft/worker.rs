@@ -21,8 +21,9 @@ pub mod threads;
 
 use super::apply::Applier;
 use super::apply::transfer::SnapshotMessage;
-use super::core::effect::{Effect, Input, Proposal, Reply, Ticket};
+use super::core::effect::{Effect, Input, Proposal, Reply, Source, Ticket};
 use super::core::{Core, CoreOptions, GroupStart};
+use super::handle::order::Order;
 use super::handle::{Board, Event, Handle, MAILBOX_BYTES_MAX, Waiting};
 use crate::raft::RaftMessage;
 use crate::storage::Engine;
@@ -31,7 +32,7 @@ use crate::wal::disk::Disk;
 use crate::wal::{Log, TurnNumber};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use threads::apply_thread::ApplyCommand;
@@ -66,12 +67,11 @@ pub trait Outside: Send + Sync + 'static {
 /// Limits and timing of the driver.
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
-    /// Limits of the groups.
+    /// Limits of the groups. Its `admitted_bytes_max` is the size of the mailbox, and of a second one for peers'
+    /// messages.
     pub core: CoreOptions,
     /// What the core calls a tick.
     pub tick: Duration,
-    /// Room for proposals, and as much again for peers' messages, in bytes.
-    pub mailbox_bytes: usize,
     /// When the log thread does what nobody asks for.
     pub log: LogLimits,
 }
@@ -81,7 +81,6 @@ impl Default for WorkerOptions {
         Self {
             core: CoreOptions::default(),
             tick: Duration::from_millis(100),
-            mailbox_bytes: 128 << 20,
             log: LogLimits { seal_after: Duration::from_millis(20), headroom_bytes_min: 16 << 20 },
         }
     }
@@ -110,20 +109,25 @@ impl Worker {
         D::File: Send,
     {
         let (events, inbox) = channel();
-        let mailbox_bytes = options.mailbox_bytes.min(MAILBOX_BYTES_MAX).min(Semaphore::MAX_PERMITS);
+        // The mailbox is the only bound on proposals: the core is told of the very same number.
+        let mailbox_bytes = options.core.admitted_bytes_max.min(MAILBOX_BYTES_MAX).min(Semaphore::MAX_PERMITS);
+        let core = CoreOptions { admitted_bytes_max: mailbox_bytes, ..options.core.clone() };
         let handle = Handle {
             events: events.clone(),
             mailbox: Arc::new(Semaphore::new(mailbox_bytes)),
             peer_mailbox: Arc::new(Semaphore::new(mailbox_bytes)),
             mailbox_bytes,
+            order: Order::default(),
             board: Board::default(),
         };
-        let surroundings = Surroundings { worker: events, outside: Arc::clone(outside) };
+        let surroundings = Surroundings { worker: events.clone(), outside: Arc::clone(outside) };
         let threads = Threads::start(applier, log, disk, options.log, &surroundings)?;
         let driver = Driver {
-            core: Core::new(options.core.clone(), groups),
+            core: Core::new(core, groups),
             threads,
             board: handle.board.clone(),
+            order: handle.order.clone(),
+            own_inbox: events,
             outside: Arc::clone(outside),
             waiting: BTreeMap::new(),
             next_ticket: 0,
@@ -156,6 +160,10 @@ struct Driver {
     threads: Threads,
     /// Where leaderships are published.
     board: Board,
+    /// Where refusals are entered.
+    order: Order,
+    /// Behind everything that was sent before.
+    own_inbox: Sender<Event>,
     /// The rest of the process.
     outside: Arc<dyn Outside>,
     /// Who waits for which ticket.
@@ -215,8 +223,16 @@ impl Driver {
                 self.core.handle(Input::Create { group, replica, membership, preferred });
             }
             Event::Propose { group, context, data, waiting } => {
+                let source = waiting.sequence.map(|(_, sequence)| Source(sequence.producer));
                 let ticket = self.wait(waiting);
-                self.proposals.entry(group).or_default().push(Proposal { ticket, context, data });
+                self.proposals.entry(group).or_default().push(Proposal { ticket, source, context, data });
+            }
+            Event::RefusalKnown { group, source } => {
+                // What was sent before it comes before it.
+                if let Some(proposals) = self.proposals.remove(&group) {
+                    self.core.handle(Input::Propose { group, proposals });
+                }
+                self.core.handle(Input::RefusalKnown { group, source });
             }
             Event::Read { group, waiting } => {
                 let ticket = self.wait(waiting);
@@ -256,10 +272,11 @@ impl Driver {
                 Effect::Flush => self.threads.apply(ApplyCommand::Flush),
                 Effect::Reply { ticket, reply } => self.answer(ticket, reply),
                 Effect::Publish { group, leadership } => {
+                    self.board.update(group, |status| status.leadership = leadership);
+                    // After the board: whoever connects meanwhile is told what stands there.
                     if leadership.serving {
                         self.outside.leads(group, leadership.term);
                     }
-                    self.board.update(group, |status| status.leadership = leadership);
                 }
                 Effect::Quarantined { group, reason } => {
                     tracing::error!(%group, reason, "replica quarantined: it no longer votes or acknowledges");
@@ -270,9 +287,14 @@ impl Driver {
     }
 
     fn answer(&mut self, ticket: Ticket, reply: Reply) {
-        if let Some(waiting) = self.waiting.remove(&ticket) {
-            // Whoever asked may have given up.
-            let _gone = waiting.reply.send(reply);
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        if let (Reply::Refused(_) | Reply::Undecided, Some((group, sequence))) = (&reply, waiting.sequence) {
+            self.order.refused(group, sequence);
+            let source = Source(sequence.producer);
+            // A worker that is stopping takes no more proposals.
+            let _stopping = self.own_inbox.send(Event::RefusalKnown { group, source });
         }
+        // Whoever asked may have given up.
+        let _gone = waiting.reply.send(reply);
     }
 }

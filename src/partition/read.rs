@@ -88,6 +88,14 @@ pub enum ReadError {
 }
 
 impl PartitionView {
+    /// Whether the partition remembers the producer, and so judges its sequences. May be a little older than the view.
+    pub fn knows_producer(&self, engine: &dyn Engine, producer: i64) -> Result<bool, EngineError> {
+        if producer < 0 {
+            return Ok(false);
+        }
+        Ok(engine.get(Family::Producers, &rows::key(self.group, self.generation, producer))?.is_some())
+    }
+
     /// Whole batches from the one that holds `offset` on, in order, of at most `bytes_max` together; the first one
     /// regardless of its size if `at_least_one`. Empty at the high watermark.
     pub fn fetch(

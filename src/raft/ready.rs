@@ -15,7 +15,7 @@ pub struct ReplicaOptions {
     pub max_message_bytes: u64,
     /// Append messages on the way to one follower.
     pub max_inflight_messages: usize,
-    /// Payload a leader accepts beyond what is committed, in bytes; more is refused.
+    /// Payload a leader accepts beyond what is committed, in bytes; more is refused. At least one message's.
     pub max_uncommitted_bytes: u64,
     /// Committed payload handed over in one `Ready`, in bytes.
     pub max_committed_bytes: u64,
@@ -122,7 +122,7 @@ pub struct FollowerProgress {
     pub replica: ReplicaId,
     /// The newest entry it is known to have on disk.
     pub matched: LogIndex,
-    /// It was heard of within the last election timeout.
+    /// It was heard of within the last two election timeouts.
     pub recently_active: bool,
     /// It waits for a snapshot.
     pub snapshot: bool,

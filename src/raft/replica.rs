@@ -21,6 +21,7 @@ use super::{MessageKind, RaftMessage};
 use crate::types::{EntryKind, HardState, LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
 use raft_rs::{GetEntriesContext, RawNode, SnapshotStatus, StateRole, eraftpb};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// See the module.
@@ -43,6 +44,10 @@ pub struct Replica {
     persisted_number: u64,
     /// How often this replica has campaigned; varies the election timeout.
     campaigns: u64,
+    /// Ticks since the start.
+    ticks: u64,
+    /// The tick at which each member was last heard of.
+    heard: BTreeMap<ReplicaId, u64>,
     /// Reads of old entries that raft-rs waits for, with the contexts that resume it.
     fetching: Vec<(Wanted, GetEntriesContext)>,
 }
@@ -77,6 +82,8 @@ impl Replica {
             promise_number: 0,
             persisted_number: 0,
             campaigns: 0,
+            ticks: 0,
+            heard: BTreeMap::new(),
             fetching: Vec::new(),
         })
     }
@@ -158,6 +165,7 @@ impl Replica {
 
     /// Lets one tick of time pass. Says whether there may be something to take.
     pub fn tick(&mut self) -> Result<bool, Broken> {
+        self.ticks += 1;
         let timeout = self.election_timeout();
         let node = &mut self.node;
         let woken = catch(|| {
@@ -190,6 +198,9 @@ impl Replica {
             message.commit_term = Term(0);
         }
         let (kind, from) = (message.kind, message.from);
+        if self.node.raft.prs().get(from.0).is_some() {
+            self.heard.insert(from, self.ticks);
+        }
         let node = &mut self.node;
         catch(|| {
             // An error means "dropped": an unknown peer, a stale answer.
@@ -353,6 +364,7 @@ impl Replica {
             self.handed = entry.id.index;
             if entry.kind == EntryKind::ConfChange {
                 self.membership = self.change_membership(entry)?;
+                self.heard.retain(|replica, _| self.node.raft.prs().get(replica.0).is_some());
                 ready.memberships.push((entry.id.index, self.membership.clone()));
             }
         }
@@ -426,6 +438,9 @@ impl Replica {
             return Vec::new();
         }
         let own = self.node.raft.id;
+        // raft-rs's own flag is taken back at every check of the quorum, until the follower's next answer.
+        let recently = self.ticks.saturating_sub(2 * u64::from(self.options.election_ticks));
+        let is_recent = |id: &u64| self.heard.get(&ReplicaId(*id)).is_some_and(|at| *at >= recently);
         let mut followers: Vec<_> = self
             .node
             .raft
@@ -435,7 +450,7 @@ impl Replica {
             .map(|(id, progress)| FollowerProgress {
                 replica: ReplicaId(*id),
                 matched: LogIndex(progress.matched),
-                recently_active: progress.recent_active,
+                recently_active: is_recent(id),
                 snapshot: progress.state == raft_rs::ProgressState::Snapshot,
             })
             .collect();

@@ -1,6 +1,7 @@
 //! The part of a node that needs no network: the Raft groups of an opened data directory.
 
 use super::data::{self, DataError, Opened, SharedEngine};
+use super::identity::random_id;
 use super::outside::{Cluster, NodeOutside};
 use super::run::ServerError;
 use crate::config::Config;
@@ -55,7 +56,8 @@ impl Inside {
         } = opened;
         // Rows of groups that ended before this start; none are left if their deletion was finished.
         data::destroy_machines(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
-        let durable_turn = Arc::new(AtomicU64::new(durable_turn.0));
+        let (life, first_turn) = (random_id().map_err(DataError::from)?, durable_turn.0);
+        let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let outside = NodeOutside {
             node: identity.node,
             sender: sender.clone(),
@@ -74,9 +76,8 @@ impl Inside {
                 .create(CONTROLLER_GROUP, replica, machine, preferred)
                 .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
         }
-        let own =
-            Own { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation, durable_turn };
-        let node = identity.node;
+        let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
+        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn };
         let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
         Ok(Self { worker, cluster, engine, known, incomplete, own })
     }
@@ -89,11 +90,11 @@ fn worker_options(config: &Config) -> WorkerOptions {
     // The log keeps what is not flushed, whatever it is told to keep: one that is to be small needs flushes as often.
     let defaults = CoreOptions::default();
     let retained = usize::try_from(config.wal.retain_bytes).unwrap_or(usize::MAX);
+    let admitted_bytes_max = usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX);
     let flush_after_bytes = defaults.flush_after_bytes.min(retained);
     WorkerOptions {
-        core: CoreOptions { replica, flush_after_bytes, ..defaults },
+        core: CoreOptions { replica, flush_after_bytes, admitted_bytes_max, ..defaults },
         tick: Duration::from_millis(u64::from(config.cluster.tick_ms)),
-        mailbox_bytes: usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX),
         ..WorkerOptions::default()
     }
 }

@@ -7,7 +7,7 @@
 use super::admission::Admission;
 use super::translate::{outcome_to_wire, raft_from_wire, snapshot_from_wire};
 use super::wire::{self, End};
-use super::{Announcement, Inbox, Leaders, Options, ProposalOutcome, Proposals, Surroundings};
+use super::{Announcement, Inbox, Leaders, Options, PeerStates, ProposalOutcome, Proposals, Surroundings};
 use crate::proto::peer::frame::Body;
 use crate::proto::{Malformed, PEER_FRAME_BYTES_MAX, peer};
 use crate::types::{NodeId, RaftGroupId, ReplicaId, Term};
@@ -31,6 +31,8 @@ const PROPOSAL_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 pub struct Reception {
     /// Who is let in.
     admission: Arc<Admission>,
+    /// Told who has come.
+    states: Arc<PeerStates>,
     /// Takes in what replicas say.
     inbox: Arc<dyn Inbox>,
     /// Decides proposals.
@@ -46,9 +48,15 @@ pub struct Reception {
 impl Reception {
     /// Nobody is there yet.
     #[must_use]
-    pub fn new(admission: Arc<Admission>, surroundings: &Surroundings, options: Options) -> Self {
+    pub fn new(
+        admission: Arc<Admission>,
+        states: Arc<PeerStates>,
+        surroundings: &Surroundings,
+        options: Options,
+    ) -> Self {
         Self {
             admission,
+            states,
             inbox: Arc::clone(&surroundings.inbox),
             proposals: Arc::clone(&surroundings.proposals),
             leaders: Arc::clone(&surroundings.leaders),
@@ -64,6 +72,7 @@ impl Reception {
             Ok(node) => node,
             Err(problem) => return tracing::info!(%problem, "a connection was not let in"),
         };
+        self.states.arrived(node);
         let end = self.attend(node, stream).await;
         tracing::info!(node = node.0, %end, "a peer's connection ended");
     }

@@ -2,6 +2,10 @@
 //!
 //! Both ends of a connection check each other. A disk that lost turns it once had would make promises again that it has
 //! broken already; it is found out as long as one process remembers. What nobody remembers cannot be found out.
+//!
+//! A disk can only be rolled back between two processes on it. So what is compared is the turn that a process *started*
+//! with, and with what *other* processes on that disk have said: greetings of one process may arrive in any order. (A
+//! machine that is put back together with its memory is still the same process to us.)
 
 use super::{Own, PeerRegistry};
 use crate::proto::{self, peer};
@@ -19,15 +23,49 @@ pub struct Admission {
     own: Own,
     /// Who the others are.
     registry: Arc<dyn PeerRegistry>,
-    /// The highest durable turn seen of each incarnation, for the life of the process.
-    turns: Mutex<BTreeMap<Incarnation, u64>>,
+    /// What was seen of each incarnation, for the life of this process.
+    seen: Mutex<BTreeMap<Incarnation, Seen>>,
+}
+
+/// What is remembered of an incarnation.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// The process on it that was let in last.
+    life: u128,
+    /// The highest durable turn that this process has said.
+    turn: u64,
+    /// The highest that others have said before it.
+    turn_before: u64,
+}
+
+/// What a greeting says of the disk of whoever greets.
+struct Said {
+    /// The incarnation.
+    incarnation: Incarnation,
+    /// The life of its process.
+    life: u128,
+    /// The durable turn with which that began.
+    first_turn: u64,
+    /// The durable turn now.
+    turn: u64,
+}
+
+impl Said {
+    /// The sentence for a greeting that can't be read.
+    fn read(incarnation: &[u8], life: &[u8], first_turn: u64, turn: u64) -> Result<Self, String> {
+        let id = |bytes: &[u8]| proto::read_id(bytes).map_err(|error| error.to_string());
+        if turn < first_turn {
+            return Err(format!("turn {turn} is said to be durable, and {first_turn} at the start of the process"));
+        }
+        Ok(Self { incarnation: Incarnation(id(incarnation)?), life: id(life)?, first_turn, turn })
+    }
 }
 
 impl Admission {
     /// Nobody was seen yet.
     #[must_use]
     pub fn new(own: Own, registry: Arc<dyn PeerRegistry>) -> Self {
-        Self { own, registry, turns: Mutex::default() }
+        Self { own, registry, seen: Mutex::default() }
     }
 
     /// This node.
@@ -46,6 +84,8 @@ impl Admission {
             to_node: to.0,
             incarnation: proto::id_bytes(self.own.incarnation.0),
             durable_turn: self.own.durable_turn.load(Ordering::Acquire),
+            life: proto::id_bytes(self.own.life),
+            first_turn: self.own.first_turn,
         }
     }
 
@@ -55,6 +95,8 @@ impl Admission {
         peer::Welcome {
             incarnation: proto::id_bytes(self.own.incarnation.0),
             durable_turn: self.own.durable_turn.load(Ordering::Acquire),
+            life: proto::id_bytes(self.own.life),
+            first_turn: self.own.first_turn,
         }
     }
 
@@ -81,29 +123,17 @@ impl Admission {
             return Err(format!("this is node {}, not node {wanted}; check the addresses of the peers", own.node));
         }
         let node = NodeId(hello.from_node);
-        let incarnation = Incarnation(proto::read_id(&hello.incarnation).map_err(|error| error.to_string())?);
-        self.check(node, incarnation, hello.durable_turn, self.turn_seen(incarnation))?;
+        self.check(node, &Said::read(&hello.incarnation, &hello.life, hello.first_turn, hello.durable_turn)?)?;
         Ok(node)
     }
 
-    /// The highest turns seen of a node's present incarnation, to be asked before the Hello is sent: its Welcome was
-    /// certainly said later, while a Hello of its own may have overtaken it.
-    #[must_use]
-    pub fn seen_before(&self, node: NodeId) -> u64 {
-        self.registry.incarnation_of(node).map_or(0, |incarnation| self.turn_seen(incarnation))
-    }
-
     /// Whether the node that was connected to is the one that was meant, or why not.
-    pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome, seen_before: u64) -> Result<(), String> {
-        let incarnation = Incarnation(proto::read_id(&welcome.incarnation).map_err(|error| error.to_string())?);
-        self.check(node, incarnation, welcome.durable_turn, seen_before)
+    pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<(), String> {
+        self.check(node, &Said::read(&welcome.incarnation, &welcome.life, welcome.first_turn, welcome.durable_turn)?)
     }
 
-    fn turn_seen(&self, incarnation: Incarnation) -> u64 {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner).get(&incarnation).copied().unwrap_or(0)
-    }
-
-    fn check(&self, node: NodeId, incarnation: Incarnation, turn: u64, seen: u64) -> Result<(), String> {
+    fn check(&self, node: NodeId, said: &Said) -> Result<(), String> {
+        let incarnation = said.incarnation;
         if node == self.own.node || node.0 == 0 {
             return Err(format!("node {node} is no other node; every node has its own number, from 1"));
         }
@@ -123,23 +153,32 @@ impl Admission {
                 ));
             }
         }
-        if turn < seen {
-            return Err(format!(
-                "node {node} had turn {seen} of its log on disk and now says turn {turn}. Said once, two greetings \
-                 have crossed, and the next attempt passes. Said again and again, its disk was rolled back and has \
-                 forgotten promises: do not start it on this disk; replace the node"
-            ));
-        }
-        self.remember(incarnation, turn)
+        self.check_turns(node, said)
     }
 
-    fn remember(&self, incarnation: Incarnation, turn: u64) -> Result<(), String> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.len() >= INCARNATIONS_MAX && !turns.contains_key(&incarnation) {
+    fn check_turns(&self, node: NodeId, said: &Said) -> Result<(), String> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= INCARNATIONS_MAX && !seen.contains_key(&said.incarnation) {
             return Err(format!("node {} has met too many nodes; restart it", self.own.node));
         }
-        let highest = turns.entry(incarnation).or_default();
-        *highest = turn.max(*highest);
+        let known = seen.entry(said.incarnation).or_default();
+        if known.life == said.life {
+            known.turn = known.turn.max(said.turn);
+            return Ok(());
+        }
+        let turn_before = known.turn.max(known.turn_before);
+        if said.first_turn < turn_before {
+            return Err(format!(
+                "node {node} had turn {turn_before} of its log on disk and has started with turn {}: its disk was \
+                 rolled back and has forgotten promises. Do not start it on this disk; replace the node",
+                said.first_turn
+            ));
+        }
+        *known = Seen { life: said.life, turn: said.turn, turn_before };
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "admission/tests.rs"]
+mod tests;

@@ -1,7 +1,8 @@
 //! The connection to one peer, opened by this node and opened again for as long as the peer exists.
 //!
 //! One task each. It sends what waits in the peer's queue, and reads outcomes and signs of life. While there is no
-//! connection, what was put into the queue lives until the next attempt has failed.
+//! connection, what was put into the queue lives until the next attempt has failed. Attempts grow rarer, until the peer
+//! connects to this node.
 
 use super::admission::Admission;
 use super::queue::Queue;
@@ -18,8 +19,12 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
+
+/// The least pause between two attempts: two nodes that let each other in and then break off again and again must not
+/// keep each other busy.
+const REDIAL_AFTER: Duration = Duration::from_millis(20);
 
 /// What a connection to a peer needs.
 pub struct Peer {
@@ -44,6 +49,7 @@ pub struct Peer {
 impl Peer {
     /// Connects, for ever.
     pub async fn run(self) {
+        let arrival = self.states.arrival(self.node);
         let mut failures = 0;
         loop {
             let end = match self.connect().await {
@@ -61,12 +67,12 @@ impl Peer {
             };
             self.queue.clear();
             self.report(&end);
-            sleep(backoff(&self.options, failures)).await;
+            pause(backoff(&self.options, failures), &arrival).await;
             failures = (failures + 1).min(30);
         }
     }
 
-    /// A problem that repeats is said once: a first one may be no more than a restart, or two greetings that crossed.
+    /// A problem that repeats is said once: a first one may be no more than a restart.
     fn report(&self, end: &End) {
         let problem = end.to_string();
         match self.states.failed(self.node, &problem) {
@@ -88,12 +94,9 @@ impl Peer {
     }
 
     async fn greet(&self, stream: &mut TcpStream) -> Result<(), End> {
-        let seen_before = self.admission.seen_before(self.node);
         wire::write_short(stream, Body::Hello(self.admission.hello(self.node))).await?;
         match wire::read(stream, wire::GREETING_BYTES_MAX, self.options.greeting_max).await? {
-            Body::Welcome(welcome) => {
-                self.admission.check_welcome(self.node, &welcome, seen_before).map_err(End::Unwanted)
-            }
+            Body::Welcome(welcome) => self.admission.check_welcome(self.node, &welcome).map_err(End::Unwanted),
             Body::Refused(peer::Refused { reason }) => Err(End::Refused(reason)),
             _ => Err(End::Hostile("neither a welcome nor a refusal".to_owned())),
         }
@@ -139,6 +142,13 @@ impl Peer {
             }
         }
     }
+}
+
+/// Waits, but not much longer once the peer has connected to this node: it can most likely be reached, too.
+async fn pause(whole: Duration, arrival: &Notify) {
+    let least = whole.min(REDIAL_AFTER);
+    sleep(least).await;
+    let _arrived = timeout(whole - least, arrival.notified()).await;
 }
 
 /// Doubles with every failure, up to the limit; somewhere between half and all of it, so that nodes that failed

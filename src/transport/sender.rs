@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How the connection to a peer stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct PeerStates {
     alive: watch::Sender<BTreeSet<NodeId>>,
     /// The last problem of each, and how often it came in a row.
     problems: Mutex<BTreeMap<NodeId, (String, u32)>>,
+    /// Woken when a peer has connected to this node.
+    arrivals: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
 }
 
 /// A connection to a peer, for as long as this is kept.
@@ -86,6 +88,23 @@ impl PeerStates {
         }
         *times = times.saturating_add(1);
         *times
+    }
+
+    /// To learn that a peer has connected to this node, even if that was before.
+    #[must_use]
+    pub fn arrival(&self, node: NodeId) -> Arc<Notify> {
+        Arc::clone(self.arrivals().entry(node).or_default())
+    }
+
+    /// A node has connected to this one, and was let in: if it is a peer, it can be reached, too.
+    pub fn arrived(&self, node: NodeId) {
+        if let Some(arrival) = self.arrivals().get(&node) {
+            arrival.notify_one();
+        }
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Notify>>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn problems(&self) -> MutexGuard<'_, BTreeMap<NodeId, (String, u32)>> {
@@ -209,6 +228,7 @@ impl PeerSender {
             queue.clear();
         }
         self.0.states.problems().remove(&node);
+        self.0.states.arrivals().remove(&node);
     }
 
     /// The transport stops.

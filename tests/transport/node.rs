@@ -19,6 +19,9 @@ use tokio::sync::watch;
 /// The cluster that everybody belongs to.
 pub const CLUSTER: ClusterId = ClusterId(7);
 
+/// Every node that starts has a life of its own.
+static LIVES: AtomicU64 = AtomicU64::new(1_000);
+
 /// The incarnation under which a node is known.
 pub fn incarnation(node: NodeId) -> Incarnation {
     Incarnation(u128::from(node.0) << 64)
@@ -183,6 +186,8 @@ impl Node {
             node: setup.node,
             incarnation: setup.incarnation,
             durable_turn: Arc::clone(&durable_turn),
+            life: u128::from(LIVES.fetch_add(1, Ordering::Relaxed)),
+            first_turn: setup.durable_turn,
         };
         let heard = Arc::new(Heard {
             messages: Mutex::default(),

@@ -250,23 +250,15 @@ impl<E: Engine + Clone + 'static> Inner<E> {
             .map(|topic| topic.partitions.iter().map(|partition| partition.group).collect())
             .unwrap_or_default();
         for group in groups {
-            while !self.is_served(group) && Instant::now() < deadline {
+            while self.leader(group).is_none() && Instant::now() < deadline {
                 let mut status = self.handle.board().watch(group);
-                if !self.is_served(group) {
+                if self.leader(group).is_none() {
                     let pause = deadline.min(Instant::now() + Duration::from_millis(50));
                     // What other nodes announce, and whether they are heard of, shows only by looking again.
                     let _late = timeout_at(pause, status.changed()).await;
                 }
             }
         }
-    }
-
-    /// Whether the group's leader answers clients: a follower knows of a leader before that one has applied an entry of
-    /// its own term, and only then it announces itself.
-    fn is_served(&self, group: RaftGroupId) -> bool {
-        let leadership = self.handle.board().status(group).leadership;
-        let announced = || self.neighbours.announced_leader(group).filter(|(term, _)| *term >= leadership.term);
-        leadership.serving || announced().is_some_and(|(_, node)| self.neighbours.is_alive(node))
     }
 }
 

@@ -94,7 +94,12 @@ pub async fn propose_here(handle: &Handle, command: Bytes, deadline: Instant) ->
     match timeout_at(deadline, pending.wait()).await {
         Ok(Reply::Applied { outcome: Outcome::Answer(answer), .. }) => Proposed::Answered(answer),
         Ok(Reply::Refused(
-            Refused::NotLeader | Refused::NoReplica | Refused::Busy | Refused::NoSpace | Refused::Overwritten,
+            Refused::NotLeader
+            | Refused::NoReplica
+            | Refused::Busy
+            | Refused::NoSpace
+            | Refused::Overwritten
+            | Refused::OutOfTurn,
         )) => Proposed::NotDone,
         Ok(_) | Err(_) => Proposed::Unknown,
     }

@@ -1,30 +1,25 @@
 //! Produce: validate, propose, wait.
 //!
-//! A refusal must not reorder what a producer sent: without state of the producer the log accepts any first sequence,
-//! so "refused" for one batch followed by "accepted" for the next would wedge it. Once a batch of an idempotent
-//! producer is refused, its later ones for that partition are refused until the refused one is sent again.
+//! A refusal must not reorder what a producer sent (`multiraft::handle::order`): whatever is refused here before it was
+//! proposed is entered there, too.
 
-use super::{Inner, lock, now_ms};
+use super::{Inner, now_ms};
 use crate::broker::records::{Produce, ProduceOutcome, Produced};
 use crate::broker::{Error, ErrorKind, Result};
 use crate::controller::topic_config::TopicSettings;
 use crate::machine::{Outcome, Refusal};
 use crate::multiraft::core::effect::{Refused, Reply};
+use crate::multiraft::handle::Pending;
+use crate::multiraft::handle::order::Sequence;
 use crate::partition::command::Command;
 use crate::record::codec::DECOMPRESSED_BYTES_MAX;
 use crate::record::validate::{Rules, validate};
 use crate::record::{BatchError, RecordBatch, TimestampType};
 use crate::storage::Engine;
 use crate::types::RaftGroupId;
-use std::collections::BTreeMap;
+use bytes::Bytes;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
-
-/// Producers remembered for their refused batches; beyond it the oldest is forgotten, whichever it is.
-const REFUSED_MAX: usize = 10_000;
-
-/// The newest refused batch of each (partition, producer): epoch and first sequence.
-pub(super) type RefusedSequences = BTreeMap<(RaftGroupId, i64), (i16, i32)>;
 
 pub(super) async fn produce<E: Engine + Clone + 'static>(
     inner: Arc<Inner<E>>,
@@ -34,27 +29,31 @@ pub(super) async fn produce<E: Engine + Clone + 'static>(
     let deadline = begun + request.timeout;
     let target = inner.target(&request.topic, request.partition)?;
     let group = target.group;
-    inner.lead(group)?;
     let settings = TopicSettings::of(&target.topic.configs);
     let now_ms = now_ms();
     let batch = validate(request.records, &rules(&settings, now_ms)).map_err(refuse_batch)?;
     let append_time_ms = settings.log_append_time.then_some(now_ms);
-    let key = sequence_of(group, &batch);
-    inner.check_order(key)?;
+    let sequence = sequence_of(&batch);
+    if let Err(error) = inner.lead(group) {
+        inner.note_refusal(group, sequence);
+        return Err(error);
+    }
 
     let bytes = batch.bytes().len() as u64;
-    let context = Command::Produce { proposed_at_ms: now_ms }.encode();
+    let (context, batch) = (Command::Produce { proposed_at_ms: now_ms }.encode(), batch.into_bytes());
     let patience = deadline.min(Instant::now() + inner.settings.admission_wait);
-    let admitted = timeout_at(patience, inner.handle.propose(group, context, batch.into_bytes())).await;
-    let pending = match admitted {
-        Ok(Ok(pending)) => pending,
-        Ok(Err(refused)) => return Err(inner.refused(key, refused, group)),
-        Err(_) => return Err(inner.refused(key, Refused::Busy, group)),
+    let proposing = inner.propose(group, sequence, &context, &batch);
+    let pending = match timeout_at(patience, proposing).await.unwrap_or(Err(Refused::Busy)) {
+        Ok(pending) => pending,
+        Err(refused) => {
+            inner.note_refusal(group, sequence);
+            return Err(inner.refused(refused, group));
+        }
     };
     let proposed = Instant::now();
     Ok(Box::pin(async move {
         let reply = timeout_at(deadline, pending.wait()).await.map_err(|_| Error::from(ErrorKind::TimedOut))?;
-        let outcome = inner.outcome(key, group, &reply, append_time_ms);
+        let outcome = inner.outcome(group, &reply, append_time_ms);
         if outcome.is_ok() {
             inner.metrics.commit_seconds.observe(proposed.elapsed().as_secs_f64());
             inner.metrics.produce_seconds.observe(begun.elapsed().as_secs_f64());
@@ -64,11 +63,12 @@ pub(super) async fn produce<E: Engine + Clone + 'static>(
     }))
 }
 
-/// (partition, producer) and (epoch, first sequence) of an idempotent batch.
-type Sequence = Option<((RaftGroupId, i64), (i16, i32))>;
-
-fn sequence_of(group: RaftGroupId, batch: &RecordBatch) -> Sequence {
-    batch.producer().map(|producer| ((group, producer.id), (producer.epoch, producer.first_sequence)))
+fn sequence_of(batch: &RecordBatch) -> Option<Sequence> {
+    batch.producer().map(|producer| Sequence {
+        producer: producer.id,
+        epoch: producer.epoch,
+        first: producer.first_sequence,
+    })
 }
 
 fn rules(settings: &TopicSettings, now_ms: i64) -> Rules {
@@ -85,47 +85,53 @@ fn rules(settings: &TopicSettings, now_ms: i64) -> Rules {
 }
 
 impl<E: Engine + Clone + 'static> Inner<E> {
-    fn check_order(&self, sequence: Sequence) -> Result<()> {
-        let Some((key, (epoch, first_sequence))) = sequence else { return Ok(()) };
-        let mut refused = lock(&self.refused);
-        match refused.get(&key) {
-            Some((refused_epoch, refused_sequence))
-                if *refused_epoch == epoch && *refused_sequence != first_sequence =>
-            {
-                Err(Error::new(ErrorKind::Overloaded, "an earlier batch of this producer was refused; it comes first"))
+    /// Proposes a batch in its turn. What was refused here once may have been written elsewhere since; whether a
+    /// producer that the partition knows keeps its order, the partition judges.
+    async fn propose(
+        &self,
+        group: RaftGroupId,
+        sequence: Option<Sequence>,
+        context: &Bytes,
+        batch: &Bytes,
+    ) -> std::result::Result<Pending, Refused> {
+        let propose = || self.handle.propose_in_order(group, sequence, context.clone(), batch.clone());
+        match (propose().await, sequence) {
+            (Err(Refused::OutOfTurn), Some(Sequence { producer, .. })) if self.is_known(group, producer).await => {
+                self.handle.order().forget(group, producer);
+                propose().await
             }
-            Some(_) => {
-                refused.remove(&key);
-                Ok(())
-            }
-            None => Ok(()),
+            (outcome, _) => outcome,
         }
     }
 
-    fn refused(&self, sequence: Sequence, why: Refused, group: RaftGroupId) -> Error {
-        if let Some((key, value)) = sequence {
-            let mut refused = lock(&self.refused);
-            if refused.len() >= REFUSED_MAX {
-                refused.pop_first();
-            }
-            refused.entry(key).or_insert(value);
+    /// Whether the partition knows the producer. One that can't be read is none: its batch waits its turn.
+    async fn is_known(&self, group: RaftGroupId, producer: i64) -> bool {
+        let Some(view) = self.views.partition(group) else { return false };
+        let engine = self.engine.clone();
+        let read = tokio::task::spawn_blocking(move || view.knows_producer(&engine, producer));
+        matches!(read.await, Ok(Ok(true)))
+    }
+
+    fn note_refusal(&self, group: RaftGroupId, sequence: Option<Sequence>) {
+        if let Some(sequence) = sequence {
+            self.handle.order().refused(group, sequence);
         }
+    }
+
+    fn refused(&self, why: Refused, group: RaftGroupId) -> Error {
         match why {
             Refused::NoReplica | Refused::NotLeader | Refused::Overwritten => {
                 Error::not_leader(self.leader(group).filter(|leader| leader.node != self.node))
             }
             Refused::Busy => ErrorKind::Overloaded.into(),
+            Refused::OutOfTurn => {
+                Error::new(ErrorKind::Overloaded, "an earlier batch of this producer was refused; it comes first")
+            }
             Refused::NoSpace => ErrorKind::StorageUnavailable.into(),
         }
     }
 
-    fn outcome(
-        &self,
-        sequence: Sequence,
-        group: RaftGroupId,
-        reply: &Reply,
-        append_time_ms: Option<i64>,
-    ) -> Result<Produced> {
+    fn outcome(&self, group: RaftGroupId, reply: &Reply, append_time_ms: Option<i64>) -> Result<Produced> {
         match reply {
             Reply::Applied { at, outcome: Outcome::Appended { base_offset, duplicate } } => {
                 let log_start = self.views.partition(group).map(|view| view.log_start).unwrap_or_default();
@@ -134,7 +140,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
             }
             Reply::Applied { outcome: Outcome::Refused(refusal), .. } => Err(refuse_sequence(*refusal)),
             Reply::Applied { .. } | Reply::ReadAt(_) => Err(ErrorKind::Internal.into()),
-            Reply::Refused(refused) => Err(self.refused(sequence, *refused, group)),
+            Reply::Refused(refused) => Err(self.refused(*refused, group)),
             Reply::Undecided => Err(ErrorKind::LeadershipLost.into()),
         }
     }

@@ -11,11 +11,18 @@ use bytes::Bytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// Whose proposals must not change places: none of a source and group is taken after an earlier one was refused, or its
+/// fate left open, until whoever sends them knows of it (`Input::RefusalKnown`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source(pub i64);
+
 /// A command for a group's state machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// Who waits for its outcome.
     pub ticket: Ticket,
+    /// Whose it is; without one its order does not matter.
+    pub source: Option<Source>,
     /// The command's header.
     pub context: Bytes,
     /// The command's payload.
@@ -35,6 +42,8 @@ pub enum Refused {
     NoSpace,
     /// The entry was proposed and another leader's entry took its place.
     Overwritten,
+    /// An earlier proposal of its source was refused, or its fate is open: that one comes first.
+    OutOfTurn,
 }
 
 /// The answer to a proposal or a read.
@@ -75,8 +84,12 @@ pub enum Input {
     Tick,
     /// Messages from peers.
     Messages(Vec<(RaftGroupId, RaftMessage)>),
-    /// Commands for one group; all of them are admitted, or none.
+    /// Commands for one group, in the order in which they were sent. All of them are taken, or none; but for those
+    /// whose source has to repeat an earlier one.
     Propose { group: RaftGroupId, proposals: Vec<Proposal> },
+    /// Proposals of this source that come from now on were sent by somebody who knew that one was refused. Said once
+    /// for every proposal with a source that was answered `Refused` or `Undecided`.
+    RefusalKnown { group: RaftGroupId, source: Source },
     /// Somebody wants to read everything that is committed now.
     ReadIndex { group: RaftGroupId, ticket: Ticket },
     /// The turn in flight is durable.

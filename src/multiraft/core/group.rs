@@ -2,14 +2,14 @@
 //!
 //! An outcome is matched by place *and* term: after a change of leader another entry may stand where ours would have.
 
-use super::effect::{Effect, Leadership, Proposal, Refused, Reply, Ticket};
+use super::effect::{Effect, Leadership, Proposal, Refused, Reply, Source, Ticket};
 use super::snapshot::{Incoming, Install, Outgoing};
 use crate::machine::Outcome;
 use crate::raft::group_log::Wanted;
 use crate::raft::{Broken, MessageKind, ProposeError, Ready, Replica, Role, SnapshotMeta};
 use crate::types::{LogEntry, LogId, LogIndex, RaftGroupId, Term};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A proposal on its way.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ struct Pending {
     term: Term,
     /// Who waits.
     ticket: Ticket,
+    /// Whose proposals may not overtake it.
+    source: Option<Source>,
     /// When its fate is declared unknown; set when the leadership is lost.
     deadline: Option<u64>,
 }
@@ -45,6 +47,11 @@ pub struct Group {
     applied: LogId,
     /// Proposals by the place they were given.
     pending: BTreeMap<LogIndex, Pending>,
+    /// Refusals, and fates left open, that a source's sender does not know of yet: until then none of its proposals is
+    /// taken. Each was admitted, and is made known as soon as it is answered, so there are no more than that.
+    unknown_refusals: BTreeMap<Source, u32>,
+    /// When the first of them has waited too long, if any has a deadline.
+    first_deadline: Option<u64>,
     /// Reads in order of arrival.
     reads: Vec<Read>,
     /// The next read's number.
@@ -82,6 +89,8 @@ impl Group {
             replica,
             applied: LogId { index: applied, term: Term(0) },
             pending: BTreeMap::new(),
+            unknown_refusals: BTreeMap::new(),
+            first_deadline: None,
             reads: Vec::new(),
             next_read: 0,
             published: Leadership::default(),
@@ -114,26 +123,77 @@ impl Group {
         self.applied.index
     }
 
-    /// Proposes all of these or none.
+    /// Proposes all of these or none; but for those whose source has to repeat an earlier one.
     pub fn propose(&mut self, proposals: Vec<Proposal>, effects: &mut Vec<Effect>) -> Result<(), Broken> {
-        let tickets: Vec<_> = proposals.iter().map(|proposal| proposal.ticket).collect();
-        let commands = proposals.into_iter().map(|proposal| (proposal.context, proposal.data)).collect();
+        let undecided = self.undecided_sources();
+        let in_turn = |proposal: &Proposal| {
+            proposal
+                .source
+                .is_none_or(|source| !self.unknown_refusals.contains_key(&source) && !undecided.contains(&source))
+        };
+        let (proposals, overtaking): (Vec<_>, Vec<_>) = proposals.into_iter().partition(in_turn);
+        self.refuse(&overtaking, Refused::OutOfTurn, effects);
+        if proposals.is_empty() {
+            return Ok(());
+        }
+        let commands = proposals.iter().map(|proposal| (proposal.context.clone(), proposal.data.clone())).collect();
         match self.replica.propose(commands)? {
             Ok(first) => {
-                for (index, ticket) in (first.index.0..).zip(tickets) {
-                    let pending = Pending { term: first.term, ticket, deadline: None };
+                for (index, Proposal { ticket, source, .. }) in (first.index.0..).zip(proposals) {
+                    let pending = Pending { term: first.term, ticket, source, deadline: None };
                     // An older proposal at the same place lost it: its entry was cut off before this one was appended.
                     if let Some(lost) = self.pending.insert(LogIndex(index), pending) {
-                        effects.push(refusal(lost.ticket, Refused::Overwritten));
+                        self.overwritten(&lost, effects);
                     }
                 }
             }
-            Err(error) => {
-                let refused = refused(error);
-                effects.extend(tickets.into_iter().map(|ticket| refusal(ticket, refused)));
-            }
+            Err(error) => self.refuse(&proposals, refused(error), effects),
         }
         Ok(())
+    }
+
+    /// Refuses proposals. Later ones of their sources are refused, too, until these refusals are known.
+    pub fn refuse(&mut self, proposals: &[Proposal], why: Refused, effects: &mut Vec<Effect>) {
+        for proposal in proposals {
+            self.hold(proposal.source);
+            effects.push(refusal(proposal.ticket, why));
+        }
+    }
+
+    fn overwritten(&mut self, lost: &Pending, effects: &mut Vec<Effect>) {
+        self.hold(lost.source);
+        effects.push(refusal(lost.ticket, Refused::Overwritten));
+    }
+
+    fn leave_open(&mut self, pending: &Pending, effects: &mut Vec<Effect>) {
+        self.hold(pending.source);
+        effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Undecided });
+    }
+
+    fn hold(&mut self, source: Option<Source>) {
+        if let Some(source) = source {
+            *self.unknown_refusals.entry(source).or_default() += 1;
+        }
+    }
+
+    /// One refusal is known.
+    pub fn refusal_known(&mut self, source: Source) {
+        let Some(count) = self.unknown_refusals.get_mut(&source) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.unknown_refusals.remove(&source);
+        }
+    }
+
+    /// Who waits for proposals of an office that was lost: they may be refused yet.
+    fn undecided_sources(&self) -> BTreeSet<Source> {
+        match self.first_deadline {
+            None => BTreeSet::new(),
+            Some(_) => {
+                let undecided = self.pending.values().filter(|pending| pending.deadline.is_some());
+                undecided.filter_map(|pending| pending.source).collect()
+            }
+        }
     }
 
     /// Asks what a read that begins now must see.
@@ -156,12 +216,11 @@ impl Group {
             assert!(at.index > self.applied.index, "group {}: {at} applied after {}", self.id, self.applied);
             self.applied = at;
             if let Some(pending) = self.pending.remove(&at.index) {
-                let reply = if pending.term == at.term {
-                    Reply::Applied { at, outcome }
+                if pending.term == at.term {
+                    effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Applied { at, outcome } });
                 } else {
-                    Reply::Refused(Refused::Overwritten)
-                };
-                effects.push(Effect::Reply { ticket: pending.ticket, reply });
+                    self.overwritten(&pending, effects);
+                }
             }
         }
         self.serve_reads(effects);
@@ -201,13 +260,9 @@ impl Group {
             return false;
         }
         let before = effects.len();
-        self.pending.retain(|_, pending| {
-            let expired = pending.deadline.is_some_and(|deadline| now >= deadline);
-            if expired {
-                effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Undecided });
-            }
-            !expired
-        });
+        if self.first_deadline.is_some_and(|deadline| now >= deadline) {
+            self.expire_pending(now, effects);
+        }
         self.reads.retain(|read| {
             let expired = now >= read.deadline;
             if expired {
@@ -216,6 +271,14 @@ impl Group {
             !expired
         });
         effects.len() > before
+    }
+
+    fn expire_pending(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        let in_time = |(_, pending): &(LogIndex, Pending)| pending.deadline.is_none_or(|deadline| now < deadline);
+        let (waiting, late): (_, BTreeMap<_, _>) = std::mem::take(&mut self.pending).into_iter().partition(in_time);
+        self.pending = waiting;
+        self.first_deadline = self.pending.values().filter_map(|pending| pending.deadline).min();
+        late.into_values().for_each(|pending| self.leave_open(&pending, effects));
     }
 
     /// The group leaves this node: nobody is left waiting.
@@ -236,7 +299,7 @@ impl Group {
         self.applied = at;
         let later = self.pending.split_off(&at.index.next());
         for pending in std::mem::replace(&mut self.pending, later).into_values() {
-            effects.push(Effect::Reply { ticket: pending.ticket, reply: Reply::Undecided });
+            self.leave_open(&pending, effects);
         }
         self.serve_reads(effects);
     }
@@ -336,13 +399,15 @@ impl Group {
         let term = self.replica.term();
         let serving = leads && self.applied.term == term;
         let leadership = Leadership { term, leader: self.replica.leader(), serving };
-        if leadership != self.published {
-            self.published = leadership;
-            effects.push(Effect::Publish { group: self.id, leadership });
+        if leadership == self.published {
+            return;
         }
-        let patience = self.replica.election_ticks();
+        self.published = leadership;
+        effects.push(Effect::Publish { group: self.id, leadership });
+        let deadline = now + self.replica.election_ticks();
         for pending in self.pending.values_mut().filter(|pending| !leads || pending.term != term) {
-            pending.deadline.get_or_insert(now + patience);
+            pending.deadline.get_or_insert(deadline);
+            self.first_deadline.get_or_insert(deadline);
         }
     }
 }

@@ -83,7 +83,7 @@ impl Client {
         let key = vec![0; key_bytes];
         let batch = BatchWriter::new(0).record(Some(&key), Some(&ticket.0.to_be_bytes()), 0).finish();
         let context = Command::Produce { proposed_at_ms: 0 }.encode();
-        Proposal { ticket, context, data: batch.into_bytes() }
+        Proposal { ticket, source: None, context, data: batch.into_bytes() }
     }
 
     /// The faults have stopped: every group must acknowledge a write from now on.

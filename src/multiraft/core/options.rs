@@ -1,0 +1,74 @@
+//! Limits of a node's groups.
+//!
+//! How much may be proposed at once is decided in one place: where the driver admits proposals. A limit of the core's
+//! own below that would refuse one proposal and take a later one of the same client, which reorders what it sent. So
+//! the core's limits on proposals are not set but follow from `admitted_bytes_max`, and its other limits are on what
+//! peers send, which Raft sends again.
+//!
+//! What is in memory is bounded all the same: proposals by `admitted_bytes_max`, wherever they are between admission
+//! and answer; what peers send by the other limits and the one delivery that crosses them.
+
+use crate::raft::ReplicaOptions;
+
+/// What a proposal costs beyond its payload, in bytes, so that empty ones are bounded, too.
+pub const PROPOSAL_OVERHEAD_BYTES: usize = 256;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// Limits and timing of each replica; its `max_uncommitted_bytes` is taken from `admitted_bytes_max`.
+    pub replica: ReplicaOptions,
+    /// What the driver admits: proposals of all groups that wait for their outcomes, in bytes of payload, and
+    /// `PROPOSAL_OVERHEAD_BYTES` for each. Within it none is refused because there would be too many.
+    pub admitted_bytes_max: usize,
+    /// Payload that one turn of the log carries, in bytes; one larger entry still goes.
+    pub turn_bytes_max: usize,
+    /// Payload waiting for the log beyond what was admitted here, before more from peers is dropped, in bytes.
+    pub queued_bytes_max: usize,
+    /// Payload handed to state machines and not applied yet, beyond what was admitted here, before more from peers is
+    /// dropped, in bytes. A replay pauses at as much.
+    pub unapplied_bytes_max: usize,
+    /// Recent payload kept in memory per group, in bytes.
+    pub tail_bytes_per_group: usize,
+    /// Recent payload kept in memory by all groups together, in bytes.
+    pub tail_bytes_max: usize,
+    /// Payload applied, or turns of the log, before the state machines are flushed so that the log can be freed, in
+    /// bytes.
+    pub flush_after_bytes: usize,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            replica: ReplicaOptions::default(),
+            admitted_bytes_max: 128 << 20,
+            turn_bytes_max: 8 << 20,
+            queued_bytes_max: 64 << 20,
+            unapplied_bytes_max: 128 << 20,
+            tail_bytes_per_group: 8 << 20,
+            tail_bytes_max: 256 << 20,
+            flush_after_bytes: 256 << 20,
+        }
+    }
+}
+
+impl CoreOptions {
+    /// The limits of each replica: a leader takes everything that was admitted, even if it is all for one group. Raft
+    /// wants room for one message at least.
+    pub(super) fn replica_options(&self) -> ReplicaOptions {
+        let max_uncommitted_bytes = (self.admitted_bytes_max as u64).max(self.replica.max_message_bytes);
+        ReplicaOptions { max_uncommitted_bytes, ..self.replica.clone() }
+    }
+
+    /// Proposals of one group whose outcome is awaited: as many empty ones as are admitted. More is a driver's fault.
+    pub(super) fn pending_proposals_max(&self) -> usize {
+        (self.admitted_bytes_max / PROPOSAL_OVERHEAD_BYTES).max(1)
+    }
+
+    /// Whether peers' entries are dropped with so much waiting for the log and for the state machines. Proposals take
+    /// their part of both without leaving less for peers.
+    pub(super) fn drops_entries(&self, queued_bytes: usize, unapplied_bytes: usize) -> bool {
+        queued_bytes.saturating_sub(self.admitted_bytes_max) > self.queued_bytes_max
+            || unapplied_bytes.saturating_sub(self.admitted_bytes_max) > self.unapplied_bytes_max
+    }
+}
