@@ -7,8 +7,8 @@
 mod change;
 mod table;
 
-pub use change::altered;
-pub(super) use change::initial;
+pub use change::is_made;
+pub(super) use change::{changed, initial};
 pub use table::TOPIC_CONFIGS;
 
 use std::collections::BTreeMap;
@@ -120,12 +120,18 @@ impl TopicSettings {
     }
 }
 
+/// Whether the config's default follows from the number of replicas.
+#[must_use]
+pub fn depends_on_replicas(config: &TopicConfig) -> bool {
+    config.name == MIN_INSYNC_REPLICAS
+}
+
 /// The value that a config has on a topic with these configs and this many replicas, and whether it was set there.
 #[must_use]
 pub fn effective(config: &TopicConfig, configs: &BTreeMap<String, String>, replicas: usize) -> (String, bool) {
     match configs.get(config.name) {
         Some(value) => (value.clone(), true),
-        None if config.name == MIN_INSYNC_REPLICAS => (majority(replicas).to_string(), false),
+        None if depends_on_replicas(config) => (majority(replicas).to_string(), false),
         None => (config.default.to_owned(), false),
     }
 }

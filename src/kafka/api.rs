@@ -1,6 +1,7 @@
 //! The APIs served, one file each. The table here is made from their declarations, and everything that depends on what
 //! is served (the guard, the dispatch, the ApiVersions answer) is made from the table, so the answer cannot lie.
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
@@ -9,6 +10,7 @@ pub mod describe_cluster;
 pub mod describe_configs;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod list_offsets;
 pub mod metadata;
@@ -46,7 +48,7 @@ impl Api {
 }
 
 /// Every API served, by key.
-pub static APIS: [&Api; 13] = [
+pub static APIS: [&Api; 15] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -58,7 +60,9 @@ pub static APIS: [&Api; 13] = [
     &init_producer_id::API,
     &offset_for_leader_epoch::API,
     &describe_configs::API,
+    &alter_configs::API,
     &create_partitions::API,
+    &incremental_alter_configs::API,
     &describe_cluster::API,
 ];
 
@@ -76,7 +80,8 @@ mod tests {
     fn the_table_is_the_one_that_clients_were_tried_with() {
         let shown: Vec<String> =
             APIS.iter().map(|api| format!("{}:{}-{}", api.key as i16, api.shown_from, api.serves.1)).collect();
-        let tried = "0:0-12 1:4-12 2:1-7 3:0-12 10:0-4 18:0-4 19:2-7 20:1-6 22:0-4 23:2-4 32:1-4 37:0-3 60:0-1";
+        let tried =
+            "0:0-12 1:4-12 2:1-7 3:0-12 10:0-4 18:0-4 19:2-7 20:1-6 22:0-4 23:2-4 32:1-4 33:0-2 37:0-3 44:0-1 60:0-1";
         assert_eq!(shown.join(" "), tried);
     }
 

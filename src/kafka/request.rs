@@ -6,8 +6,9 @@
 
 use super::Service;
 use super::api::{
-    self, Api, api_versions, create_partitions, create_topics, delete_topics, describe_cluster, describe_configs,
-    fetch, find_coordinator, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    self, Api, alter_configs, api_versions, create_partitions, create_topics, delete_topics, describe_cluster,
+    describe_configs, fetch, find_coordinator, incremental_alter_configs, init_producer_id, list_offsets, metadata,
+    offset_for_leader_epoch, produce,
 };
 use super::guard::{Guard, Hostile};
 use super::reply::{self, Chunks, Reply};
@@ -141,6 +142,14 @@ impl Turn {
             }
             ApiKey::DescribeConfigs => {
                 self.with(async |r: m::DescribeConfigsRequest| describe_configs::answer(broker, r).await).await
+            }
+            ApiKey::AlterConfigs => {
+                self.with(async |r: m::AlterConfigsRequest| alter_configs::answer(broker, r).await).await
+            }
+            ApiKey::IncrementalAlterConfigs => {
+                let answer =
+                    async |r: m::IncrementalAlterConfigsRequest| incremental_alter_configs::answer(broker, r).await;
+                self.with(answer).await
             }
             ApiKey::CreatePartitions => {
                 self.with(async |r: m::CreatePartitionsRequest| create_partitions::answer(broker, r).await).await

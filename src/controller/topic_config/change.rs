@@ -6,7 +6,7 @@
 use super::Kind::{Boolean, Int, List, Long, Ratio, Word};
 use super::table::MIN_INSYNC_REPLICAS;
 use super::{CONFIG_VALUE_BYTES_MAX, Effect, Kind, TopicConfig, majority, topic_config};
-use crate::controller::command::{ConfigOperation, Reason, Rejection, reject};
+use crate::controller::command::{ConfigChanges, ConfigOperation, Reason, Rejection, reject};
 use std::collections::BTreeMap;
 
 /// The configs of a new topic with this many replicas.
@@ -18,8 +18,24 @@ pub(in crate::controller) fn initial(
     altered(BTreeMap::new(), operations, replicas)
 }
 
+/// The configs of a topic after these changes.
+pub(in crate::controller) fn changed(
+    changes: ConfigChanges,
+    configs: &BTreeMap<String, String>,
+    replicas: usize,
+) -> Result<BTreeMap<String, String>, Rejection> {
+    let before = if changes.replace { BTreeMap::new() } else { configs.clone() };
+    altered(before, changes.operations, replicas)
+}
+
+/// Whether configs show that these changes have been made: making them again would change nothing.
+#[must_use]
+pub fn is_made(changes: &ConfigChanges, configs: &BTreeMap<String, String>, replicas: usize) -> bool {
+    changed(changes.clone(), configs, replicas).is_ok_and(|after| after == *configs)
+}
+
 /// `configs` after these operations, in order.
-pub fn altered(
+fn altered(
     mut configs: BTreeMap<String, String>,
     operations: Vec<(String, ConfigOperation)>,
     replicas: usize,
@@ -186,19 +202,23 @@ mod tests {
 
     /// What a waiting administrator relies on: a change that has arrived changes nothing any more.
     #[test]
-    fn a_change_done_twice_is_a_change_done_once() {
+    fn a_change_that_is_made_shows() {
         let list = "leader.replication.throttled.replicas";
         let before = BTreeMap::from([(list.to_owned(), "0:1,0:2".to_owned())]);
-        let change = [
+        let operations = [
             ("retention.ms", ConfigOperation::Set(Some(" 042".to_owned()))),
             ("segment.ms", ConfigOperation::Delete),
             (list, ConfigOperation::Append(Some("0:3".to_owned()))),
             (list, ConfigOperation::Subtract(Some("0:1".to_owned()))),
         ];
-        let change = change.map(|(name, operation)| (name.to_owned(), operation)).to_vec();
-        let once = altered(before.clone(), change.clone(), 3).unwrap();
-        assert_ne!(once, before);
-        assert_eq!(altered(once.clone(), change, 3).unwrap(), once);
+        let operations = operations.map(|(name, operation)| (name.to_owned(), operation)).to_vec();
+        let mut changes = ConfigChanges { name: "t".to_owned(), replace: false, operations };
+        assert!(!is_made(&changes, &before, 3));
+        let after = changed(changes.clone(), &before, 3).unwrap();
+        assert!(is_made(&changes, &after, 3));
+        assert!(!is_made(&changes, &BTreeMap::new(), 3));
+        changes = ConfigChanges { replace: true, operations: changes.operations[..1].to_vec(), ..changes };
+        assert!(!is_made(&changes, &after, 3), "what isn't named is still there");
     }
 
     #[test]
