@@ -131,6 +131,15 @@ impl Admin {
         expect_answer!(self.router.ask_leader(topic, partition, body).await?, Offsets)
     }
 
+    /// Deletes the records below an offset, on every replica; returns the offset of the first that is left. Nothing
+    /// happens where they are gone already, so it is repeated until the time is over.
+    pub async fn delete_records(&self, topic: &str, partition: u32, before_offset: i64) -> Result<i64> {
+        let partition_reference = reference(topic, partition);
+        let body = native::DeleteRecordsRequest { partition: partition_reference, before_offset };
+        let body = request::Body::DeleteRecords(body);
+        Ok(expect_answer!(self.router.ask_leader(topic, partition, body).await?, DeleteRecords)?.log_start_offset)
+    }
+
     /// Every replica on a node, as that node sees it.
     pub async fn replicas(&self, node: &native::Node) -> Result<Vec<native::Replica>> {
         let address = node.native.as_ref().ok_or_else(|| Error::usage("the node has no native listener"))?;
