@@ -20,6 +20,8 @@ pub struct Member {
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     /// Where it serves Kafka clients.
     pub kafka: SocketAddr,
+    /// Where it serves native clients.
+    pub native: SocketAddr,
 }
 
 /// See the module.
@@ -37,13 +39,13 @@ fn free_port() -> u16 {
     socket.local_addr().expect("bound").port()
 }
 
-fn config(directory: &Path, node: u32, ports: &[(u16, u16)], limits: &str) -> Config {
+fn config(directory: &Path, node: u32, ports: &[[u16; 3]], limits: &str) -> Config {
     let peers: Vec<String> =
-        ports.iter().zip(1..).map(|((_, peer), other)| format!("\"{other}@127.0.0.1:{peer}\"")).collect();
-    let (kafka, peer) = ports[node as usize - 1];
+        ports.iter().zip(1..).map(|([_, peer, _], other)| format!("\"{other}@127.0.0.1:{peer}\"")).collect();
+    let [kafka, peer, native] = ports[node as usize - 1];
     let text = format!(
         "node_id = {node}\ndata_dir = {:?}\npeers = [{}]\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\n\
-         peer = \"127.0.0.1:{peer}\"\nnative = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[wal]\n\
+         peer = \"127.0.0.1:{peer}\"\nnative = \"127.0.0.1:{native}\"\nhttp = \"127.0.0.1:0\"\n[wal]\n\
          segment_bytes = 16777216\n[cluster]\nauto_create_topics = true\n[limits]\n{limits}\n",
         directory.join(node.to_string()),
         peers.join(", ")
@@ -61,7 +63,7 @@ impl TestCluster {
     pub fn start_with(count: u32, limits: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let runtime = Runtime::new().expect("a runtime");
-        let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let ports: Vec<_> = (0..count).map(|_| [free_port(), free_port(), free_port()]).collect();
         let random = || random_id().expect("random numbers");
         let voters: Vec<_> =
             (1..=count).map(|node| FirstVoter { node: NodeId(node), incarnation: Incarnation(random()) }).collect();
@@ -71,8 +73,8 @@ impl TestCluster {
             let incarnation = voters[node as usize - 1].incarnation;
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
-            let kafka = SocketAddr::from(([127, 0, 0, 1], ports[node as usize - 1].0));
-            Member { config, running: None, kafka }
+            let [kafka, native] = [0, 2].map(|kind| SocketAddr::from(([127, 0, 0, 1], ports[node as usize - 1][kind])));
+            Member { config, running: None, kafka, native }
         };
         let members = (1..=count).map(member).collect();
         let mut cluster = Self { runtime, members, directory };
