@@ -69,9 +69,12 @@ fn settings_are_changed_at_any_node_and_survive_a_restart_of_all() {
             // Two of the three nodes have to bring it to the controller; each then knows it itself.
             let client = connect(&cluster, position).await;
             until("the node knows the topic", async || client.admin().topic(TOPIC).await.is_ok()).await;
-            let wanted = (format!("{}", 1_000 + position), true);
-            client.admin().alter_topic(TOPIC, &set("retention.ms", &wanted.0), false).await.expect("it is altered");
-            assert_eq!(value(&client, "retention.ms").await, wanted, "at the node that was asked");
+            let mut wanted = (String::new(), true);
+            for change in 0..20 {
+                wanted.0 = format!("{}", 1_000 * change + position);
+                client.admin().alter_topic(TOPIC, &set("retention.ms", &wanted.0), false).await.expect("it is altered");
+                assert_eq!(value(&client, "retention.ms").await, wanted, "at the node that was asked");
+            }
             for other in 0..3 {
                 let client = connect(&cluster, other).await;
                 until("every node knows it", async || value(&client, "retention.ms").await == wanted).await;
@@ -89,7 +92,7 @@ fn settings_are_changed_at_any_node_and_survive_a_restart_of_all() {
     runtime.block_on(async {
         let client = connect(&cluster, 2).await;
         until("the topic is there", async || client.admin().topic(TOPIC).await.is_ok()).await;
-        until("as it was set", async || value(&client, "retention.ms").await == ("1002".to_owned(), true)).await;
+        until("as it was set", async || value(&client, "retention.ms").await == ("19002".to_owned(), true)).await;
         client.admin().alter_topic(TOPIC, &delete("retention.ms"), false).await.expect("it is altered");
         assert_eq!(value(&client, "retention.ms").await, ("604800000".to_owned(), false));
         assert_eq!(value(&client, "min.insync.replicas").await, ("2".to_owned(), false), "the majority");
