@@ -1,5 +1,5 @@
-//! `ackord topic`: creates, lists, describes, configures, grows, trims and deletes topics. One file per operation that is
-//! more than a call.
+//! `ackord topic`: creates, lists, describes, configures, grows, trims and deletes topics. One file per operation that
+//! is more than a call.
 
 mod configs;
 mod create;

@@ -111,8 +111,8 @@ impl Admin {
         Ok(expect_answer!(self.router.ask_any(body, Repeat::Harmless).await?, DescribeTopicConfigs)?.configs)
     }
 
-    /// Changes settings of a topic, or, with `dry_run`, only finds out whether that would be refused. Every node acts on
-    /// them once it has heard of them, which takes a moment.
+    /// Changes settings of a topic, or, with `dry_run`, only finds out whether that would be refused. Every node acts
+    /// on them once it has heard of them, which takes a moment.
     pub async fn alter_topic(&self, name: &str, changes: &ConfigChanges, dry_run: bool) -> Result<()> {
         let body = request::Body::AlterTopicConfigs(native::AlterTopicConfigsRequest {
             topic: name.to_owned(),

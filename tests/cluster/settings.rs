@@ -31,8 +31,8 @@ async fn create(client: &Client) {
     until("the topic is created", async || client.admin().create_topic(&new).await.is_ok()).await;
 }
 
-fn set(name: &str, value: impl ToString) -> ConfigChanges {
-    ConfigChanges { set: vec![(name.to_owned(), value.to_string())], delete: vec![] }
+fn set(name: &str, value: &str) -> ConfigChanges {
+    ConfigChanges { set: vec![(name.to_owned(), value.to_owned())], delete: vec![] }
 }
 
 fn delete(name: &str) -> ConfigChanges {
@@ -81,8 +81,8 @@ fn settings_are_changed_at_any_node_and_survive_a_restart_of_all() {
             }
         }
         let admin = connect(&cluster, 1).await.admin();
-        admin.alter_topic(TOPIC, &set("retention.ms", 7), true).await.expect("it could be");
-        let both = ConfigChanges { delete: vec!["retention.ms".to_owned()], ..set("min.insync.replicas", 3) };
+        admin.alter_topic(TOPIC, &set("retention.ms", "7"), true).await.expect("it could be");
+        let both = ConfigChanges { delete: vec!["retention.ms".to_owned()], ..set("min.insync.replicas", "3") };
         let refused = admin.alter_topic(TOPIC, &both, false).await.expect_err("the quorum rules");
         assert_eq!((refused.code(), refused.is_definite()), (Some(ErrorCode::Refused), true));
         assert!(refused.to_string().contains("the quorum rules"), "{refused}");
@@ -117,18 +117,18 @@ fn what_partitions_take_follows_the_settings() {
         let hour = 3_600_000;
 
         taken(10_000, now_ms()).await;
-        alter(set("max.message.bytes", 5_000)).await;
+        alter(set("max.message.bytes", "5000")).await;
         refused(10_000, now_ms(), ErrorCode::TooLarge).await;
         taken(1_000, now_ms()).await;
         alter(delete("max.message.bytes")).await;
         taken(10_000, now_ms()).await;
 
         refused(1, now_ms() + 2 * hour, ErrorCode::InvalidBatch).await;
-        alter(set("message.timestamp.after.max.ms", 3 * hour)).await;
+        alter(set("message.timestamp.after.max.ms", "10800000")).await;
         taken(1, now_ms() + 2 * hour).await;
 
         taken(1, now_ms() - 2 * hour).await;
-        alter(set("message.timestamp.before.max.ms", hour)).await;
+        alter(set("message.timestamp.before.max.ms", "3600000")).await;
         refused(1, now_ms() - 2 * hour, ErrorCode::InvalidBatch).await;
         alter(delete("message.timestamp.before.max.ms")).await;
 
