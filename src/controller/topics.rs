@@ -297,7 +297,12 @@ pub(super) fn alter_configs(
 }
 
 fn altered_topic(view: &MetadataView, changes: ConfigChanges) -> Result<Topic, Rejection> {
-    let mut topic = Topic::clone(existing(view, &changes.name)?);
+    let known = existing(view, &changes.name)?;
+    if known.is_internal() {
+        // It holds no records: nothing would be honoured.
+        return reject(Reason::InvalidTopic, belongs_to_the_cluster());
+    }
+    let mut topic = Topic::clone(known);
     topic.configs = topic_config::changed(changes, &topic.configs, topic.replication_factor())?;
     Ok(topic)
 }

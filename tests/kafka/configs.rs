@@ -85,7 +85,9 @@ async fn nothing_changes_where_it_is_only_checked() {
 #[tokio::test]
 async fn each_resource_is_altered_on_its_own_and_once() {
     let server = Server::start(Limits::default()).await;
-    ["t", "twice", "names"].map(|topic| server.broker.add_topic(topic, 1));
+    for topic in ["t", "twice", "names"] {
+        server.broker.add_topic(topic, 1);
+    }
     let mut client = server.connect().await;
     let one = &[("a", SET, Some("1"))];
     let changes: [Change<'_>; 10] = [
