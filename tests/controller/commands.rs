@@ -225,7 +225,7 @@ fn configs_change_all_or_nothing() {
     let names: Vec<_> = view.topic_named("t").unwrap().configs.keys().cloned().collect();
     assert_eq!(names, ["segment.bytes"], "AlterConfigs replaces what it does not name");
 
-    world.create(topic(COORDINATOR_TOPIC, 1, 3)).unwrap();
+    world.create(NewTopic { name: COORDINATOR_TOPIC.to_owned(), ..topic("own", 1, 3) }).unwrap();
     let of_the_clusters_own = alter_of(COORDINATOR_TOPIC, vec![set("retention.ms", "5")], false);
     assert_eq!(changed(world.run(&of_the_clusters_own)), Err(Reason::InvalidTopic));
 }

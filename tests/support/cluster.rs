@@ -7,6 +7,7 @@ use ackord::server::run::Node;
 use ackord::types::{ClusterId, Incarnation, NodeId};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -34,9 +35,18 @@ pub struct TestCluster {
     directory: TempDir,
 }
 
+/// Below the range from which the kernel takes ports for outgoing connections: a node that is started again must find
+/// its port free.
+const PORTS: std::ops::Range<u32> = 20_000..32_000;
+
+/// A port on which nobody listens, and that this process is given only once: its tests start clusters side by side.
 fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("bound").port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97); // processes that run side by side begin in different places
+    let next = || first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32 + PORTS.start;
+    let ports = std::iter::repeat_with(|| u16::try_from(next()).expect("ports have 16 bits")).take(PORTS.len());
+    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a free port")
 }
 
 fn config(directory: &Path, node: u32, ports: &[[u16; 3]], limits: &str) -> Config {
