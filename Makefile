@@ -1,7 +1,7 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-clients many-partitions jepsen fmt lint doc deny
+.PHONY: help setup build run demo test test-clients topic-settings many-partitions jepsen fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
@@ -33,6 +33,9 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 
 test-clients: build ## Real clients against a real cluster; writes docs/clients.md
 	tools/test-clients
+
+topic-settings: setup ## Writes docs/topic-settings.md from the code's table
+	ACKORD_WRITE_DOCS=1 && export ACKORD_WRITE_DOCS && $(CARGO_LINKED) test --locked --test topic_settings
 
 many-partitions: build ## What a thousand partitions cost: time, memory, processor
 	tools/many-partitions

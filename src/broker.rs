@@ -21,7 +21,8 @@ pub mod records;
 pub mod status;
 
 pub use admin::{
-    ConfigEntry, ConfigResource, ConfigSource, ConfigType, CreatedTopic, DeletedTopic, Growth, NewTopic, Partitions,
+    ConfigChanges, ConfigEffect, ConfigEntry, ConfigOperation, ConfigResource, ConfigSource, ConfigType, CreatedTopic,
+    DeletedTopic, Growth, NewTopic, Partitions,
 };
 pub use budget::{ByteBudget, Reservation};
 pub use cluster::{Address, Cluster, Edge, Node, Partition, Topic, TopicAnswer, TopicQuery, TopicRef};
@@ -168,6 +169,16 @@ pub trait Broker: Groups {
         &self,
         resources: Vec<ConfigResource>,
     ) -> impl Future<Output = Vec<Result<Vec<ConfigEntry>>>> + Send;
+
+    /// Changes settings, those of each resource together or not at all, or only checks whether it could. Resources are
+    /// distinct. A node's settings are in its file and can't be changed here. Answers when this node itself knows the
+    /// new settings, or at `timeout`.
+    fn alter_configs(
+        &self,
+        changes: Vec<ConfigChanges>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> impl Future<Output = Vec<Result<()>>> + Send;
 
     /// Every replica of this node, as it stands now; the controller's first. Empty if the node does not answer in time.
     fn replicas(&self) -> impl Future<Output = Vec<ReplicaReport>> + Send;

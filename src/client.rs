@@ -38,10 +38,10 @@ mod reader;
 mod routing;
 
 pub use crate::proto::native::{
-    ClusterStatusResponse as ClusterStatus, DescribeGroupResponse as DescribedGroup, DescribedMember, Follower,
-    GroupOffset, ListedGroup, Node, OffsetsResponse as Offsets, Partition, Replica, Role, Topic,
+    ClusterStatusResponse as ClusterStatus, ConfigEffect, DescribeGroupResponse as DescribedGroup, DescribedMember,
+    Follower, GroupOffset, ListedGroup, Node, OffsetsResponse as Offsets, Partition, Replica, Role, Topic, TopicConfig,
 };
-pub use admin::{Admin, NewTopic};
+pub use admin::{Admin, ConfigChanges, NewTopic};
 pub use error::{Error, ErrorKind, Result};
 pub use group::assignment::read_share as assigned_partitions;
 pub use group::member::{Chunk, GroupMember, MemberOptions};

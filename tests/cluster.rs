@@ -2,6 +2,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "cluster/settings.rs"]
+mod settings;
 
 use cluster::TestCluster;
 use std::io::Write;

@@ -5,6 +5,8 @@
 mod admin;
 #[path = "kafka/client.rs"]
 mod client;
+#[path = "kafka/configs.rs"]
+mod configs;
 #[path = "support/fake_broker.rs"]
 mod fake_broker;
 #[path = "kafka/fetch.rs"]

@@ -12,5 +12,7 @@ mod fake_broker;
 mod hostile;
 #[path = "native/server.rs"]
 mod server;
+#[path = "native/trim.rs"]
+mod trim;
 #[path = "native/wire.rs"]
 mod wire;

@@ -1,8 +1,8 @@
-//! Creating, deleting, growing and describing topics.
+//! Creating, deleting, growing, describing and configuring topics.
 
-use super::{PartitionIndex, TopicId, TopicName};
+use super::{Error, ErrorKind, PartitionIndex, Result, TopicId, TopicName};
 use crate::types::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many partitions a new topic gets, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +67,44 @@ pub struct Growth {
 pub enum ConfigResource {
     /// A topic.
     Topic(TopicName),
-    /// A node, or what holds for all nodes.
+    /// A node, or what was set for all nodes at run time.
     Node(Option<NodeId>),
+}
+
+/// A change of one setting (KIP-339).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigOperation {
+    /// Gives it a value.
+    Set(String),
+    /// Back to what it inherits.
+    Delete,
+    /// Adds to a list.
+    Append(String),
+    /// Takes from a list.
+    Subtract(String),
+}
+
+/// Changes of one resource's settings, made together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigChanges {
+    /// Whose settings.
+    pub resource: ConfigResource,
+    /// Whether everything that is not named goes back to what it inherits (the older AlterConfigs).
+    pub replace: bool,
+    /// By setting; each is named once.
+    pub operations: Vec<(String, ConfigOperation)>,
+}
+
+impl ConfigChanges {
+    /// Changes that name each setting once; of two, nobody could tell which was meant to come last.
+    pub fn new(resource: ConfigResource, replace: bool, operations: Vec<(String, ConfigOperation)>) -> Result<Self> {
+        let mut seen = BTreeSet::new();
+        if let Some((name, _)) = operations.iter().find(|(name, _)| !seen.insert(name)) {
+            let what = format!("the request names setting {name} more than once");
+            return Err(Error::new(ErrorKind::InvalidRequest, what));
+        }
+        Ok(Self { resource, replace, operations })
+    }
 }
 
 /// Where a setting's value comes from.
@@ -105,6 +141,17 @@ pub enum ConfigType {
     Password,
 }
 
+/// What comes of setting something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigEffect {
+    /// What its name says.
+    Honoured,
+    /// It is kept and shown, and nothing depends on it.
+    Accepted,
+    /// Only the value it has is taken.
+    Fixed,
+}
+
 /// One setting of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigEntry {
@@ -120,6 +167,10 @@ pub struct ConfigEntry {
     pub read_only: bool,
     /// Whether it is a secret.
     pub sensitive: bool,
+    /// What comes of setting it.
+    pub effect: ConfigEffect,
+    /// What holds where it isn't set: the name of the node's setting that says so, as Kafka calls it, and the value.
+    pub inherited: Option<(String, String)>,
     /// What it means.
     pub documentation: Option<String>,
 }

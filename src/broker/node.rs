@@ -6,9 +6,10 @@
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
 //! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
-//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `producers`, `status`: one file per kind of request.
+//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `configs`, `producers`, `status`: one file per kind of request.
 
 mod admin;
+mod configs;
 pub mod controller_client;
 pub mod coordinators;
 mod fetch;
@@ -23,9 +24,9 @@ pub mod views;
 
 use super::records::{Fetch, FetchAnswer, OffsetAt, OffsetTarget, Produce, ProduceOutcome, ProducerIdentity};
 use super::{
-    ByteBudget, Cluster, ConfigEntry, ConfigResource, CreatedTopic, DeletedTopic, Edge, EndOfEpoch, EpochQuery, Error,
-    ErrorKind, Growth, NewTopic, PartitionIndex, PartitionLeader, ReplicaReport, Result, TopicAnswer, TopicName,
-    TopicQuery, TopicRef,
+    ByteBudget, Cluster, ConfigChanges, ConfigEntry, ConfigResource, CreatedTopic, DeletedTopic, Edge, EndOfEpoch,
+    EpochQuery, Error, ErrorKind, Growth, NewTopic, PartitionIndex, PartitionLeader, ReplicaReport, Result,
+    TopicAnswer, TopicName, TopicQuery, TopicRef,
 };
 use crate::controller::view::{MetadataView, Topic};
 use crate::metrics::Metrics;
@@ -286,7 +287,16 @@ impl<E: Engine + Clone + 'static> super::Broker for NodeBroker<E> {
         &self,
         resources: Vec<ConfigResource>,
     ) -> impl Future<Output = Vec<Result<Vec<ConfigEntry>>>> + Send {
-        std::future::ready(resources.iter().map(|resource| admin::describe(&self.0, resource)).collect())
+        std::future::ready(resources.iter().map(|resource| configs::describe(&self.0, resource)).collect())
+    }
+
+    fn alter_configs(
+        &self,
+        changes: Vec<ConfigChanges>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> impl Future<Output = Vec<Result<()>>> + Send {
+        configs::alter(Arc::clone(&self.0), changes, validate_only, timeout)
     }
 
     fn replicas(&self) -> impl Future<Output = Vec<ReplicaReport>> + Send {

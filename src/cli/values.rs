@@ -73,6 +73,15 @@ pub(super) fn start(text: &str) -> Result<Start, String> {
     }
 }
 
+/// A moment, in milliseconds since 1970: `2026-01-31T12:00:00Z`, such a number, or `ago:1h`.
+pub(super) fn time(text: &str) -> Result<i64, String> {
+    let place = if text.starts_with("ago:") { text.to_owned() } else { format!("time:{text}") };
+    match start(&place) {
+        Ok(Start::Time(millis)) => Ok(millis),
+        _ => Err(format!("{text:?} is not a time; write 2026-01-31T12:00:00Z, MILLISECONDS since 1970 or ago:1h")),
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let end = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
     (&text[..end], text[end..].trim())
@@ -125,6 +134,9 @@ mod tests {
         // `date -u -d 2024-02-29T23:59:58 +%s`
         assert_eq!(start("time:2024-02-29T23:59:58Z"), Ok(Start::Time(1_709_251_198_000)));
         assert_eq!(start("time:1970-01-02"), Ok(Start::Time(86_400_000)));
+        assert_eq!(time("1970-01-02"), Ok(86_400_000));
+        assert!(time("ago:1h") < time("ago:1m"));
+        assert!(["yesterday", "ago:x", "end", "offset:1", ""].iter().all(|wrong| time(wrong).is_err()));
         for wrong in ["middle", "-1", "offset:-1", "time:yesterday", "time:2024-13-01", "ago:x", "place:1"] {
             assert!(start(wrong).is_err(), "{wrong}");
         }

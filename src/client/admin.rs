@@ -21,6 +21,15 @@ pub struct NewTopic {
     pub configs: Vec<(String, String)>,
 }
 
+/// Changes of a topic's settings, made together or not at all. Each setting is named once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigChanges {
+    /// Settings and the values they get.
+    pub set: Vec<(String, String)>,
+    /// Settings that get their defaults back.
+    pub delete: Vec<String>,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Admin {
@@ -36,6 +45,11 @@ macro_rules! expect_answer {
             _ => Err(Error::protocol(concat!("another answer than ", stringify!($kind)))),
         }
     };
+}
+
+fn configs(settings: &[(String, String)]) -> Vec<native::Config> {
+    let config = |(name, value): &(String, String)| native::Config { name: name.clone(), value: value.clone() };
+    settings.iter().map(config).collect()
 }
 
 fn by_name(name: &str) -> native::TopicReference {
@@ -65,13 +79,12 @@ impl Admin {
 
     /// Creates a topic; returns how many partitions and replicas it has. Every partition then has a leader.
     pub async fn create_topic(&self, topic: &NewTopic) -> Result<(u32, u32)> {
-        let config = |(name, value): &(String, String)| native::Config { name: name.clone(), value: value.clone() };
         let body = request::Body::CreateTopic(native::CreateTopicRequest {
             name: topic.name.clone(),
             partitions: topic.partitions.unwrap_or(0),
             replication_factor: topic.replication_factor.unwrap_or(0).into(),
             assignment: Vec::new(),
-            configs: topic.configs.iter().map(config).collect(),
+            configs: configs(&topic.configs),
             validate_only: false,
         });
         let created = expect_answer!(self.router.ask_any(body, Repeat::Never).await?, CreateTopic)?;
@@ -91,11 +104,40 @@ impl Admin {
         expect_answer!(self.router.ask_any(body, Repeat::Never).await?, CreatePartitions).map(drop)
     }
 
+    /// Every setting of a topic, those that were not set included.
+    pub async fn topic_configs(&self, name: &str) -> Result<Vec<native::TopicConfig>> {
+        let body = native::DescribeTopicConfigsRequest { topic: name.to_owned() };
+        let body = request::Body::DescribeTopicConfigs(body);
+        Ok(expect_answer!(self.router.ask_any(body, Repeat::Harmless).await?, DescribeTopicConfigs)?.configs)
+    }
+
+    /// Changes settings of a topic, or, with `dry_run`, only finds out whether that would be refused. Every node acts
+    /// on them once it has heard of them, which takes a moment.
+    pub async fn alter_topic(&self, name: &str, changes: &ConfigChanges, dry_run: bool) -> Result<()> {
+        let body = request::Body::AlterTopicConfigs(native::AlterTopicConfigsRequest {
+            topic: name.to_owned(),
+            set: configs(&changes.set),
+            reset: changes.delete.clone(),
+            validate_only: dry_run,
+        });
+        let repeat = if dry_run { Repeat::Harmless } else { Repeat::Never };
+        expect_answer!(self.router.ask_any(body, repeat).await?, AlterTopicConfigs).map(drop)
+    }
+
     /// Where a partition begins and ends, as confirmed by a majority: the end is at or after every record that was
     /// acknowledged before the call.
     pub async fn offsets(&self, topic: &str, partition: u32) -> Result<native::OffsetsResponse> {
         let body = request::Body::Offsets(native::OffsetsRequest { partition: reference(topic, partition) });
         expect_answer!(self.router.ask_leader(topic, partition, body).await?, Offsets)
+    }
+
+    /// Deletes the records below an offset, on every replica; returns the offset of the first that is left. Nothing
+    /// happens where they are gone already, so it is repeated until the time is over.
+    pub async fn delete_records(&self, topic: &str, partition: u32, before_offset: i64) -> Result<i64> {
+        let partition_reference = reference(topic, partition);
+        let body = native::DeleteRecordsRequest { partition: partition_reference, before_offset };
+        let body = request::Body::DeleteRecords(body);
+        Ok(expect_answer!(self.router.ask_leader(topic, partition, body).await?, DeleteRecords)?.log_start_offset)
     }
 
     /// Every replica on a node, as that node sees it.

@@ -10,7 +10,7 @@ use super::rows::Editor;
 use super::topic_config;
 use super::view::{Cluster, MetadataView, Partition, Topic};
 use crate::types::{COORDINATOR_TOPIC, NodeId, RaftGroupId, ReplicaId, TopicId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Most topics of a cluster.
 pub const TOPICS_MAX: usize = 20_000;
@@ -297,9 +297,13 @@ pub(super) fn alter_configs(
 }
 
 fn altered_topic(view: &MetadataView, changes: ConfigChanges) -> Result<Topic, Rejection> {
-    let mut topic = Topic::clone(existing(view, &changes.name)?);
-    let before = if changes.replace { BTreeMap::new() } else { topic.configs.clone() };
-    topic.configs = topic_config::altered(before, changes.operations, topic.replication_factor())?;
+    let known = existing(view, &changes.name)?;
+    if known.is_internal() {
+        // It holds no records: nothing would be honoured.
+        return reject(Reason::InvalidTopic, belongs_to_the_cluster());
+    }
+    let mut topic = Topic::clone(known);
+    topic.configs = topic_config::changed(changes, &topic.configs, topic.replication_factor())?;
     Ok(topic)
 }
 

@@ -1,6 +1,7 @@
 //! The APIs served, one file each. The table here is made from their declarations, and everything that depends on what
 //! is served (the guard, the dispatch, the ApiVersions answer) is made from the table, so the answer cannot lie.
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
@@ -12,6 +13,7 @@ pub mod describe_groups;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
@@ -56,7 +58,7 @@ impl Api {
 }
 
 /// Every API served, by key.
-pub static APIS: [&Api; 23] = [
+pub static APIS: [&Api; 25] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -76,8 +78,10 @@ pub static APIS: [&Api; 23] = [
     &init_producer_id::API,
     &offset_for_leader_epoch::API,
     &describe_configs::API,
+    &alter_configs::API,
     &create_partitions::API,
     &delete_groups::API,
+    &incremental_alter_configs::API,
     &offset_delete::API,
     &describe_cluster::API,
 ];
@@ -98,7 +102,7 @@ mod tests {
             APIS.iter().map(|api| format!("{}:{}-{}", api.key as i16, api.shown_from, api.serves.1)).collect();
         let tried = "0:0-12 1:4-12 2:1-7 3:0-12 \
                      8:2-9 9:1-9 10:0-4 11:0-9 12:0-4 13:0-5 14:0-5 15:0-6 16:0-5 \
-                     18:0-4 19:2-7 20:1-6 22:0-4 23:2-4 32:1-4 37:0-3 42:0-2 47:0-0 60:0-1";
+                     18:0-4 19:2-7 20:1-6 22:0-4 23:2-4 32:1-4 33:0-2 37:0-3 42:0-2 44:0-1 47:0-0 60:0-1";
         assert_eq!(shown.join(" "), tried);
     }
 

@@ -6,10 +6,10 @@
 
 use super::Service;
 use super::api::{
-    self, Api, api_versions, create_partitions, create_topics, delete_groups, delete_topics, describe_cluster,
-    describe_configs, describe_groups, fetch, find_coordinator, heartbeat, init_producer_id, join_group, leave_group,
-    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
-    sync_group,
+    self, Api, alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_topics,
+    describe_cluster, describe_configs, describe_groups, fetch, find_coordinator, heartbeat, incremental_alter_configs,
+    init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete,
+    offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
 use super::caller::Caller;
 use super::guard::{Guard, Hostile};
@@ -149,6 +149,14 @@ impl Turn {
             }
             ApiKey::DescribeConfigs => {
                 self.with(async |r: m::DescribeConfigsRequest| describe_configs::answer(broker, r).await).await
+            }
+            ApiKey::AlterConfigs => {
+                self.with(async |r: m::AlterConfigsRequest| alter_configs::answer(broker, r).await).await
+            }
+            ApiKey::IncrementalAlterConfigs => {
+                let answer =
+                    async |r: m::IncrementalAlterConfigsRequest| incremental_alter_configs::answer(broker, r).await;
+                self.with(answer).await
             }
             ApiKey::CreatePartitions => {
                 self.with(async |r: m::CreatePartitionsRequest| create_partitions::answer(broker, r).await).await

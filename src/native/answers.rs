@@ -4,6 +4,7 @@
 //! something of the first kind: its admission.
 
 mod admin;
+mod configs;
 mod groups;
 mod produce;
 mod query;
@@ -124,7 +125,9 @@ async fn answer<B: Broker>(service: &Service<B>, body: Option<request::Body>, ti
         Some(Body::CreateTopic(asked)) => admin::create(broker, asked, time).await,
         Some(Body::DeleteTopic(asked)) => admin::delete(broker, asked, time).await,
         Some(Body::CreatePartitions(asked)) => admin::grow(broker, asked, time).await,
-        Some(Body::AlterTopicConfigs(_) | Body::DeleteRecords(_) | Body::TransferLeader(_)) => {
+        Some(Body::AlterTopicConfigs(asked)) => configs::alter(broker, asked, time).await,
+        Some(Body::DescribeTopicConfigs(asked)) => within(time, configs::describe(broker, asked)).await,
+        Some(Body::DeleteRecords(_) | Body::TransferLeader(_)) => {
             Err(errors::unsupported("this version does not serve that request").into())
         }
         Some(Body::FindCoordinator(asked)) => groups::find(broker, &asked),

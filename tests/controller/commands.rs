@@ -8,7 +8,7 @@ use ackord::controller::command::{
 use ackord::controller::view::{GroupFate, MetadataView};
 use ackord::controller::{PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX};
 use ackord::machine::{Outcome, StateMachine};
-use ackord::types::{Incarnation, LogEntry, LogIndex, NodeId, RaftGroupId, ReplicaId, TopicId};
+use ackord::types::{COORDINATOR_TOPIC, Incarnation, LogEntry, LogIndex, NodeId, RaftGroupId, ReplicaId, TopicId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -210,10 +210,11 @@ fn configs_change_all_or_nothing() {
     let mut world = World::of_nodes(3);
     world.create(topic("t", 1, 3)).unwrap();
     let set = |name: &str, value: &str| (name.to_owned(), ConfigOperation::Set(Some(value.to_owned())));
-    let alter = |operations, replace| Command::AlterTopicConfigs {
-        topics: vec![ConfigChanges { name: "t".to_owned(), replace, operations }],
+    let alter_of = |name: &str, operations, replace| Command::AlterTopicConfigs {
+        topics: vec![ConfigChanges { name: name.to_owned(), replace, operations }],
         validate_only: false,
     };
+    let alter = |operations, replace| alter_of("t", operations, replace);
     let good = vec![set("retention.ms", "1000"), set("min.insync.replicas", "2")];
     assert_eq!(changed(world.run(&alter(good, false))), Ok(()));
     let half_bad = vec![set("retention.ms", "5"), set("min.insync.replicas", "3")];
@@ -223,6 +224,10 @@ fn configs_change_all_or_nothing() {
     let view = world.view();
     let names: Vec<_> = view.topic_named("t").unwrap().configs.keys().cloned().collect();
     assert_eq!(names, ["segment.bytes"], "AlterConfigs replaces what it does not name");
+
+    world.create(NewTopic { name: COORDINATOR_TOPIC.to_owned(), ..topic("own", 1, 3) }).unwrap();
+    let of_the_clusters_own = alter_of(COORDINATOR_TOPIC, vec![set("retention.ms", "5")], false);
+    assert_eq!(changed(world.run(&of_the_clusters_own)), Err(Reason::InvalidTopic));
 }
 
 #[test]

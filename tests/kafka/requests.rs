@@ -75,7 +75,9 @@ impl Source<'_> {
             ApiKey::InitProducerId => self.init_producer_id().into(),
             ApiKey::OffsetForLeaderEpoch => self.offset_for_leader_epoch().into(),
             ApiKey::DescribeConfigs => self.describe_configs().into(),
+            ApiKey::AlterConfigs => self.alter_configs().into(),
             ApiKey::CreatePartitions => self.create_partitions().into(),
+            ApiKey::IncrementalAlterConfigs => self.incremental_alter_configs().into(),
             ApiKey::DescribeCluster => DescribeClusterRequest::default()
                 .with_include_cluster_authorized_operations(self.rng.bool())
                 .with_endpoint_type(if self.version >= 1 { self.rng.i8(..) } else { 1 })
@@ -291,6 +293,49 @@ impl Source<'_> {
             .with_resources(resources)
             .with_include_synonyms(self.rng.bool())
             .with_include_documentation(self.since(3, |source| source.rng.bool()))
+            .with_unknown_tagged_fields(self.tags())
+    }
+
+    fn alter_configs(&mut self) -> AlterConfigsRequest {
+        use alter_configs_request::{AlterConfigsResource, AlterableConfig};
+        let resources = self.list(|source| {
+            let configs = source.list(|source| {
+                AlterableConfig::default()
+                    .with_name(source.text())
+                    .with_value(source.maybe(Self::text))
+                    .with_unknown_tagged_fields(source.tags())
+            });
+            AlterConfigsResource::default()
+                .with_resource_type(source.rng.i8(..8))
+                .with_resource_name(source.text())
+                .with_configs(configs)
+                .with_unknown_tagged_fields(source.tags())
+        });
+        AlterConfigsRequest::default()
+            .with_resources(resources)
+            .with_validate_only(self.rng.bool())
+            .with_unknown_tagged_fields(self.tags())
+    }
+
+    fn incremental_alter_configs(&mut self) -> IncrementalAlterConfigsRequest {
+        use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+        let resources = self.list(|source| {
+            let configs = source.list(|source| {
+                AlterableConfig::default()
+                    .with_name(source.text())
+                    .with_config_operation(source.rng.i8(-1..5))
+                    .with_value(source.maybe(Self::text))
+                    .with_unknown_tagged_fields(source.tags())
+            });
+            AlterConfigsResource::default()
+                .with_resource_type(source.rng.i8(..8))
+                .with_resource_name(source.text())
+                .with_configs(configs)
+                .with_unknown_tagged_fields(source.tags())
+        });
+        IncrementalAlterConfigsRequest::default()
+            .with_resources(resources)
+            .with_validate_only(self.rng.bool())
             .with_unknown_tagged_fields(self.tags())
     }
 

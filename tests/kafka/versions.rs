@@ -57,6 +57,29 @@ fn sensible(key: ApiKey, version: i16) -> RequestKind {
             let request = DescribeConfigsRequest::default().with_resources(vec![resource]).with_include_synonyms(true);
             request.with_include_documentation(version >= 3).into()
         }
+        ApiKey::AlterConfigs => {
+            use alter_configs_request::{AlterConfigsResource, AlterableConfig};
+            let config = AlterableConfig::default()
+                .with_name(StrBytes::from_static_str("segment.ms"))
+                .with_value(Some(StrBytes::from_static_str("5")));
+            let resource = AlterConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(name.0)
+                .with_configs(vec![config]);
+            AlterConfigsRequest::default().with_resources(vec![resource]).into()
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+            let config = AlterableConfig::default()
+                .with_name(StrBytes::from_static_str("segment.ms"))
+                .with_config_operation(1)
+                .with_value(None);
+            let resource = AlterConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(name.0)
+                .with_configs(vec![config]);
+            IncrementalAlterConfigsRequest::default().with_resources(vec![resource]).into()
+        }
         other => requests::random(&mut Rng::with_seed(5), other, version),
     }
 }
@@ -96,6 +119,8 @@ async fn sensible_requests_of_every_version_succeed() {
             }
             ResponseKind::CreateTopics(answer) => answer.topics[0].error_code,
             ResponseKind::CreatePartitions(answer) => answer.results[0].error_code,
+            ResponseKind::AlterConfigs(answer) => answer.responses[0].error_code,
+            ResponseKind::IncrementalAlterConfigs(answer) => answer.responses[0].error_code,
             ResponseKind::DescribeConfigs(answer) => {
                 assert_eq!(answer.results[0].configs[0].name.as_str(), "max.message.bytes");
                 answer.results[0].error_code

@@ -51,12 +51,16 @@ async fn every_command_explains_itself() {
 
 #[tokio::test]
 async fn a_wrong_command_line_says_what_is_wrong() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["statsu"], "status"),
         (&["consume", "t", "--from", "middle"], "no place to begin"),
         (&["bench", "produce", "--record-size", "huge"], "is not a size"),
         (&["topic", "create", "t", "--config", "retention"], "NAME=VALUE"),
         (&["topic", "create", "t", "--partitions", "0"], "0 is not in"),
+        (&["topic", "alter", "t", "--dry-run"], "--set"),
+        (&["topic", "alter", "t", "--set", "retention"], "NAME=VALUE"),
+        (&["topic", "trim", "t"], "--to-high-watermark"),
+        (&["topic", "trim", "t", "--before-time", "noon"], "is not a time"),
         (&["format"], "--config"),
         (&["format", "--config", "x", "--cluster-id", "short", "--voters", "1:2"], "22 characters"),
     ];
@@ -115,6 +119,39 @@ async fn topics_are_administered() {
     assert_eq!(described["partitions"][4]["leader"], 1);
     done(&server, &["topic", "delete", "new"], "").await;
     assert_eq!(done(&server, &["topic", "list"], "").await.lines().count(), 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn settings_are_shown_and_changed() {
+    let server = Server::start().await;
+    let set = |name: &str| server.broker.state().topics[TOPIC].configs.get(name).cloned();
+    let alter = ["topic", "alter", TOPIC, "--set", "max.message.bytes=7", "--set", "a=1", "--delete", "b"];
+    let tried = done(&server, &[&alter[..], &["--dry-run"]].concat(), "").await;
+    assert!(tried.contains("orders: max.message.bytes would be set to 7\n"), "{tried}");
+    assert_eq!(set("max.message.bytes"), None, "it was only tried");
+    let made = done(&server, &alter, "").await;
+    assert!(made.contains("orders: a is set to 1\norders: b is back to its default\n"), "{made}");
+    assert_eq!(set("max.message.bytes").as_deref(), Some("7"));
+
+    let shown = done(&server, &["topic", "configs", TOPIC], "").await;
+    let row = shown.lines().find(|line| line.contains("max.message.bytes")).expect("a row");
+    assert!(row.split_whitespace().eq(["*", "max.message.bytes", "7", "1048588", "honoured"]), "{shown}");
+    done(&server, &["topic", "alter", TOPIC, "--delete", "max.message.bytes"], "").await;
+    let shown = done(&server, &["topic", "configs", TOPIC, "--json"], "").await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown[0]["name"], &shown[0]["set"]), (&"max.message.bytes".into(), &false.into()));
+    assert_eq!((&shown[0]["value"], &shown[0]["documentation"]), (&"1048588".into(), &"the largest batch".into()));
+    assert_eq!((&shown[1]["name"], &shown[1]["set"]), (&"a".into(), &true.into()));
+
+    let address = server.address.to_string();
+    for refused in [["--set", "no.such.config=1"], ["--set", "a=2"]] {
+        // Named twice, the second one: nobody can tell which was meant.
+        let again = ["topic", "alter", TOPIC, "-b", &address, "--delete", "a"];
+        let output = run(&[&again[..], &refused].concat()).await;
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    }
+    assert_eq!(set("a").as_deref(), Some("1"), "all changes or none");
     server.stop().await;
 }
 

@@ -4,7 +4,8 @@ use crate::fake_broker::Fate;
 use crate::server::{HANG, Server, TOPIC, until};
 use ackord::broker::ErrorKind as BrokerError;
 use ackord::client::{
-    Client, ClientOptions, Commit, ErrorKind, NewTopic, Producer, ProducerOptions, ReaderOptions, Record, Start,
+    Client, ClientOptions, Commit, ConfigChanges, ErrorKind, NewTopic, Producer, ProducerOptions, ReaderOptions,
+    Record, Start,
 };
 use ackord::proto::native::ErrorCode;
 use ackord::record::RecordBatch;
@@ -205,6 +206,31 @@ async fn administration_is_repeated_only_while_nothing_happened() {
     admin.delete_topic("new").await.unwrap();
     let gone = timeout(HANG, admin.topic("new")).await.expect("not for ever").unwrap_err();
     assert!(gone.is_definite() && matches!(gone.code(), Some(ErrorCode::UnknownPartition)), "{gone:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn settings_are_changed_together_or_not_at_all() {
+    let server = Server::start().await;
+    let admin = connect(&server).await.admin();
+    let set = |settings: &[&str]| ConfigChanges {
+        set: settings.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect(),
+        delete: vec!["b".to_owned()],
+    };
+    let cases = [
+        (TOPIC, &["a", "no.such.config"][..], ErrorCode::Refused),
+        (TOPIC, &["a", "b"], ErrorCode::InvalidRequest),
+        ("absent", &["a"], ErrorCode::UnknownPartition),
+    ];
+    for (topic, settings, expected) in cases {
+        let refused =
+            timeout(HANG, admin.alter_topic(topic, &set(settings), false)).await.expect("in time").unwrap_err();
+        assert_eq!((refused.code(), refused.is_definite()), (Some(expected), true), "{settings:?}: {refused}");
+    }
+    let names = async || admin.topic_configs(TOPIC).await.unwrap().into_iter().map(|config| config.name);
+    assert_eq!(names().await.collect::<Vec<_>>(), ["max.message.bytes"]);
+    admin.alter_topic(TOPIC, &set(&["a", "c"]), false).await.unwrap();
+    assert_eq!(names().await.collect::<Vec<_>>(), ["max.message.bytes", "a", "c"]);
     server.stop().await;
 }
 

@@ -7,6 +7,7 @@ use ackord::server::run::Node;
 use ackord::types::{ClusterId, Incarnation, NodeId};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -20,6 +21,8 @@ pub struct Member {
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     /// Where it serves Kafka clients.
     pub kafka: SocketAddr,
+    /// Where it serves native clients.
+    pub native: SocketAddr,
 }
 
 /// See the module.
@@ -32,18 +35,27 @@ pub struct TestCluster {
     directory: TempDir,
 }
 
+/// Below the range from which the kernel takes ports for outgoing connections: a node that is started again must find
+/// its port free.
+const PORTS: std::ops::Range<u32> = 20_000..32_000;
+
+/// A port on which nobody listens, and that this process is given only once: its tests start clusters side by side.
 fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("bound").port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97); // processes that run side by side begin in different places
+    let next = || first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32 + PORTS.start;
+    let ports = std::iter::repeat_with(|| u16::try_from(next()).expect("ports have 16 bits")).take(PORTS.len());
+    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a free port")
 }
 
-fn config(directory: &Path, node: u32, ports: &[(u16, u16)], limits: &str) -> Config {
+fn config(directory: &Path, node: u32, ports: &[[u16; 3]], limits: &str) -> Config {
     let peers: Vec<String> =
-        ports.iter().zip(1..).map(|((_, peer), other)| format!("\"{other}@127.0.0.1:{peer}\"")).collect();
-    let (kafka, peer) = ports[node as usize - 1];
+        ports.iter().zip(1..).map(|([_, peer, _], other)| format!("\"{other}@127.0.0.1:{peer}\"")).collect();
+    let [kafka, peer, native] = ports[node as usize - 1];
     let text = format!(
         "node_id = {node}\ndata_dir = {:?}\npeers = [{}]\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\n\
-         peer = \"127.0.0.1:{peer}\"\nnative = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[wal]\n\
+         peer = \"127.0.0.1:{peer}\"\nnative = \"127.0.0.1:{native}\"\nhttp = \"127.0.0.1:0\"\n[wal]\n\
          segment_bytes = 16777216\n[cluster]\nauto_create_topics = true\n[limits]\n{limits}\n",
         directory.join(node.to_string()),
         peers.join(", ")
@@ -61,7 +73,7 @@ impl TestCluster {
     pub fn start_with(count: u32, limits: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let runtime = Runtime::new().expect("a runtime");
-        let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let ports: Vec<_> = (0..count).map(|_| [free_port(), free_port(), free_port()]).collect();
         let random = || random_id().expect("random numbers");
         let voters: Vec<_> =
             (1..=count).map(|node| FirstVoter { node: NodeId(node), incarnation: Incarnation(random()) }).collect();
@@ -71,8 +83,8 @@ impl TestCluster {
             let incarnation = voters[node as usize - 1].incarnation;
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
-            let kafka = SocketAddr::from(([127, 0, 0, 1], ports[node as usize - 1].0));
-            Member { config, running: None, kafka }
+            let [kafka, native] = [0, 2].map(|kind| SocketAddr::from(([127, 0, 0, 1], ports[node as usize - 1][kind])));
+            Member { config, running: None, kafka, native }
         };
         let members = (1..=count).map(member).collect();
         let mut cluster = Self { runtime, members, directory };

@@ -53,6 +53,8 @@ pub struct Fate {
 
 pub struct FakeTopic {
     pub id: TopicId,
+    /// What was set on it.
+    pub configs: BTreeMap<String, String>,
     pub partitions: Vec<FakePartition>,
 }
 
@@ -159,7 +161,7 @@ impl State {
     fn add_topic(&mut self, name: &str, partitions: usize) -> TopicId {
         let id = TopicId(uuid::Uuid::new_v4());
         let partitions = std::iter::repeat_with(FakePartition::default).take(partitions).collect();
-        self.topics.insert(name.into(), FakeTopic { id, partitions });
+        self.topics.insert(name.into(), FakeTopic { id, configs: BTreeMap::new(), partitions });
         id
     }
 
@@ -257,16 +259,42 @@ fn describe(name: &str, topic: &FakeTopic, leader: NodeId) -> Topic {
     Topic { name: name.into(), id: topic.id, internal: false, partitions: (0..count).map(partition).collect() }
 }
 
-fn setting() -> ConfigEntry {
+/// The one setting that every topic has.
+const SETTING: &str = "max.message.bytes";
+
+fn setting(name: &str, set: Option<&String>) -> ConfigEntry {
+    let default = if name == SETTING { "1048588" } else { "none" };
     ConfigEntry {
-        name: "max.message.bytes".into(),
-        value: Some("1048588".into()),
-        source: ConfigSource::Default,
+        name: name.into(),
+        value: Some(set.map_or(default, String::as_str).into()),
+        source: if set.is_some() { ConfigSource::Topic } else { ConfigSource::Default },
         kind: ConfigType::Int,
         read_only: false,
         sensitive: false,
+        effect: ConfigEffect::Honoured,
+        inherited: Some(("message.max.bytes".into(), default.into())),
         documentation: Some("the largest batch".into()),
     }
+}
+
+/// The topic's settings afterwards. One is refused, whatever its value; all others are lists.
+fn altered(changes: &ConfigChanges, before: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    let mut configs = if changes.replace { BTreeMap::new() } else { before.clone() };
+    for (name, operation) in &changes.operations {
+        let list = configs.get(name).map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default();
+        let list: Vec<String> = match operation {
+            _ if name == "no.such.config" => return Err(ErrorKind::InvalidConfig.into()),
+            ConfigOperation::Set(value) => vec![value.clone()],
+            ConfigOperation::Delete => vec![],
+            ConfigOperation::Append(value) => [list, vec![value.clone()]].concat(),
+            ConfigOperation::Subtract(value) => list.into_iter().filter(|word| word != value).collect(),
+        };
+        match list.is_empty() {
+            true => configs.remove(name),
+            false => configs.insert(name.clone(), list.join(",")),
+        };
+    }
+    Ok(configs)
 }
 
 impl Broker for FakeBroker {
@@ -428,7 +456,7 @@ impl Broker for FakeBroker {
                 true => TopicId::default(),
                 false => state.add_topic(name, partitions as usize),
             };
-            Ok(CreatedTopic { id, partitions, replication_factor: 1, configs: vec![setting()] })
+            Ok(CreatedTopic { id, partitions, replication_factor: 1, configs: vec![setting(SETTING, None)] })
         };
         topics.into_iter().map(create).collect()
     }
@@ -466,12 +494,34 @@ impl Broker for FakeBroker {
     async fn describe_configs(&self, resources: Vec<ConfigResource>) -> Vec<Result<Vec<ConfigEntry>>> {
         let state = self.state();
         let describe = |resource| match resource {
-            ConfigResource::Topic(name) if !state.topics.contains_key(name.as_str()) => {
-                Err(ErrorKind::UnknownTopicOrPartition.into())
+            ConfigResource::Topic(name) => {
+                let topic = state.topics.get(name.as_str()).ok_or(ErrorKind::UnknownTopicOrPartition)?;
+                let others = topic.configs.iter().filter(|(name, _)| *name != SETTING);
+                let others = others.map(|(name, value)| setting(name, Some(value)));
+                Ok(std::iter::once(setting(SETTING, topic.configs.get(SETTING))).chain(others).collect())
             }
-            _ => Ok(vec![setting()]),
+            ConfigResource::Node(_) => Ok(vec![setting(SETTING, None)]),
         };
         resources.into_iter().map(describe).collect()
+    }
+
+    async fn alter_configs(
+        &self,
+        changes: Vec<ConfigChanges>,
+        validate_only: bool,
+        _timeout: Duration,
+    ) -> Vec<Result<()>> {
+        let mut state = self.state();
+        let alter = |changes: ConfigChanges| {
+            let ConfigResource::Topic(name) = &changes.resource else { return Err(ErrorKind::InvalidRequest.into()) };
+            let topic = state.topics.get_mut(name.as_str()).ok_or(ErrorKind::UnknownTopicOrPartition)?;
+            let configs = altered(&changes, &topic.configs)?;
+            if !validate_only {
+                topic.configs = configs;
+            }
+            Ok(())
+        };
+        changes.into_iter().map(alter).collect()
     }
 
     async fn replicas(&self) -> Vec<ReplicaReport> {

@@ -1,5 +1,6 @@
 """Clients that are command line tools: kcat, and the console tools of Apache Kafka itself."""
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -76,6 +77,12 @@ class Kcat:
     def create_topic(self, topic, partitions, configs):
         raise NotOffered("kcat creates no topics")
 
+    def alter_configs(self, kind, name, settings, deleted):
+        raise NotOffered("kcat changes no settings")
+
+    def delete_records(self, topic, partition, before):
+        raise NotOffered("kcat deletes no records")
+
     def produce(self, topic, records, options):
         command = ["kcat", "-P", "-b", self.bootstrap, "-t", topic, "-X", "log_level=0"]
         if codec := options.get("codec"):
@@ -130,10 +137,36 @@ class KafkaTools:
         self.bootstrap = bootstrap
         self.libraries = java_libraries()
 
-    def tool(self, name: str, *arguments: str, feed=None) -> bytes:
+    def tool(self, name: str, *arguments: str, feed=None, package="org.apache.kafka.tools") -> bytes:
         java = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", f"{self.libraries}/*"]
         feed = feed or (lambda stream: stream.close())
-        return run([*java, f"org.apache.kafka.tools.{name}", "--bootstrap-server", self.bootstrap, *arguments], feed)
+        return run([*java, f"{package}.{name}", "--bootstrap-server", self.bootstrap, *arguments], feed)
+
+    def configs(self, kind, name, *arguments: str) -> bytes:
+        entity = ["--entity-type", f"{kind}s", "--entity-name", name]
+        return self.tool("ConfigCommand", *entity, *arguments, package="kafka.admin")
+
+    def alter_configs(self, kind, name, settings, deleted):
+        pairs = ",".join(f"{setting}={value}" for setting, value in settings.items())
+        self.configs(kind, name, "--alter", "--add-config", pairs, *(["--delete-config", *deleted] if deleted else []))
+
+    def describe_configs(self, kind, name):
+        shown = {}
+        for line in self.configs(kind, name, "--describe", "--all").decode().splitlines():
+            setting, separator, rest = line.strip().partition("=")
+            if separator and " sensitive=" in rest:
+                value, _, where = rest.partition(" sensitive=")
+                shown[setting] = [value, "DYNAMIC_TOPIC_CONFIG" in where]
+        return shown
+
+    def delete_records(self, topic, partition, before):
+        place = {"topic": topic, "partition": partition, "offset": before}
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({"partitions": [place], "version": 1}, file)
+            file.flush()
+            output = self.tool("DeleteRecordsCommand", "--offset-json-file", file.name).decode()
+        if "low_watermark" not in output:
+            raise RuntimeError(output.strip().splitlines()[-1])
 
     def create_topic(self, topic, partitions, configs):
         settings = [word for name, value in configs.items() for word in ("--config", f"{name}={value}")]

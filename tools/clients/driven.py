@@ -60,6 +60,34 @@ class Confluent:
         admin = AdminClient(self.settings)
         admin.create_topics([new], request_timeout=20)[topic].result(20)
 
+    def alter_configs(self, kind, name, settings, deleted):
+        from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+        change = AlterConfigOpType
+        entries = [ConfigEntry(key, value, incremental_operation=change.SET) for key, value in settings.items()]
+        entries += [ConfigEntry(key, None, incremental_operation=change.DELETE) for key in deleted]
+        resource = ConfigResource(ConfigResource.Type[kind.upper()], name, incremental_configs=entries)
+        admin = AdminClient(self.settings)  # its requests end with it
+        admin.incremental_alter_configs([resource], request_timeout=20)[resource].result(20)
+
+    def describe_configs(self, kind, name):
+        from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource
+
+        resource = ConfigResource(ConfigResource.Type[kind.upper()], name)
+        admin = AdminClient(self.settings)
+        entries = admin.describe_configs([resource], request_timeout=20)[resource].result(20)
+        of_topic = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+        return {entry.name: [entry.value, entry.source == of_topic] for entry in entries.values()}
+
+    def delete_records(self, topic, partition, before):
+        from confluent_kafka import TopicPartition
+        from confluent_kafka.admin import AdminClient
+
+        place = TopicPartition(topic, partition, before)
+        admin = AdminClient(self.settings)
+        for future in admin.delete_records([place], request_timeout=20).values():
+            future.result(20)
+
     def produce(self, topic, records, options):
         from confluent_kafka import Producer
 
@@ -123,6 +151,47 @@ class KafkaPython:
         admin = KafkaAdminClient(bootstrap_servers=self.servers)
         new = NewTopic(topic, num_partitions=partitions, replication_factor=3, topic_configs=configs)
         admin.create_topics([new])
+        admin.close()
+
+    def alter_configs(self, kind, name, settings, deleted):
+        from kafka import admin as library
+
+        admin = library.KafkaAdminClient(bootstrap_servers=self.servers)
+        resource = lambda changes: library.ConfigResource(kind, name, changes)  # noqa: E731
+        if hasattr(library, "AlterConfigOp"):  # 3
+            changes = settings | {key: (library.AlterConfigOp.DELETE, None) for key in deleted}
+            answer = admin.alter_configs([resource(changes)], raise_on_unknown=False)[kind][name]
+            failure = None if answer == "OK" else answer
+        else:  # 2 can only say what all settings are to be
+            kept = {key: value for key, (value, own) in self.describe_configs(kind, name).items() if own}
+            wanted = {key: value for key, value in (kept | settings).items() if key not in deleted}
+            code, message, *_ = admin.alter_configs([resource(wanted)]).resources[0]
+            failure = f"{code}: {message}" if code else None
+        admin.close()
+        if failure:
+            raise RuntimeError(failure)
+
+    def describe_configs(self, kind, name):
+        from kafka import admin as library
+
+        of_topic = 1
+        admin = library.KafkaAdminClient(bootstrap_servers=self.servers)
+        resource = library.ConfigResource(kind, name)
+        if hasattr(library, "AlterConfigOp"):  # 3
+            entries = admin.describe_configs([resource], config_filter="all")[kind][name].items()
+            shown = {key: [entry["value"], entry["config_source"] == "DYNAMIC_TOPIC_CONFIG"] for key, entry in entries}
+        else:
+            _, _, _, _, entries = admin.describe_configs([resource])[0].resources[0]
+            shown = {key: [value, source == of_topic] for key, value, _, source, *_ in entries}
+        admin.close()
+        return shown
+
+    def delete_records(self, topic, partition, before):
+        from kafka import TopicPartition
+        from kafka.admin import KafkaAdminClient
+
+        admin = KafkaAdminClient(bootstrap_servers=self.servers)
+        admin.delete_records({TopicPartition(topic, partition): before})
         admin.close()
 
     def produce(self, topic, records, options):

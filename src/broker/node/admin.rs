@@ -1,18 +1,15 @@
-//! Creating, growing, deleting and describing topics: commands to the controller, and waiting for what they bring.
+//! Creating, growing and deleting topics: commands to the controller, and waiting for what they bring.
 
+use super::configs;
 use super::topics::{own_id, wire_id};
 use super::{Inner, now_ms};
-use crate::broker::admin::{
-    ConfigEntry, ConfigResource, ConfigSource, ConfigType, CreatedTopic, DeletedTopic, Growth, NewTopic, Partitions,
-};
+use crate::broker::admin::{CreatedTopic, DeletedTopic, Growth, NewTopic, Partitions};
 use crate::broker::cluster::{TopicAnswer, TopicRef};
 use crate::broker::{Error, ErrorKind, Result, TopicId, TopicName};
 use crate::controller::command::{self, Answer, Command, Layout, MorePartitions, Reason, Rejection, TopicReference};
-use crate::controller::topic_config::{self, Kind, TOPIC_CONFIGS};
 use crate::controller::view::MetadataView;
 use crate::storage::Engine;
 use crate::types::{COORDINATOR_TOPIC, NodeId, RaftGroupId};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -138,65 +135,7 @@ pub(super) fn create_missing<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>,
     });
 }
 
-pub(super) fn describe<E: Engine + Clone + 'static>(
-    inner: &Inner<E>,
-    resource: &ConfigResource,
-) -> Result<Vec<ConfigEntry>> {
-    match resource {
-        ConfigResource::Topic(name) => {
-            let metadata = inner.views.metadata();
-            let topic = metadata.topic_named(name.as_str()).ok_or(ErrorKind::UnknownTopicOrPartition)?;
-            Ok(entries(&topic.configs, topic.replication_factor()))
-        }
-        ConfigResource::Node(node) if node.is_none_or(|node| node == inner.node) => Ok(inner.node_entries()),
-        ConfigResource::Node(_) => Err(Error::new(ErrorKind::InvalidRequest, "ask the node itself for its settings")),
-    }
-}
-
-fn entries(configs: &BTreeMap<String, String>, replicas: usize) -> Vec<ConfigEntry> {
-    let entry = |config: &topic_config::TopicConfig| {
-        let (value, is_set) = topic_config::effective(config, configs, replicas);
-        ConfigEntry {
-            name: config.name.to_owned(),
-            value: Some(value),
-            source: if is_set { ConfigSource::Topic } else { ConfigSource::Default },
-            kind: match config.kind {
-                Kind::Boolean => ConfigType::Boolean,
-                Kind::Int(..) => ConfigType::Int,
-                Kind::Long(..) => ConfigType::Long,
-                Kind::Ratio => ConfigType::Double,
-                Kind::Word(_) => ConfigType::Text,
-                Kind::List(..) => ConfigType::List,
-            },
-            read_only: false,
-            sensitive: false,
-            documentation: None,
-        }
-    };
-    TOPIC_CONFIGS.iter().map(entry).collect()
-}
-
 impl<E: Engine + Clone + 'static> Inner<E> {
-    fn node_entries(&self) -> Vec<ConfigEntry> {
-        let entry = |name: &str, value: String, kind| ConfigEntry {
-            name: name.to_owned(),
-            value: Some(value),
-            source: ConfigSource::File,
-            kind,
-            read_only: true,
-            sensitive: false,
-            documentation: None,
-        };
-        let settings = &self.settings;
-        vec![
-            entry("auto.create.topics.enable", settings.auto_create_topics.to_string(), ConfigType::Boolean),
-            entry("broker.id", self.node.to_string(), ConfigType::Int),
-            entry("default.replication.factor", settings.default_replication_factor.to_string(), ConfigType::Int),
-            entry("node.id", self.node.to_string(), ConfigType::Int),
-            entry("num.partitions", settings.default_partitions.to_string(), ConfigType::Int),
-        ]
-    }
-
     fn new_topic(&self, topic: NewTopic) -> Result<command::NewTopic> {
         let id = uuid::Uuid::new_v4().as_u128();
         let nodes = self.views.metadata().brokers().len();
@@ -231,7 +170,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
             id: if validated_only { TopicId::default() } else { wire_id(topic.id) },
             partitions: u32::try_from(topic.partitions).unwrap_or_default(),
             replication_factor: u16::try_from(topic.replication_factor).unwrap_or_default(),
-            configs: entries(&topic.configs, usize::try_from(topic.replication_factor).unwrap_or(1)),
+            configs: configs::entries(&topic.configs, usize::try_from(topic.replication_factor).unwrap_or(1)),
         }
     }
 
@@ -262,7 +201,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
     }
 }
 
-fn rejected(rejection: Rejection) -> Error {
+pub(super) fn rejected(rejection: Rejection) -> Error {
     let kind = match rejection.reason {
         Reason::InvalidTopic => ErrorKind::InvalidTopic,
         Reason::TopicAlreadyExists => ErrorKind::TopicExists,

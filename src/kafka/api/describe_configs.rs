@@ -6,7 +6,6 @@ use crate::kafka::error_codes;
 use crate::kafka::guard::{INT8, Kind, Shape, always, since};
 use crate::kafka::translate;
 use crate::types::NodeId;
-use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
@@ -37,7 +36,8 @@ const BROKER: i8 = 4;
 pub async fn answer<B: Broker>(broker: &B, mut request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let mut seen = BTreeSet::new();
     request.resources.retain(|asked| seen.insert((asked.resource_type, asked.resource_name.clone())));
-    let resources: Vec<Result<ConfigResource>> = request.resources.iter().map(resource).collect();
+    let resources: Vec<Result<ConfigResource>> =
+        request.resources.iter().map(|asked| resource(asked.resource_type, &asked.resource_name)).collect();
     let valid = resources.iter().filter_map(|resource| resource.as_ref().ok().cloned()).collect::<Vec<_>>();
     let asked = valid.len();
     let described = broker.describe_configs(valid).await;
@@ -61,12 +61,13 @@ pub async fn answer<B: Broker>(broker: &B, mut request: DescribeConfigsRequest) 
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
-fn resource(asked: &DescribeConfigsResource) -> Result<ConfigResource> {
-    match asked.resource_type {
-        TOPIC => Ok(ConfigResource::Topic(asked.resource_name.as_str().into())),
-        BROKER if asked.resource_name.is_empty() => Ok(ConfigResource::Node(None)),
+/// What a request names by type and name.
+pub(super) fn resource(kind: i8, name: &StrBytes) -> Result<ConfigResource> {
+    match kind {
+        TOPIC => Ok(ConfigResource::Topic(name.as_str().into())),
+        BROKER if name.is_empty() => Ok(ConfigResource::Node(None)),
         BROKER => {
-            let id = asked.resource_name.parse::<u32>();
+            let id = name.parse::<u32>();
             let id = id.map_err(|_| Error::new(ErrorKind::InvalidRequest, "a broker is named by its number"))?;
             Ok(ConfigResource::Node(Some(NodeId(id))))
         }
@@ -79,26 +80,45 @@ fn is_wanted(entry: &ConfigEntry, keys: Option<&[StrBytes]>) -> bool {
     keys.is_none_or(|keys| keys.is_empty() || keys.iter().any(|key| key.as_str() == entry.name))
 }
 
-fn config(entry: &ConfigEntry, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {
-    let synonym = DescribeConfigsSynonym::default()
-        .with_name(translate::text(&entry.name))
-        .with_value(shown_value(entry))
-        .with_source(config_source(entry.source));
+fn config(entry: &ConfigEntry, with_synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {
     DescribeConfigsResourceResult::default()
         .with_name(translate::text(&entry.name))
         .with_value(shown_value(entry))
         .with_read_only(entry.read_only)
         .with_config_source(config_source(entry.source))
         .with_is_sensitive(entry.sensitive)
-        .with_synonyms(if synonyms { vec![synonym] } else { vec![] })
+        .with_synonyms(if with_synonyms { synonyms(entry) } else { vec![] })
         .with_config_type(config_type(entry.kind))
         .with_documentation(entry.documentation.as_deref().filter(|_| documentation).map(translate::text))
 }
 
+/// Where the value comes from, and where it would come from without that (KIP-226): what is set on the topic, then what
+/// it inherits under the name that the setting has among a node's.
+fn synonyms(entry: &ConfigEntry) -> Vec<DescribeConfigsSynonym> {
+    let synonym = |name: &str, value, source| {
+        DescribeConfigsSynonym::default()
+            .with_name(translate::text(name))
+            .with_value(value)
+            .with_source(config_source(source))
+    };
+    let own = synonym(&entry.name, shown_value(entry), entry.source);
+    match &entry.inherited {
+        Some((name, value)) => {
+            let value = Some(translate::text(value)).filter(|_| !is_secret(entry));
+            let inherited = synonym(name, value, ConfigSource::Default);
+            if entry.source == ConfigSource::Default { vec![inherited] } else { vec![own, inherited] }
+        }
+        None => vec![own],
+    }
+}
+
+fn is_secret(entry: &ConfigEntry) -> bool {
+    entry.sensitive || entry.kind == ConfigType::Password
+}
+
 /// A setting's value, unless it is a secret.
 pub(super) fn shown_value(entry: &ConfigEntry) -> Option<StrBytes> {
-    let secret = entry.sensitive || entry.kind == ConfigType::Password;
-    entry.value.as_deref().filter(|_| !secret).map(translate::text)
+    entry.value.as_deref().filter(|_| !is_secret(entry)).map(translate::text)
 }
 
 /// Kafka's number for a source (DescribeConfigsResponse.ConfigSource).
@@ -128,6 +148,7 @@ const fn config_type(kind: ConfigType) -> i8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::ConfigEffect;
 
     fn entry(sensitive: bool) -> ConfigEntry {
         ConfigEntry {
@@ -137,6 +158,8 @@ mod tests {
             kind: ConfigType::Long,
             read_only: false,
             sensitive,
+            effect: ConfigEffect::Honoured,
+            inherited: Some(("log.retention.ms".into(), "7".into())),
             documentation: Some("how long".into()),
         }
     }
@@ -145,7 +168,21 @@ mod tests {
     fn secrets_are_never_shown() {
         let shown = config(&entry(true), true, true);
         assert_eq!((shown.value, shown.synonyms[0].value.clone()), (None, None));
+        let set = ConfigEntry { source: ConfigSource::Topic, ..entry(true) };
+        assert!(config(&set, true, true).synonyms.iter().all(|synonym| synonym.value.is_none()));
         assert!(config(&entry(false), false, false).value.is_some());
+    }
+
+    #[test]
+    fn synonyms_say_what_is_set_and_what_it_hides() {
+        let shown = |source| {
+            let shown = config(&ConfigEntry { source, ..entry(false) }, true, false).synonyms;
+            let shown =
+                shown.iter().map(|synonym| format!("{}:{}={:?}", synonym.source, &*synonym.name, synonym.value));
+            shown.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(ConfigSource::Default), "5:log.retention.ms=Some(\"7\")");
+        assert_eq!(shown(ConfigSource::Topic), "1:retention.ms=Some(\"1\") 5:log.retention.ms=Some(\"7\")");
     }
 
     #[test]

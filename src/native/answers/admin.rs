@@ -97,7 +97,7 @@ fn nodes(assignment: Vec<native::ReplicaAssignment>) -> impl Iterator<Item = Vec
 }
 
 /// The answer to the only question.
-fn only<T>(mut answers: Vec<broker::Result<T>>) -> Result<T, Failure> {
+pub(super) fn only<T>(mut answers: Vec<broker::Result<T>>) -> Result<T, Failure> {
     match answers.pop() {
         Some(answer) => Ok(answer?),
         None => Err(errors::internal("the broker did not answer").into()),
