@@ -1,0 +1,316 @@
+//! A power cut at every step of opening, sealing, rotating and recycling, on real files.
+//!
+//! A log is prepared in a directory and left. For each change (write, sync, creation, renaming, removal) that a piece
+//! of work makes there, and each way in which a cut can treat what was not synced, the work is done on a copy and cut
+//! there; then the disk of production opens what is left. Nothing acknowledged may be missing, nothing else may be
+//! there in part, and the log goes on.
+
+mod wal_common;
+use ackord::types::{LogId, LogIndex, RaftGroupId};
+use ackord::wal::disk::Disk;
+use ackord::wal::{Log, LogChange, LogError, Options, Turn};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use wal_common::files::{Fate, Files};
+use wal_common::world::{Model, ModelGroup, World, matches};
+use wal_common::*;
+
+const FATES: [Fate; 7] = [Fate::Lost, Fate::Kept, Fate::Torn, Fate::Nameless, Fate::Any(1), Fate::Any(2), Fate::Any(3)];
+
+/// A piece of work.
+struct Work {
+    /// How its log uses the disk.
+    options: Options,
+    /// Leaves a log in the directory, and says what it has acknowledged.
+    prepare: fn(&Files, &Options) -> Model,
+    /// Whether the cut may be in the opening; otherwise it comes after it.
+    cuts_opening: bool,
+    /// What is done once the log is open; false when the disk has stopped.
+    run: fn(&mut World<Files>) -> bool,
+    /// Fails unless the work, done to its end, did what it is there for. Given the files' names before and after.
+    did: fn(&Files, &BTreeSet<String>, &BTreeSet<String>),
+}
+
+fn names(disk: &Files) -> BTreeSet<String> {
+    disk.list().expect("names").into_iter().collect()
+}
+
+fn count(names: &BTreeSet<String>, of: &str) -> usize {
+    names.iter().filter(|name| name.contains(of)).count()
+}
+
+/// A model of one group more, after its birth.
+fn with_group(mut model: Model, group: u64) -> Model {
+    let known = ModelGroup { hard_state: state(1, 1), start: LogId::new(1, 1), released: 2, ..ModelGroup::default() };
+    model.groups.insert(group, known);
+    model
+}
+
+fn bear(world: &mut World<Files>, group: u64) -> bool {
+    let next = with_group(world.model.clone(), group);
+    world.append(&turn([born(group)]), next)
+}
+
+fn last(world: &World<Files>, group: u64) -> u64 {
+    world.model.groups[&group].entries.last_key_value().map_or(1, |(&index, _)| index)
+}
+
+/// One more turn of `count` entries for each of these groups.
+fn write(world: &mut World<Files>, groups: &[u64], count: u64, bytes: usize) -> bool {
+    let mut next = world.model.clone();
+    let mut writes = Vec::new();
+    for &group in groups {
+        let first = last(world, group) + 1;
+        writes.push(append(group, first, count, 1, bytes));
+        let known = next.groups.get_mut(&group).expect("it was born");
+        known.hard_state = state(1, first - 1);
+        known.entries.extend((first..first + count).map(|index| (index, (1, bytes))));
+    }
+    world.append(&Turn { writes }, next)
+}
+
+/// Group 1 needs no more than its newest ten entries.
+fn release(world: &mut World<Files>) {
+    let below = last(world, 1).saturating_sub(10);
+    let known = world.model.groups.get_mut(&1).expect("it was born");
+    known.released = known.released.max(below);
+    world.log.as_mut().expect("open").release(RaftGroupId(1), LogIndex(below));
+}
+
+fn headroom(world: &World<Files>) -> u64 {
+    world.log.as_ref().expect("open").headroom().bytes
+}
+
+/// Writes to group 1 until the current segment takes only one such turn more.
+fn fill(world: &mut World<Files>) {
+    while headroom(world) > 100_000 {
+        assert!(write(world, &[1], 2, 15_000));
+    }
+}
+
+/// Writes to group 1 until the log has rotated.
+fn write_until_it_rotates(world: &mut World<Files>) -> bool {
+    let before = headroom(world);
+    while headroom(world) <= before {
+        if !write(world, &[1], 2, 15_000) {
+            return false;
+        }
+    }
+    true
+}
+
+/// A world over `disk` with a log that is open and has groups 1 and 2.
+fn begin(disk: &Files, options: &Options) -> World<Files> {
+    let mut world = World::over(disk.clone(), 1, options.clone(), Model::default());
+    open_in(&mut world).expect("an empty directory opens");
+    assert!(bear(&mut world, 1) && bear(&mut world, 2) && write(&mut world, &[1, 2], 2, 700));
+    world
+}
+
+fn open_in(world: &mut World<Files>) -> Result<(), LogError> {
+    let (log, recovery) = try_open(&world.disk, world.options.clone(), 7 + world.disk.changes())?;
+    world.verify(&log, &recovery);
+    world.log = Some(log);
+    Ok(())
+}
+
+/// Does the work on a copy of `left` until it is cut at its `stop`-th change; true if it came to its end before.
+fn cut(work: &Work, left: &Files, model: &Model, stop: u64, fate: Fate, lie: bool) -> bool {
+    let disk = left.duplicate();
+    let mut world = World::over(disk.clone(), 2, work.options.clone(), model.clone());
+    if lie {
+        disk.lie();
+    }
+    if work.cuts_opening {
+        disk.stop_after(stop);
+    }
+    let mut ended = match open_in(&mut world) {
+        Ok(()) => true,
+        Err(LogError::Disk { .. }) => false,
+        Err(error) => panic!("{error}"),
+    };
+    if ended {
+        if !work.cuts_opening {
+            disk.stop_after(stop);
+        }
+        ended = (work.run)(&mut world);
+    }
+    world.log = None;
+    disk.crash_with(fate);
+    expect_whole(&mut world);
+    ended
+}
+
+/// The disk of production opens what is left, twice, and the log goes on.
+fn expect_whole(world: &mut World<Files>) {
+    for life in 0..2 {
+        let real = world.disk.real();
+        let (mut log, recovery) = try_open(&real, world.options.clone(), 100 + life).expect("what is left opens");
+        world.verify(&log, &recovery);
+        let next = last(world, 1) + 1;
+        let known = world.model.groups.get_mut(&1).expect("it was born");
+        known.hard_state = state(1, next - 1);
+        known.entries.insert(next, (1, 50));
+        log.append(&turn([append(1, next, 1, 1, 50)])).expect("the log goes on");
+        assert_eq!(matches(&log, &log.groups(), &world.model), Ok(()));
+    }
+}
+
+/// Runs `work` to its end once, then cuts it at each change with each fate. Returns the number of changes.
+fn cut_everywhere(work: &Work, lie: bool) -> u64 {
+    let left = Files::new();
+    let model = (work.prepare)(&left, &work.options);
+    left.kill();
+    let whole = left.duplicate();
+    let mut world = World::over(whole.clone(), 2, work.options.clone(), model.clone());
+    let mut before = names(&whole);
+    open_in(&mut world).expect("it opens");
+    if !work.cuts_opening {
+        before = names(&whole);
+    }
+    assert!((work.run)(&mut world));
+    (work.did)(&whole, &before, &names(&whole));
+    for stop in 1.. {
+        for fate in FATES {
+            let done = catch_unwind(AssertUnwindSafe(|| cut(work, &left, &model, stop, fate, lie)));
+            match done {
+                Ok(true) => return stop - 1,
+                Ok(false) => {}
+                Err(panic) if lie => std::panic::resume_unwind(panic),
+                Err(panic) => {
+                    eprintln!("cut at change {stop}, {fate:?}");
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+        assert!(stop < 200, "the work comes to its end");
+    }
+    unreachable!("the loop returns or fails")
+}
+
+/// Leaves everything that an opening can have to do: a torn turn to keep and drop, a spare to take over and one of a
+/// wrong length to remove, a freed segment whose removal was lost, and one that a cut opening has begun.
+fn left_in_disorder(disk: &Files, options: &Options) -> Model {
+    let mut world = begin(disk, options);
+    fill(&mut world);
+    let oldest = "segment-0000000000000001.wal";
+    let freed = disk.contents(oldest);
+    while names(disk).contains(oldest) {
+        release(&mut world);
+        assert!(write_until_it_rotates(&mut world));
+        assert!(write(&mut world, &[2], 1, 100));
+        let all = last(&world, 2);
+        world.log.as_mut().expect("open").release(RaftGroupId(2), LogIndex(all));
+        world.model.groups.get_mut(&2).expect("it was born").released = all;
+    }
+    let torn = world.model.clone();
+    let at = SEGMENT - headroom(&world);
+    assert!(write(&mut world, &[2], 3, 3_000));
+    world.log = None;
+    disk.kill();
+    let newest = names(disk).into_iter().rfind(|name| name.starts_with("segment-")).expect("a segment");
+    disk.zero(&newest, at + BLOCK, 512);
+    disk.put(oldest, &freed);
+    disk.put("spare-0000000000000777.wal", &vec![0; SEGMENT as usize]);
+    disk.put("spare-0000000000000778.wal", &vec![0; BLOCK as usize]);
+    torn
+}
+
+/// A log whose last turn nothing proves.
+fn left_unsealed(disk: &Files, options: &Options) -> Model {
+    begin(disk, options).model
+}
+
+fn opening_in_disorder() -> Work {
+    Work {
+        options: options(),
+        prepare: left_in_disorder,
+        cuts_opening: true,
+        run: |_| true,
+        did: |_, before, after| {
+            assert_eq!((count(before, ".torn"), count(after, ".torn")), (0, 1), "a torn turn is kept");
+            let gone = ["segment-0000000000000001.wal", "spare-0000000000000778.wal"];
+            assert!(gone.iter().all(|name| before.contains(*name) && !after.contains(*name)), "{after:?}");
+        },
+    }
+}
+
+fn opening_after_an_unsealed_turn() -> Work {
+    Work {
+        options: options(),
+        prepare: left_unsealed,
+        cuts_opening: true,
+        run: |_| true,
+        did: |_, before, after| assert_eq!(count(after, "segment-"), count(before, "segment-") + 1),
+    }
+}
+
+fn sealing() -> Work {
+    Work {
+        options: options(),
+        prepare: left_unsealed,
+        cuts_opening: false,
+        run: |world| {
+            let log = world.log.as_mut().expect("open");
+            log.is_unsealed() && write(world, &[1, 2], 1, 500) && seal(world)
+        },
+        did: |_, before, after| assert_eq!(before, after, "a seal is a turn like any other"),
+    }
+}
+
+fn seal(world: &mut World<Files>) -> bool {
+    match world.log.as_mut().expect("open").seal() {
+        Ok(()) => true,
+        Err(LogError::Disk { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn rotating() -> Work {
+    Work {
+        options: options(),
+        prepare: left_unsealed,
+        cuts_opening: false,
+        run: write_until_it_rotates,
+        did: |_, before, after| assert_eq!(count(after, "segment-"), count(before, "segment-") + 1),
+    }
+}
+
+/// Freed segments become spares.
+fn recycling() -> Work {
+    Work { options: Options { recycled_max: 8, ..options() }, did: did_recycle, ..freeing() }
+}
+
+fn did_recycle(_: &Files, before: &BTreeSet<String>, after: &BTreeSet<String>) {
+    assert!(before.iter().any(|name| name.starts_with("segment-") && !after.contains(name)), "{before:?} {after:?}");
+    assert!(count(after, "spare-") > count(before, "spare-"), "{before:?} {after:?}");
+}
+
+/// Freed segments are removed, one that is damaged is put aside, and what group 2 has in an old one is copied forward.
+fn freeing() -> Work {
+    Work {
+        options: options(),
+        prepare: left_to_be_freed,
+        cuts_opening: false,
+        run: |world| {
+            (0..3).all(|_| {
+                release(world);
+                write_until_it_rotates(world)
+            })
+        },
+        did: |disk, before, after| {
+            assert!(after.len() < before.len() + 3, "some were removed: {before:?} {after:?}");
+            let real = try_open(&disk.real(), options(), 5);
+            drop(real);
+        },
+    }
+}
+
+/// As many segments as are retained; group 2 has entries in the oldest.
+fn left_to_be_freed(disk: &Files, options: &Options) -> Model {
+    let mut world = begin(disk, options);
+    for _ in 0..4 {
+        assert!(write_until_it_rotates(&mut world));
+    }
+    world.model
+}
