@@ -17,7 +17,9 @@ use wal_common::*;
 
 const OLDEST: &str = "segment-0000000000000001.wal";
 
-const FATES: [Fate; 7] = [Fate::Lost, Fate::Kept, Fate::Torn, Fate::Nameless, Fate::Any(1), Fate::Any(2), Fate::Any(3)];
+const SHORT_SPARE: &str = "spare-0000000000000778.wal";
+
+const FATES: [Fate; 6] = [Fate::Lost, Fate::Kept, Fate::Torn, Fate::Nameless, Fate::Any(1), Fate::Any(2)];
 
 /// A piece of work.
 struct Work {
@@ -30,14 +32,16 @@ struct Work {
     /// What is done once the log is open; false when the disk has stopped.
     run: fn(&mut World<Files>) -> bool,
     /// Fails unless the work, done to its end, did what it is there for. Given the files' names before and after.
-    did: fn(&Files, &BTreeSet<String>, &BTreeSet<String>),
+    did: fn(&Files, &Names, &Names),
 }
 
-fn names(disk: &Files) -> BTreeSet<String> {
+type Names = BTreeSet<String>;
+
+fn names(disk: &Files) -> Names {
     disk.list().expect("names").into_iter().collect()
 }
 
-fn count(names: &BTreeSet<String>, of: &str) -> usize {
+fn count(names: &Names, of: &str) -> usize {
     names.iter().filter(|name| name.contains(of)).count()
 }
 
@@ -87,7 +91,7 @@ fn headroom(world: &World<Files>) -> u64 {
 fn write_until_it_rotates(world: &mut World<Files>) -> bool {
     loop {
         let before = headroom(world);
-        if !write(world, &[1], 2, 15_000) {
+        if !write(world, &[1], 5, 15_000) {
             return false;
         }
         if headroom(world) > before {
@@ -211,7 +215,7 @@ fn left_in_disorder(disk: &Files, options: &Options) -> Model {
     let (freed, bytes) = freed.expect("the last rotation has freed one");
     disk.put(freed, bytes);
     disk.put("spare-0000000000000777.wal", &vec![0; SEGMENT as usize]);
-    disk.put("spare-0000000000000778.wal", &vec![0; BLOCK as usize]);
+    disk.put(SHORT_SPARE, &vec![0; BLOCK as usize]);
     acknowledged
 }
 
@@ -236,8 +240,10 @@ fn segments(disk: &Files) -> Vec<String> {
     names(disk).into_iter().filter(|name| name.starts_with("segment-") && name.ends_with(".wal")).collect()
 }
 
-fn gone<'a>(before: &'a BTreeSet<String>, after: &'a BTreeSet<String>, prefix: &str) -> Vec<&'a String> {
-    before.difference(after).filter(|name| name.starts_with(prefix)).collect()
+/// The names in `before` with this prefix that are not in `after`.
+fn gone<'a>(before: &'a Names, after: &'a Names, prefix: &str) -> Vec<&'a str> {
+    let names = before.difference(after).filter(|name| name.starts_with(prefix));
+    names.map(String::as_str).collect()
 }
 
 const OPENING_AFTER_AN_UNSEALED_TURN: Work = Work {
@@ -252,7 +258,8 @@ const OPENING_IN_DISORDER: Work = Work {
     prepare: left_in_disorder,
     did: |_, before, after| {
         assert_eq!((count(before, ".torn"), count(after, ".torn")), (0, 1), "a torn turn is kept");
-        assert_eq!(gone(before, after, "spare-").len(), 2, "one was of no use, one is used");
+        let spares = gone(before, after, "spare-");
+        assert!(spares.contains(&SHORT_SPARE) && spares.len() > 1, "one was of no use, one is used: {spares:?}");
         assert!(!gone(before, after, "segment-").is_empty(), "one was freed");
     },
     ..OPENING_AFTER_AN_UNSEALED_TURN
@@ -263,7 +270,7 @@ const SEALING: Work = Work {
     prepare: left_unsealed,
     cuts_opening: false,
     run: |world| write(world, &[1, 2], 1, 500) && seal(world),
-    did: |_, before, after| assert_eq!(before, after, "a seal is a turn like any other"),
+    did: |_, before, after| assert_eq!(count(before, "segment-"), count(after, "segment-")),
 };
 
 const ROTATING: Work = Work {
@@ -281,7 +288,7 @@ const RECYCLING: Work = Work {
     cuts_opening: false,
     run: rotate_thrice,
     did: |disk, before, after| {
-        assert!(count(after, "spare-") > count(before, "spare-"), "{after:?}");
+        assert_eq!(disk.removals(), 0, "every freed file is used again");
         did_free(disk, before, after);
     },
 };
@@ -290,7 +297,7 @@ const RECYCLING: Work = Work {
 const REMOVING: Work = Work {
     options: || Options { spares: 0, slack_bytes: SEGMENT, ..options() },
     did: |disk, before, after| {
-        assert!(count(after, "spare-") <= count(before, "spare-"), "{after:?}");
+        assert!(disk.removals() >= 2, "no freed file is used again");
         did_free(disk, before, after);
     },
     ..RECYCLING
@@ -303,7 +310,7 @@ fn rotate_thrice(world: &mut World<Files>) -> bool {
     })
 }
 
-fn did_free(disk: &Files, before: &BTreeSet<String>, after: &BTreeSet<String>) {
+fn did_free(disk: &Files, before: &Names, after: &Names) {
     assert!(gone(before, after, "segment-").len() >= 2, "{before:?} {after:?}");
     assert_eq!(count(after, ".damaged"), 1, "the damaged one is put aside: {after:?}");
     let (log, _) = try_open(&disk.real(), options(), 5).expect("it opens");
@@ -320,24 +327,25 @@ fn seal(world: &mut World<Files>) -> bool {
 
 #[test]
 fn a_cut_in_opening_loses_nothing() {
-    assert_eq!(cut_everywhere(&OPENING_AFTER_AN_UNSEALED_TURN, false), 0);
-    assert_eq!(cut_everywhere(&OPENING_IN_DISORDER, false), 0);
+    let simple = cut_everywhere(&OPENING_AFTER_AN_UNSEALED_TURN, false);
+    let in_disorder = cut_everywhere(&OPENING_IN_DISORDER, false);
+    assert!(simple >= 10 && in_disorder >= simple + 6, "{simple}, {in_disorder} changes");
 }
 
 #[test]
 fn a_cut_in_sealing_loses_nothing() {
-    assert_eq!(cut_everywhere(&SEALING, false), 4, "two writes, two syncs");
+    assert_eq!(cut_everywhere(&SEALING, false), 2 + 3 + 2, "a turn, the spare that it keeps in reserve, the seal");
 }
 
 #[test]
 fn a_cut_in_rotating_loses_nothing() {
-    assert_eq!(cut_everywhere(&ROTATING, false), 0);
+    assert!(cut_everywhere(&ROTATING, false) >= 20);
 }
 
 #[test]
 fn a_cut_in_recycling_loses_nothing() {
-    assert_eq!(cut_everywhere(&RECYCLING, false), 0);
-    assert_eq!(cut_everywhere(&REMOVING, false), 0);
+    assert!(cut_everywhere(&RECYCLING, false) >= 60);
+    assert!(cut_everywhere(&REMOVING, false) >= 60);
 }
 
 /// The control: a disk whose syncs do nothing loses what was acknowledged, and each of the above notices.
