@@ -16,8 +16,8 @@ mod admission;
 mod peer;
 mod queue;
 mod sender;
-mod translate;
-mod wire;
+pub mod translate;
+pub mod wire;
 
 pub use queue::QueueLimits;
 pub use sender::{PeerSender, PeerState};
