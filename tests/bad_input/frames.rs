@@ -149,26 +149,30 @@ async fn noise_and_half_frames_on_every_port_end_nothing() {
     process.stop().await;
 }
 
-#[tokio::test]
-async fn who_is_no_peer_is_told_why_and_not_let_in() {
-    let mut process = Process::start().await;
-    process.write().await;
+/// What a node says that is not known yet, and may come to register: it knows the cluster's id, as every client does.
+fn hello(process: &Process) -> peer::Hello {
     let own = identity::open(&process.home.data(), NodeId(1), None).expect("formatted");
-    let sound = peer::Hello {
+    peer::Hello {
         protocol: proto::PROTOCOL,
         cluster_id: id_bytes(own.cluster.0),
         from_node: 2,
         to_node: 1,
         incarnation: id_bytes(77),
         durable_turn: u64::MAX,
-    };
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_peer_is_told_why_and_not_let_in() {
+    let mut process = Process::start().await;
+    process.write().await;
+    let sound = hello(&process);
     let wrong = [
         (peer::Hello { cluster_id: id_bytes(3), ..sound.clone() }, "belongs to cluster"),
         (peer::Hello { cluster_id: vec![1, 2, 3].into(), ..sound.clone() }, "16"),
         (peer::Hello { to_node: 3, ..sound.clone() }, "this is node 1, not node 3"),
         (peer::Hello { from_node: 1, ..sound.clone() }, "is no other node"),
         (peer::Hello { protocol: 99, ..sound.clone() }, "run the same release"),
-        (sound, "not known to node 1"),
     ];
     for (hello, said) in wrong {
         let hello = peer::Frame { body: Some(Body::Hello(hello)) };
@@ -176,7 +180,9 @@ async fn who_is_no_peer_is_told_why_and_not_let_in() {
         let encode = |frame: &peer::Frame| encode_frame(frame, PEER_FRAME_BYTES_MAX).expect("a frame");
         let mut stream = send(&process, PEER, &encode(&hello)).await;
         let answer = read_to_end(&mut stream).await;
-        let frame = proto::decode_peer_frame(answer[4..].to_vec().into()).expect("a frame").body;
+        let frame =
+            answer.split_first_chunk().and_then(|(length, rest)| rest.get(..u32::from_be_bytes(*length) as usize));
+        let frame = proto::decode_peer_frame(frame.expect("a whole frame").to_vec().into()).expect("a frame").body;
         let Some(Body::Refused(refusal)) = frame else { panic!("{said}: {frame:?}") };
         assert!(refusal.reason.contains(said), "{said:?} is not in {:?}", refusal.reason);
         assert_closed(&process, PEER, &encode(&raft)).await;
@@ -229,5 +235,76 @@ async fn http_requests_that_make_no_sense_are_refused() {
     let answer = answer.await.expect("others are served");
     assert!(String::from_utf8_lossy(&answer).contains("# EOF"), "the metrics are whole");
     process.verify().await;
+    process.stop().await;
+}
+
+/// Raft messages of every kind to every group, as nobody that is a member would send them.
+fn usurper(term: u64) -> Vec<Body> {
+    let mut bodies = Vec::new();
+    for kind in (1..20).filter(|kind| peer::RaftMessageType::try_from(*kind).is_ok()) {
+        let is_snapshot = kind == i32::from(peer::RaftMessageType::Snapshot);
+        for group in 0..8 {
+            let membership = Some(peer::Membership { voters: vec![2], ..peer::Membership::default() });
+            let message = peer::RaftMessage {
+                r#type: kind,
+                group,
+                from: 2,
+                to: 1,
+                term,
+                log_term: term,
+                index: 1 << 40,
+                commit: 1 << 40,
+                snapshot: is_snapshot.then_some(peer::SnapshotMetadata { index: 1 << 40, term, membership }),
+                ..peer::RaftMessage::default()
+            };
+            bodies.push(Body::Raft(peer::RaftBatch { messages: vec![message] }));
+        }
+    }
+    let leader = |group| peer::LeaderAnnouncement { group, term, node: 2 };
+    bodies.push(Body::Leaders(peer::LeaderAnnouncements { leaders: (0..8).map(leader).collect() }));
+    bodies
+}
+
+#[tokio::test]
+async fn a_stranger_that_is_let_in_takes_no_group_over() {
+    let mut process = Process::start().await;
+    process.write().await;
+    for term in [3, 1 << 20, i32::MAX as u64, u64::MAX] {
+        let mut stream = process.connect(PEER).await;
+        for body in std::iter::once(Body::Hello(hello(&process))).chain(usurper(term)) {
+            let frame = peer::Frame { body: Some(body) };
+            stream.write_all(&encode_frame(&frame, PEER_FRAME_BYTES_MAX).expect("a frame")).await.ok();
+        }
+        stream.shutdown().await.ok();
+        read_to_end(&mut stream).await;
+        process.verify().await;
+    }
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_proposal_that_is_no_command_is_not_taken_into_the_log() {
+    let mut process = Process::start().await;
+    process.write().await;
+    let mut stream = process.connect(PEER).await;
+    let proposals = [&b""[..], &[0xff; 20], &[1, 0xff], &[1, 2, 0xff, 0xff, 0xff, 0xff]];
+    let bodies = (1..).zip(proposals).map(|(id, command)| {
+        Body::Proposal(peer::ControllerProposal { id, command: command.to_vec().into(), timeout_ms: 500 })
+    });
+    for body in std::iter::once(Body::Hello(hello(&process))).chain(bodies) {
+        let frame = peer::Frame { body: Some(body) };
+        stream.write_all(&encode_frame(&frame, PEER_FRAME_BYTES_MAX).expect("a frame")).await.expect("it reads");
+    }
+    let mut answered = 0;
+    while answered < 4 {
+        let length = timeout(HANG, stream.read_u32()).await.expect("an answer in time").expect("an answer");
+        let mut frame = vec![0; length as usize];
+        stream.read_exact(&mut frame).await.expect("an answer");
+        let body = proto::decode_peer_frame(frame.into()).expect("a frame").body;
+        answered += i32::from(matches!(body, Some(Body::Outcome(_))));
+    }
+    process.verify().await;
+    let admin = process.native().await.expect("it is served").admin();
+    admin.delete_topic(crate::process::TOPIC).await.expect("the controller still works");
     process.stop().await;
 }

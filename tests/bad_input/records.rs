@@ -82,7 +82,9 @@ async fn what_may_not_be_written_is_refused_for_certain_and_leaves_no_trace() {
         assert_eq!((code, offset), (kafka.code(), -1), "{what}");
         let error = refused(&process, TOPIC, batch).await;
         let code = ErrorCode::try_from(error.code).expect("a known code");
-        assert!(code == expected && error.definite && !error.retriable, "{what}: {error:?}");
+        // What was damaged on its way may arrive whole the next time, as Kafka has it; nothing else gets better.
+        assert_eq!(error.retriable, kafka == Code::CorruptMessage, "{what}: {error:?}");
+        assert!(code == expected && error.definite, "{what}: {error:?}");
         assert!(!error.message.is_empty(), "{what}: people are told, too");
     }
     process.verify().await;
@@ -95,10 +97,10 @@ async fn an_unknown_topic_is_said_to_be_unknown_and_is_not_created() {
     let (code, offset) = process.produce("nobody-made-it", Bytes::from(sound())).await;
     assert_eq!((code, offset), (Code::UnknownTopicOrPartition.code(), -1));
     let error = refused(&process, "nobody-made-it", sound()).await;
-    assert_eq!((error.code, error.definite), (ErrorCode::UnknownTopic.into(), true), "{error:?}");
+    assert_eq!((error.code, error.definite), (ErrorCode::UnknownPartition.into(), true), "{error:?}");
     let admin = process.native().await.expect("it is served").admin();
     let error = admin.topic("nobody-made-it").await.expect_err("it is unknown");
-    assert_eq!(error.kind(), ErrorKind::Server(ErrorCode::UnknownTopic));
+    assert_eq!(error.kind(), ErrorKind::Server(ErrorCode::UnknownPartition));
     let topics = admin.topics().await.expect("it is served");
     assert_eq!(topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), [TOPIC]);
     process.verify().await;
