@@ -2,7 +2,8 @@
 
 use crate::shell::{CONNECTION, MEMORY_BYTES, broker, poll_once};
 use ackord::broker::{ByteBudget, ConnectionIds};
-use ackord::native::{Limits, Service, answers};
+use ackord::native::answers::{self, Caller};
+use ackord::native::{Limits, Service};
 use ackord::proto::{self, LENGTH_BYTES, native};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ pub fn run(data: &[u8]) {
         request_memory: ByteBudget::new(MEMORY_BYTES),
         connection_ids: ConnectionIds::default(),
     });
-    let Some(pending) = poll_once(answers::begin(&service, CONNECTION, request)) else { return };
+    let caller = Caller { connection: CONNECTION, host: None };
+    let Some(pending) = poll_once(answers::begin(&service, caller, request)) else { return };
     let Some(answer) = poll_once(pending) else { return };
     let response = native::Response { id, body: Some(answer.body) };
     let frame = proto::encode_frame(&response, u32::MAX as usize).expect("an answer fits into a frame");

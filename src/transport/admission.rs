@@ -13,6 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Incarnations whose turns are remembered.
 const INCARNATIONS_MAX: usize = 16_384;
 
+/// A node that was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its number.
+    pub node: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+}
+
 /// See the module.
 pub struct Admission {
     /// Who this node is.
@@ -59,7 +68,7 @@ impl Admission {
     }
 
     /// Lets a node in that has connected, or says why not.
-    pub fn admit(&self, hello: &peer::Hello) -> Result<NodeId, String> {
+    pub fn admit(&self, hello: &peer::Hello) -> Result<Admitted, String> {
         let own = &self.own;
         if hello.protocol != proto::PROTOCOL {
             return Err(format!(
@@ -83,7 +92,13 @@ impl Admission {
         let node = NodeId(hello.from_node);
         let incarnation = Incarnation(proto::read_id(&hello.incarnation).map_err(|error| error.to_string())?);
         self.check(node, incarnation, hello.durable_turn, self.turn_seen(incarnation))?;
-        Ok(node)
+        Ok(Admitted { node, incarnation })
+    }
+
+    /// Whether a node that was let in is one of the cluster's, by now.
+    #[must_use]
+    pub fn knows(&self, peer: Admitted) -> bool {
+        self.registry.incarnation_of(peer.node) == Some(peer.incarnation)
     }
 
     /// The highest turns seen of a node's present incarnation, to be asked before the Hello is sent: its Welcome was

@@ -5,6 +5,7 @@ use crate::{commands, corpus, log_bytes, native_request, peer_frame, record_batc
 use ackord::controller::command::{
     Command, ConfigChanges, ConfigOperation, Layout, MorePartitions, NewTopic, Registration, TopicReference,
 };
+use ackord::coordinator::command::{self as coordinator, Action, Assign, Commit, Expired, Join, Leaver, NewOffset};
 use ackord::machine::StateMachine;
 use ackord::partition::command as partition;
 use ackord::proto::native::{self, get_request, produce_request::Payload, request, topic_reference::By};
@@ -79,17 +80,17 @@ fn native_requests_of_every_kind() {
         try_seed("native_request", native_request::run, name, &frame[LENGTH_BYTES..]);
     }
     // Every kind of request there is or may come, empty: field numbers above id and timeout, each an empty message.
-    for field in 10..40_u32 {
-        let mut bytes = vec![8, 1];
+    let mut kinds = 0;
+    for field in 10..200_u32 {
         let key = field << 3 | 2;
-        bytes.extend(if key < 128 { vec![key as u8] } else { vec![key as u8 | 128, (key >> 7) as u8] });
-        bytes.push(0);
-        let known = decode_request(Bytes::from(bytes.clone())).expect("a request").body.is_some();
-        assert!(known || field > 25, "field {field} is a request");
-        if known {
+        let key = if key < 128 { vec![key as u8] } else { vec![key as u8 | 128, (key >> 7) as u8] };
+        let bytes = [&[8, 1], &key[..], &[0]].concat();
+        if decode_request(Bytes::from(bytes.clone())).expect("a request").body.is_some() {
+            kinds += 1;
             try_seed("native_request", native_request::run, &format!("empty-{field}"), &bytes);
         }
     }
+    assert!(kinds >= 16, "only {kinds} kinds of request were found");
 }
 
 fn raft_message(kind: i32) -> peer::RaftMessage {
@@ -301,4 +302,61 @@ fn commands_and_snapshots_of_every_kind() {
     let mut partition = workload::create(&engine);
     workload::apply(&engine, &mut partition, &workload::entries(3, 40));
     seed(3, "partition-head", &partition.snapshot_head().encode());
+}
+
+fn coordinator_actions() -> Vec<(&'static str, Action)> {
+    let text = str::to_owned;
+    let (group, member) = (text("g"), text("m-1"));
+    let join = Join {
+        group: group.clone(),
+        member: String::new(),
+        new_member: member.clone(),
+        instance: None,
+        two_steps: false,
+        can_skip_assignment: true,
+        client_id: text("c"),
+        client_host: text("h"),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: text("consumer"),
+        protocols: vec![(text("range"), vec![1, 2])],
+        delay_first: false,
+        members_max: 10,
+    };
+    let assignments = vec![(member.clone(), vec![3])];
+    let assign = Assign { group: group.clone(), generation: 1, member: member.clone(), instance: None, assignments };
+    let offset = NewOffset { offset: 5, leader_epoch: 2, metadata: text("x") };
+    let offsets = vec![(text("orders"), 0, offset)];
+    let commit = Commit { group: group.clone(), member: member.clone(), instance: None, generation: 1, offsets };
+    let leaver = Leaver { member: member.clone(), instance: None };
+    vec![
+        ("join", Action::Join(join)),
+        ("finish", Action::FinishJoin { group: group.clone(), round: 1 }),
+        ("assign", Action::Assign(assign)),
+        ("commit", Action::Commit(commit)),
+        ("expire", Action::Expire { group: group.clone(), members: vec![Expired { member, joins: 9 }] }),
+        ("leave", Action::Leave { group: group.clone(), members: vec![leaver] }),
+        ("delete-offsets", Action::DeleteOffsets { group: group.clone(), partitions: vec![(text("orders"), 0)] }),
+        ("delete", Action::DeleteGroups { groups: vec![group] }),
+        ("expire-offsets", Action::ExpireOffsets { retention_ms: 5 }),
+        ("forget", Action::ForgetTopics { topics: vec![text("orders")] }),
+    ]
+}
+
+#[test]
+fn commands_of_a_coordinator_of_every_kind() {
+    let seed = |decoder: u8, name: &str, bytes: &[u8]| {
+        try_seed("commands", commands::run, name, &[&[decoder], bytes].concat());
+    };
+    let mut coordinator = commands::empty_coordinator();
+    for (index, (name, action)) in (2..).zip(coordinator_actions()) {
+        let bytes = coordinator::Command { now_ms: 1_000, action }.encode().expect("short");
+        seed(5, &format!("coordinator-{name}"), &bytes);
+        let entry = LogEntry { id: LogId::new(index, 1), data: bytes, ..LogEntry::default() };
+        let outcomes = coordinator.apply(&[entry], &[], &mut WriteBatch::default()).expect("a command");
+        if let [ackord::machine::Outcome::Answer(answer)] = &outcomes[..] {
+            seed(6, &format!("coordinator-answer-{name}"), answer);
+        }
+        seed(7, &format!("coordinator-snapshot-{name}"), &coordinator.snapshot());
+    }
 }
