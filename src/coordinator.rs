@@ -90,7 +90,8 @@ impl Coordinator {
         let Some(applied) = rows::load_applied(engine, group)? else { return Ok(None) };
         let applied = applied.map_err(|reason| damaged(LogId::default(), reason))?;
         let state = rows::load(engine, group)?.map_err(|reason| damaged(applied.position, reason))?;
-        Ok(Some(Self { raft: group, applied, state, changed: BTreeSet::new() }))
+        let changed = state.groups().keys().cloned().collect();
+        Ok(Some(Self { raft: group, applied, state, changed }))
     }
 
     /// Every group, by name; values are cheap to clone.
@@ -99,8 +100,8 @@ impl Coordinator {
         self.state.groups()
     }
 
-    /// Names of the groups that the last apply changed, made or removed, or the last installation: all. A stored offset
-    /// does not change its group.
+    /// Names of the groups that the last apply changed, made or removed; all, after opening or an installation. A stored
+    /// offset does not change its group.
     #[must_use]
     pub fn changed(&self) -> &BTreeSet<String> {
         &self.changed

@@ -44,6 +44,37 @@ fn acknowledged_records_survive_crashes() {
     }
 }
 
+/// The scenario of a seed with consumer groups: a coordinator beside a partition.
+fn with_consumers(seed: u64) -> Scenario {
+    Scenario { groups: 1, coordinators: 1, ..Scenario::of_seed(seed) }
+}
+
+/// Consumer groups under crashes at every kind of effect: one owner of a partition in a generation, generations never go
+/// back, and no stored offset is lost. `ACKORD_SEED` and `ACKORD_SEEDS` as above.
+#[test]
+fn consumer_groups_survive_crashes() {
+    if let Some(seed) = number("ACKORD_SEED") {
+        run(Scenario { trace: Some(|line| println!("{line}")), ..with_consumers(seed) });
+        return;
+    }
+    let (mut counts, mut crashes) = ([0; 3], BTreeMap::new());
+    for seed in 0..number("ACKORD_SEEDS").unwrap_or(300) {
+        let report = run(with_consumers(seed));
+        counts.iter_mut().zip(report.consumers).for_each(|(sum, count)| *sum += count);
+        for (point, count) in report.crashes {
+            *crashes.entry(point).or_insert(0) += count;
+        }
+    }
+    let [shares, stored, reads] = counts;
+    println!("{shares} shares given, {stored} offsets acknowledged, {reads} reads of offsets, crashes: {crashes:?}");
+    assert!(shares > 300 && stored > 300 && reads > 300, "the consumers did nothing worth a test");
+    for kind in [Kind::Append, Kind::Apply, Kind::Flush, Kind::Install] {
+        for point in [CrashPoint::Before(kind), CrashPoint::After(kind)] {
+            assert!(crashes.contains_key(&point), "no node crashed at {point:?}: the test lost its teeth");
+        }
+    }
+}
+
 /// A harness that cannot fail proves nothing: each promise broken on purpose must be noticed within a few seeds.
 #[test]
 fn broken_promises_are_noticed() {
@@ -53,11 +84,26 @@ fn broken_promises_are_noticed() {
         ("a log freed before the state is flushed", Sabotage { release_unflushed: true, ..Sabotage::default() }),
     ];
     for (name, sabotage) in controls {
-        let noticed = (0..300).any(|seed| {
-            let scenario = Scenario { sabotage, crash_one_in: 60, ..Scenario::of_seed(seed) };
-            catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario).run())).is_err()
-        });
-        assert!(noticed, "{name}: 300 seeds passed, so the harness would not notice the real thing either");
+        assert_noticed(name, |seed| Scenario { sabotage, crash_one_in: 60, ..Scenario::of_seed(seed) });
+    }
+}
+
+#[test]
+fn broken_promises_to_consumer_groups_are_noticed() {
+    let controls = [
+        ("snapshots without offsets", Sabotage { snapshots_without_offsets: true, ..Sabotage::default() }),
+        ("two owners after a failover", Sabotage { assignments_uncommitted: true, ..Sabotage::default() }),
+    ];
+    for (name, sabotage) in controls {
+        assert_noticed(name, |seed| Scenario { sabotage, crash_one_in: 60, ..with_consumers(seed) });
+    }
+}
+
+fn assert_noticed(name: &str, scenario: impl Fn(u64) -> Scenario) {
+    let notices = |seed: &u64| catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario(*seed)).run())).is_err();
+    match (0..300).find(notices) {
+        Some(seed) => println!("{name}: noticed at seed {seed}"),
+        None => panic!("{name}: 300 seeds passed, so the harness would not notice the real thing either"),
     }
 }
 
