@@ -18,7 +18,8 @@ pub const LENGTH_BYTES: usize = 4;
 /// What is allocated for a request of which no byte has arrived yet.
 const FIRST_BYTES: usize = 1 << 20;
 
-/// A request must arrive at this rate at least, but for the time that it may stall: a byte now and then does not hold memory.
+/// A request must arrive at this rate at least, but for the time that it may stall: a byte now and then does not hold
+/// memory.
 const BYTES_PER_SECOND_MIN: usize = 256 << 10;
 
 /// Why there is no frame.
