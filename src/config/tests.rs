@@ -47,7 +47,8 @@ fn the_example_is_a_node_in_ten_lines() {
 fn a_whole_file_is_read() {
     let config = with(
         "rack = \"a\"\npeers = [\"1@n1:9095\", \"2@[fd00::2]:9095\"]\n[listeners]\nkafka = \"127.0.0.1:0\"\n\
-         [limits]\nconnections = 5\n[wal]\nsegment_bytes = 16777216\nslack_bytes = 0\nrecycled_segments_max = 1\n[cluster]\nid = \"AAAAAAAAAAAAAAAAAAAAAQ\"\n",
+         [limits]\nconnections = 5\n[wal]\nsegment_bytes = 16777216\nslack_bytes = 0\nrecycled_segments_max = 1\n\
+         [cluster]\nid = \"AAAAAAAAAAAAAAAAAAAAAQ\"\n",
     )
     .unwrap();
     assert_eq!(config.peers[1].node, NodeId(2));

@@ -11,7 +11,7 @@ const WRONG: [(&str, &str, [&str; 2]); 9] = [
     ("node_id = 1", "node_id = \"one\"", ["node_id", "expected u32"]),
     ("auto_create_topics = false", "auto_create_topics = 1", ["auto_create_topics", "expected a boolean"]),
     ("node_id = 1", "node_id = 0", ["node_id: 0 is no node's number", "1 to"]),
-    ("segment_bytes = 16777216", "segment_bytes = 1", ["wal.segment_bytes", "16 MiB to 4 GiB"]),
+    ("segment_bytes = 16777216", "segment_bytes = 1", ["wal.segment_bytes", "16 MiB to 2 GiB"]),
     ("[limits]", "[limits]\nconnections = 0", ["limits.connections", "leave it out"]),
     ("node_id = 1", "node_id", ["node_id", "line 1"]),
 ];

@@ -3,10 +3,8 @@
 //! The whole request is reserved in the node's byte budget before anything is allocated, so that many connections
 //! together cannot exhaust the memory, and no two half-read requests can wait for each other. The buffer then grows as
 //! bytes arrive: announcing a large request is not enough to occupy memory, and a request that arrives too slowly loses
-//! its reservation with its connection.
+//! its reservation with its connection. What a length may be is the protocol's to say.
 
-use super::Limits;
-use super::guard::Hostile;
 use crate::broker::{ByteBudget, Reservation};
 use bytes::{BufMut, Bytes};
 use std::io;
@@ -14,38 +12,42 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 
+/// The length of the length before a frame, in both protocols.
+pub const LENGTH_BYTES: usize = 4;
+
 /// What is allocated for a request of which no byte has arrived yet.
 const FIRST_BYTES: usize = 1 << 20;
 
-/// A request must arrive at this rate at least, but for [`Limits::stall`]: a byte now and then does not hold memory.
+/// A request must arrive at this rate at least, but for the time that it may stall: a byte now and then does not hold
+/// memory.
 const BYTES_PER_SECOND_MIN: usize = 256 << 10;
 
 /// Why there is no frame.
 #[derive(Debug, thiserror::Error)]
-pub enum FrameError {
+pub enum FrameError<H> {
     /// The connection is closed or broken.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The length is no request's.
-    #[error(transparent)]
-    Hostile(#[from] Hostile),
+    /// The length is no request's, in the protocol's words.
+    #[error("{0}")]
+    Hostile(H),
     /// The request began and did not go on.
     #[error("the request arrives too slowly")]
     Stalled,
 }
 
-/// Reads a frame whose first byte is about to arrive, without its length prefix.
-pub async fn read<R: AsyncRead + Unpin>(
+/// Reads a frame whose first byte is about to arrive, without its length prefix. `length_of` turns the prefix into a
+/// length, within the protocol's bounds; a frame may stand still for `stall`.
+pub async fn read<R: AsyncRead + Unpin, H>(
     reader: &mut R,
-    limits: &Limits,
+    length_of: impl FnOnce([u8; LENGTH_BYTES]) -> Result<usize, H>,
+    stall: Duration,
     budget: &ByteBudget,
-) -> Result<(Bytes, Reservation), FrameError> {
-    let mut prefix = [0; 4];
-    let soon = Instant::now() + limits.stall;
+) -> Result<(Bytes, Reservation), FrameError<H>> {
+    let mut prefix = [0; LENGTH_BYTES];
+    let soon = Instant::now() + stall;
     timeout_at(soon, reader.read_exact(&mut prefix)).await.map_err(|_| FrameError::Stalled)??;
-    let announced = i32::from_be_bytes(prefix);
-    let length = usize::try_from(announced).ok().filter(|length| *length <= limits.request_bytes_max);
-    let length = length.ok_or(Hostile::FrameTooLarge(announced))?;
+    let length = length_of(prefix).map_err(FrameError::Hostile)?;
 
     let reservation = budget.reserve(length).await;
     let begun = Instant::now();
@@ -56,7 +58,7 @@ pub async fn read<R: AsyncRead + Unpin>(
         }
         let room = (frame.capacity() - frame.len()).min(length - frame.len());
         let earned = Duration::from_secs((frame.len() / BYTES_PER_SECOND_MIN) as u64);
-        let due = Instant::now().min(begun + earned) + limits.stall;
+        let due = Instant::now().min(begun + earned) + stall;
         let mut target = (&mut frame).limit(room);
         let read = timeout_at(due, reader.read_buf(&mut target)).await.map_err(|_| FrameError::Stalled)??;
         if read == 0 {
@@ -71,8 +73,11 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
 
-    fn limits() -> Limits {
-        Limits { request_bytes_max: 4 << 20, ..Limits::default() }
+    const STALL: Duration = Duration::from_millis(100);
+
+    fn length_of(prefix: [u8; LENGTH_BYTES]) -> Result<usize, u32> {
+        let length = u32::from_be_bytes(prefix);
+        if length <= 4 << 20 { Ok(length as usize) } else { Err(length) }
     }
 
     #[tokio::test]
@@ -83,7 +88,7 @@ mod tests {
         wire.extend_from_slice(&body);
         wire.extend_from_slice(&[1, 2, 3]);
         let mut reader = &wire[..];
-        let (frame, reservation) = read(&mut reader, &limits(), &budget).await.expect("a whole frame");
+        let (frame, reservation) = read(&mut reader, length_of, STALL, &budget).await.expect("a whole frame");
         assert_eq!((frame.as_ref(), reader), (&body[..], &[1, 2, 3][..]));
         assert_eq!(budget.available(), (8 << 20) - body.len());
         drop(reservation);
@@ -91,29 +96,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lengths_out_of_bounds_are_hostile() {
-        let budget = ByteBudget::new(8 << 20);
-        for length in [-1, i32::MIN, (4 << 20) + 1, i32::MAX] {
-            let wire = length.to_be_bytes();
-            let error = read(&mut &wire[..], &limits(), &budget).await.expect_err("no frame");
-            assert!(matches!(error, FrameError::Hostile(Hostile::FrameTooLarge(told)) if told == length));
-        }
+    async fn a_length_out_of_bounds_reserves_nothing() {
+        let budget = ByteBudget::new(1);
+        let wire = u32::MAX.to_be_bytes();
+        let error = read(&mut &wire[..], length_of, STALL, &budget).await.expect_err("no frame");
+        assert!(matches!(error, FrameError::Hostile(u32::MAX)));
     }
 
     #[tokio::test]
     async fn a_request_of_a_byte_now_and_then_gives_its_memory_back() {
         let budget = ByteBudget::new(8 << 20);
-        let limits = Limits { stall: Duration::from_millis(100), ..limits() };
         let (mut client, mut server) = tokio::io::duplex(64);
         let trickle = async {
             client.write_all(&[0, 16, 0, 0]).await.expect("room");
             for _ in 0..100 {
                 client.write_all(&[1]).await.expect("room");
-                tokio::time::sleep(limits.stall / 10).await;
+                tokio::time::sleep(STALL / 10).await;
             }
         };
         let error = tokio::select! {
-            error = read(&mut server, &limits, &budget) => error.expect_err("no frame"),
+            error = read(&mut server, length_of, STALL, &budget) => error.expect_err("no frame"),
             () = trickle => panic!("a byte now and then is enough"),
         };
         assert!(matches!(error, FrameError::Stalled));
