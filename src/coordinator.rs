@@ -115,8 +115,8 @@ impl Coordinator {
         bytes.into()
     }
 
-    /// Replaces the state by a snapshot's. `batch` replaces the rows; the caller writes it, whole, and flushes it before
-    /// the group goes on. The error is a sentence; nothing has changed then.
+    /// Replaces the state by a snapshot's. `batch` replaces the rows; the caller writes it, whole, and flushes it
+    /// before the group goes on. The error is a sentence; nothing has changed then.
     pub fn install(&mut self, bytes: &[u8], batch: &mut WriteBatch) -> Result<(), String> {
         if bytes.len() > SNAPSHOT_BYTES_MAX {
             return Err(format!("snapshot: {} bytes are too many", bytes.len()));
