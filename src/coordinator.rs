@@ -34,9 +34,8 @@ use crate::types::{EntryKind, LogEntry, LogId, LogIndex, Membership, RaftGroupId
 use bytes::Bytes;
 use command::{Action, Answer, Command};
 use group::Group;
-use offsets::Committed;
 use rows::Applied;
-use state::{Editor, State};
+use state::{Editor, Offsets, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -71,8 +70,8 @@ struct Snapshot {
     applied: Applied,
     /// The groups with their members.
     groups: Vec<Arc<Group>>,
-    /// The offsets, by group and topic.
-    offsets: Vec<(String, Vec<(String, Vec<(i32, Committed)>)>)>,
+    /// The offsets, by group.
+    offsets: BTreeMap<String, Offsets>,
 }
 
 impl Coordinator {
@@ -110,21 +109,15 @@ impl Coordinator {
     /// The whole state as of `applied`, for a replica that lacks the entries; at most [`SNAPSHOT_BYTES_MAX`] long.
     #[must_use]
     pub fn snapshot(&self) -> Bytes {
-        let mut offsets: Vec<(String, Vec<(String, Vec<(i32, Committed)>)>)> = Vec::new();
-        for name in self.groups().keys() {
-            let Some(topics) = self.state.offsets_of(name) else { continue };
-            let list = |partitions: &BTreeMap<i32, Committed>| partitions.clone().into_iter().collect();
-            let topics = topics.iter().map(|(topic, partitions)| (topic.clone(), list(partitions)));
-            offsets.push((name.clone(), topics.collect()));
-        }
         let groups = self.groups().values().cloned().collect();
+        let offsets = self.state.all_offsets().clone();
         let bytes = codec::encode(&Snapshot { applied: self.applied.clone(), groups, offsets });
         assert!(bytes.len() <= SNAPSHOT_BYTES_MAX, "everything in the state is weighed");
         bytes.into()
     }
 
-    /// Replaces the state by a snapshot's. `batch` replaces the rows; the caller writes it, whole, and flushes it before
-    /// the group goes on. The error is a sentence; nothing has changed then.
+    /// Replaces the state by a snapshot's. `batch` replaces the rows; the caller writes it, whole, and flushes it
+    /// before the group goes on. The error is a sentence; nothing has changed then.
     pub fn install(&mut self, bytes: &[u8], batch: &mut WriteBatch) -> Result<(), String> {
         if bytes.len() > SNAPSHOT_BYTES_MAX {
             return Err(format!("snapshot: {} bytes are too many", bytes.len()));
@@ -146,7 +139,7 @@ impl Coordinator {
                 }
             }
         }
-        state.recount()?;
+        state.settle()?;
         rows::replace_all(batch, self.raft, &state);
         rows::put_applied(batch, self.raft, &snapshot.applied);
         self.changed = self.groups().keys().chain(state.groups().keys()).cloned().collect();
