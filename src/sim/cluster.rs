@@ -203,7 +203,7 @@ impl Cluster {
             0..40 => self.deliver(),
             40..50 => self.tick(),
             50..85 => self.finish_something(),
-            85..97 if self.scenario.coordinators > 0 && self.random.one_in(2) => self.consume(),
+            85..97 if self.scenario.coordinators > 0 && !self.random.one_in(4) => self.consume(),
             85..93 => self.write(),
             93..97 => self.read(),
             _ => self.restart_something(),
@@ -498,7 +498,13 @@ impl Cluster {
             let roles: Vec<_> = self.nodes.iter().map(|node| node.describe_group(group)).collect();
             format!("group {group}: {}", roles.join("; "))
         };
-        self.groups().map(group).collect::<Vec<_>>().join("\n")
+        let partitions: Vec<_> = self.groups().map(group).collect();
+        let consumers = self.coordinators().filter_map(|raft| {
+            let leader = self.leader_of(raft)?;
+            let groups = self.nodes[leader].coordinator(raft)?.groups();
+            Some(format!("group {raft}: {groups:?}\n{}", self.consumers.describe()))
+        });
+        partitions.into_iter().chain(consumers).collect::<Vec<_>>().join("\n")
     }
 
     /// Every acknowledged record is there, at its offset; no refused record is; none is there twice.
@@ -538,9 +544,9 @@ impl Cluster {
     /// A consumer does the next thing, somebody reads stored offsets, or a coordinator's timer goes off.
     fn consume(&mut self) {
         let position = self.pick(self.nodes.len());
-        match self.random.below(20) {
+        match self.random.below(200) {
             0 => self.run_out(false),
-            1..4 => {
+            1..30 => {
                 if self.nodes[position].is_running() {
                     let (group, ticket) = self.consumers.read(self.nodes[position].id, &mut self.random);
                     self.input(position, Input::ReadIndex { group, ticket });
@@ -548,6 +554,9 @@ impl Cluster {
             }
             _ => {
                 let consumer = self.pick(self.consumers.count());
+                // Whom it asks is mostly the right one.
+                let leader = self.leader_of(self.consumers.coordinator_of(consumer));
+                let position = leader.filter(|_| !self.random.one_in(8)).unwrap_or(position);
                 self.let_consume(consumer, position);
             }
         }

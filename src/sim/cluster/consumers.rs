@@ -323,7 +323,10 @@ impl Consumers {
                 return None;
             }
         }
-        if !calm && random.one_in(12) {
+        if calm {
+            return None; // all replicas are to become equal
+        }
+        if random.one_in(12) {
             return Some(self.stop(consumer, node));
         }
         let partition = *me.share.get(random.below(me.share.len().max(1) as u64) as usize)?;
@@ -358,6 +361,8 @@ impl Consumers {
         random: &mut Random,
         only_strangers: bool,
     ) -> Option<Proposal> {
+        // Without faults nobody who is there is late: only an empty group's first members have nobody to wait for.
+        let late = |first: bool| !only_strangers || first;
         let is_mine = |id: &String| self.consumers.iter().any(|consumer| consumer.key.0 == raft && consumer.id == *id);
         let silent: Vec<_> = group.members.values().filter(|member| !only_strangers || !is_mine(&member.id)).collect();
         let pending = group.pending.iter().filter(|id| !only_strangers || !is_mine(id)).next();
@@ -371,7 +376,7 @@ impl Consumers {
                 let expired = Expired { member: member.id.clone(), joins: member.joins };
                 Action::Expire { group: name, members: vec![expired] }
             }
-            (Phase::Preparing { round, .. }, _) => Action::FinishJoin { group: name, round: *round },
+            (Phase::Preparing { round, first }, _) if late(*first) => Action::FinishJoin { group: name, round: *round },
             _ => return None,
         };
         let ticket = self.ticket();
@@ -499,6 +504,13 @@ impl Consumers {
                 matches!(consumer.doing, Doing::Working | Doing::Asking) && consumer.generation == group.generation;
             works && group.phase == Phase::Stable && group.members.contains_key(&consumer.id)
         })
+    }
+
+    /// What every consumer is about, for a failure's report.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let line = |consumer: &Consumer| format!("{consumer:?}");
+        self.consumers.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// Holds the final offsets of every group against the history.
