@@ -19,6 +19,10 @@ mod guard;
 mod kafka_request;
 #[path = "kafka/kcat.rs"]
 mod kcat;
+#[path = "kafka/members.rs"]
+mod members;
+#[path = "kafka/offsets.rs"]
+mod offsets;
 #[path = "kafka/requests.rs"]
 mod requests;
 #[path = "kafka/seeds.rs"]
