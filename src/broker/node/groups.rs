@@ -192,7 +192,9 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         look: impl Fn(Option<&Arc<Group>>) -> Option<Result<T>>,
     ) -> Result<T> {
         let mut status = self.handle.board().watch(place.raft);
-        let mut view = self.views.watch_group(place.raft, group).ok_or(ErrorKind::NotCoordinator)?;
+        let Some(mut view) = self.views.watch_group(place.raft, group) else {
+            return look(None).unwrap_or(Err(ErrorKind::NotCoordinator.into()));
+        };
         loop {
             let leadership = status.borrow_and_update().leadership;
             if !leadership.serving || leadership.term != place.term {
@@ -217,8 +219,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
 fn refused(why: Refused) -> Error {
     match why {
         Refused::NoReplica | Refused::NotLeader | Refused::Overwritten => ErrorKind::NotCoordinator.into(),
-        // Members know this code: they ask the same node again, a little later.
-        Refused::Busy => Error::new(ErrorKind::CoordinatorLoading, "the coordinator is overloaded"),
+        Refused::Busy | Refused::OutOfTurn => ErrorKind::Overloaded.into(),
         Refused::NoSpace => ErrorKind::StorageUnavailable.into(),
     }
 }

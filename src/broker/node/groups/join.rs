@@ -36,10 +36,14 @@ pub(super) async fn join<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>, requ
             });
             Ok(Joined::Again { member })
         }
-        Answer::Joined(Ok(In::In { member, generation, skip_assignment })) => {
+        Answer::Joined(Ok(In::In { member, generation, skip_assignment, leader })) => {
             let member = MemberIdentity { id: member, instance };
             let made_up = wait(&inner, &place, (&group, &member), generation, deadline).await?;
-            Ok(Joined::In(Generation { skip_assignment, ..made_up }))
+            Ok(Joined::In(match leader {
+                // Told that another leads, it does not assign again.
+                Some(leader) => Generation { leader, members: Vec::new(), ..made_up },
+                None => Generation { skip_assignment, ..made_up },
+            }))
         }
         Answer::Joined(Err(why)) => Err(rejected(why)),
         _ => Err(unexpected()),
