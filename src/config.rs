@@ -1,8 +1,8 @@
 //! A node's configuration: one TOML file, every field with its unit and default.
 //!
 //! What belongs to one node is at the top level and in `[listeners]`, `[limits]`, `[wal]` and `[groups]`; what must be
-//! equal on every node of the cluster is in `[cluster]`. Reading the file is the server's; this room turns its text into values
-//! and says what is wrong with them, and what to do. Three lines make a node:
+//! equal on every node of the cluster is in `[cluster]`. Reading the file is the server's; this room turns its text
+//! into values and says what is wrong with them, and what to do. Three lines make a node:
 //!
 //! ```toml
 //! node_id = 1

@@ -1,6 +1,5 @@
 //! Consumer groups on real nodes: real clocks, real disks, one process.
 
-#[expect(dead_code, reason = "these stories need no client of another protocol, and no files")]
 #[path = "support/cluster.rs"]
 mod cluster;
 
@@ -13,7 +12,7 @@ use ackord::broker::{
 use ackord::server::data::SharedEngine;
 use ackord::types::Offset;
 use bytes::Bytes;
-use cluster::TestCluster;
+use cluster::{TestCluster, kcat};
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -336,4 +335,28 @@ fn a_group_survives_its_coordinator() {
         drop((client, deposed));
         cluster.start_node(position);
     }
+}
+
+/// librdkafka, unchanged: it joins, reads, commits when it closes, and goes on where it was.
+#[test]
+fn kcat_reads_as_a_member_of_a_group() {
+    let cluster = TestCluster::start_with(3, "[groups]\ninitial_rebalance_delay_ms = 0");
+    let bootstrap = cluster.bootstrap();
+    let produce = |lines: &str| {
+        let arguments = ["-P", "-b", &bootstrap, "-t", "orders", "-X", "message.timeout.ms=20000", "-E"];
+        let (done, _, error) = kcat(&arguments, lines);
+        assert!(done, "{error}");
+    };
+    let read = || {
+        let earliest = "auto.offset.reset=earliest";
+        let (done, read, error) = kcat(&["-b", &bootstrap, "-G", "readers", "-X", earliest, "-e", "-q", "orders"], "");
+        assert!(done, "{error}");
+        read
+    };
+    produce("one\ntwo\n");
+    assert_eq!(read(), "one\ntwo\n");
+    produce("three\n");
+    assert_eq!(read(), "three\n");
+    let group = cluster.runtime.block_on(Client::new(&cluster).describe());
+    assert_eq!(group, (GroupState::Empty, 0), "it has left");
 }

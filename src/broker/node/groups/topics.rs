@@ -4,7 +4,8 @@
 //! leader has accepted commits. So a new leader first has something decided by the controller and waits until it sees
 //! it: whatever a deposed leader knew, it knows now. And a name may be taken again: a commit looks at the topics and
 //! takes its place in the coordinator's order under one lock, drawing conclusions from what is new in the metadata
-//! before it. So in each coordinator's order, the end of a topic stands before the first offset of the next of its name.
+//! before it. So in each coordinator's order, the end of a topic stands before the first offset of the next of its
+//! name.
 
 use super::{DECISION_WAIT, Inner, Place, refused};
 use crate::broker::{ErrorKind, Result};
