@@ -1,8 +1,8 @@
 //! A node's configuration: one TOML file, every field with its unit and default.
 //!
-//! What belongs to one node is at the top level and in `[listeners]`, `[limits]` and `[wal]`; what must be equal on
-//! every node of the cluster is in `[cluster]`. Reading the file is the server's; this room turns its text into values
-//! and says what is wrong with them, and what to do. Three lines make a node:
+//! What belongs to one node is at the top level and in `[listeners]`, `[limits]`, `[wal]` and `[groups]`; what must be
+//! equal on every node of the cluster is in `[cluster]`. Reading the file is the server's; this room turns its text
+//! into values and says what is wrong with them, and what to do. Three lines make a node:
 //!
 //! ```toml
 //! node_id = 1
@@ -10,9 +10,11 @@
 //! advertised_host = "node1.example.org"
 //! ```
 
+mod groups;
 mod unknown_key;
 
 use crate::types::{ClusterId, NodeId};
+pub use groups::GroupsConfig;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -45,6 +47,9 @@ pub struct Config {
     /// The write-ahead log.
     #[serde(default)]
     pub wal: Wal,
+    /// Consumer groups.
+    #[serde(default)]
+    pub groups: GroupsConfig,
     /// Equal on every node of the cluster.
     #[serde(default)]
     pub cluster: ClusterConfig,
@@ -213,6 +218,7 @@ impl Config {
         self.check_addresses()?;
         self.check_peers()?;
         self.check_sizes()?;
+        self.groups.check()?;
         self.cluster.check()
     }
 

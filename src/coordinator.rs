@@ -2,7 +2,7 @@
 //!
 //! A cluster has a fixed number of them, as partitions of the internal topic [`TOPIC`]; a consumer group belongs to the
 //! one that [`partition_of`] names. Everything that must survive a node goes through Raft: members, generations,
-//! assignments, offsets. Heartbeats do not: who has not been heard of is the leader's own business (`sessions`), and
+//! assignments, offsets. Heartbeats do not: who has not been heard of is the leader's own business ([`sessions`]), and
 //! what follows from it is proposed like anything else, so no replica's clock decides.
 //!
 //! Groups and offsets are held in memory and in rows of `Family::Groups`; the two change together, so after a crash at
@@ -11,6 +11,7 @@
 //! * [`command`]: what can be asked, and the answers.
 //! * [`group`]: a consumer group's state.
 //! * [`offsets`]: stored offsets, and reading them.
+//! * [`sessions`]: whose time has run out, as the leader sees it.
 
 mod assign;
 pub mod command;
@@ -22,6 +23,7 @@ mod leave;
 pub mod offsets;
 mod rebalance;
 mod rows;
+pub mod sessions;
 mod state;
 mod subscription;
 

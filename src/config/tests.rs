@@ -17,7 +17,7 @@ fn three_lines_make_a_node_and_the_rest_has_the_documented_defaults() {
     let lines: Vec<_> = source.lines().map(|line| line.trim_start().trim_start_matches("/// ")).collect();
     let source = lines.join(" ");
     let documented = |value: String| assert!(source.contains(&format!("Default: {value}")), "Default: {value}");
-    let Config { listeners, limits, wal, cluster, .. } = config;
+    let Config { listeners, limits, wal, groups, cluster, .. } = config;
     for listener in [listeners.kafka, listeners.native, listeners.http, listeners.peer] {
         documented(format!("`\"{listener}\"`"));
     }
@@ -34,6 +34,16 @@ fn three_lines_make_a_node_and_the_rest_has_the_documented_defaults() {
     documented(format!("{}.", cluster.auto_create_topics));
     documented(format!("{}.", cluster.tick_ms));
     documented(format!("{}.", cluster.election_timeout_ms));
+    let source = include_str!("groups.rs");
+    let documented = |value: u32| assert!(source.contains(&format!("Default: {value}.")), "Default: {value}.");
+    documented(groups.coordinators.into());
+    documented(groups.min_session_timeout_ms);
+    documented(groups.max_session_timeout_ms);
+    documented(groups.initial_rebalance_delay_ms);
+    documented(groups.max_size);
+    documented(groups.offsets_retention_minutes);
+    documented(groups.offsets_retention_check_interval_ms);
+    documented(groups.offset_metadata_bytes);
 }
 
 #[test]
@@ -95,6 +105,14 @@ fn values_that_cannot_be_are_refused_under_their_key() {
         ("[wal]\nretain_bytes = 1", "wal.retain_bytes"),
         ("[wal]\nslack_bytes = 1099511627777", "wal.slack_bytes"),
         ("[wal]\nrecycled_segments_max = 1025", "wal.recycled_segments_max"),
+        ("[groups]\ncoordinators = 0", "groups.coordinators"),
+        ("[groups]\nmin_session_timeout_ms = 1", "groups.min_session_timeout_ms"),
+        ("[groups]\nmax_session_timeout_ms = 5000", "groups.max_session_timeout_ms"),
+        ("[groups]\ninitial_rebalance_delay_ms = 600001", "groups.initial_rebalance_delay_ms"),
+        ("[groups]\nmax_size = 0", "groups.max_size"),
+        ("[groups]\noffsets_retention_minutes = 0", "groups.offsets_retention_minutes"),
+        ("[groups]\noffsets_retention_check_interval_ms = 1", "groups.offsets_retention_check_interval_ms"),
+        ("[groups]\noffset_metadata_bytes = 40000", "groups.offset_metadata_bytes"),
         ("[cluster]\ndefault_partitions = 0", "cluster.default_partitions"),
         ("[cluster]\ndefault_replication_factor = 8", "cluster.default_replication_factor"),
         ("[cluster]\ntick_ms = 1", "cluster.tick_ms"),
