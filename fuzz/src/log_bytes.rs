@@ -74,7 +74,8 @@ fn read_all(log: &Log<SimDisk>, recovery: &Recovery) {
 /// Makes checksums agree with what they cover.
 fn repair(image: &mut [u8], flags: u8) {
     if flags & 1 != 0 {
-        // A length under a checksum is believed, up to 2 GiB: the file may have been cut. Not every try is to take that.
+        // A length under a checksum is believed, up to 2 GiB: the file may have been cut. Not every try is to take
+        // that.
         image[104..112].copy_from_slice(&(SEGMENT_BYTES as u64).to_le_bytes());
         seal(&mut image[..HEADERS[0]]);
     }

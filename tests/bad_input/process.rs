@@ -60,8 +60,8 @@ impl Home {
     pub fn config(&self) -> String {
         let [kafka, native, http, peer] = self.ports;
         format!(
-            "node_id = 1\ndata_dir = {:?}\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\nnative = \"127.0.0.1:{native}\"\n\
-             http = \"127.0.0.1:{http}\"\npeer = \"127.0.0.1:{peer}\"\n[limits]\nrequest_bytes = {REQUEST_BYTES_MAX}\n\
+            "node_id = 1\ndata_dir = {:?}\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\n\
+             native = \"127.0.0.1:{native}\"\nhttp = \"127.0.0.1:{http}\"\npeer = \"127.0.0.1:{peer}\"\n[limits]\nrequest_bytes = {REQUEST_BYTES_MAX}\n\
              disk_reserve_bytes = 67108864\n[wal]\nsegment_bytes = 16777216\n[cluster]\nauto_create_topics = false\n",
             self.data()
         )
