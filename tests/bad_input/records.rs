@@ -11,7 +11,8 @@ use kafka_protocol::ResponseError as Code;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-fn sound() -> Vec<u8> {
+/// A batch that is as it should be.
+pub fn sound() -> Vec<u8> {
     BatchWriter::new(1_000).record(Some(b"k"), Some(b"a value"), 1_000).finish().bytes().to_vec()
 }
 
@@ -55,7 +56,7 @@ fn wrong_batches() -> Vec<(&'static str, Vec<u8>, Code, ErrorCode)> {
 }
 
 /// Produces a batch as a native client does: the error.
-async fn refused(process: &Process, topic: &str, batch: Vec<u8>) -> native::Error {
+pub async fn refused(process: &Process, topic: &str, batch: Vec<u8>) -> native::Error {
     let topic = Some(native::TopicReference { by: Some(By::Name(topic.to_owned())) });
     let produce = native::ProduceRequest {
         partition: Some(native::PartitionReference { topic, partition: 0 }),
