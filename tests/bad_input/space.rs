@@ -30,7 +30,7 @@ async fn until(process: &mut Process, takes: bool) -> i16 {
 
 #[tokio::test]
 async fn a_full_disk_is_said_to_be_full_for_now_and_loses_nothing() {
-    let free = rustix::fs::statvfs(&std::env::temp_dir()).map(|stat| stat.f_bavail * stat.f_frsize);
+    let free = rustix::fs::statvfs(std::env::temp_dir()).map(|stat| stat.f_bavail * stat.f_frsize);
     let free = free.expect("the file system says its space");
     assert!(free > 6 * GIB, "this test fills 3 GiB of the disk, and {free} bytes are free");
     let mut process = Process::start_in(Home::with_reserve(free - 2 * GIB)).await;
