@@ -15,3 +15,5 @@ mod frames;
 mod process;
 #[path = "bad_input/records.rs"]
 mod records;
+#[path = "bad_input/space.rs"]
+mod space;

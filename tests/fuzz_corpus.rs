@@ -1,5 +1,5 @@
-//! The fuzz targets' bodies with what is known: every file of `fuzz/corpus/`, and the seeds made here. What a fuzzer has
-//! found once stays in the corpus, and fails here if it comes back.
+//! The fuzz targets' bodies with what is known: every file of `fuzz/corpus/`, and the seeds made here. What a fuzzer
+//! has found once stays in the corpus, and fails here if it comes back.
 
 #[path = "../fuzz/src/commands.rs"]
 mod commands;

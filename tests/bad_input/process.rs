@@ -44,14 +44,21 @@ pub struct Home {
     directory: TempDir,
     /// Kafka, native, HTTP, peers.
     pub ports: [u16; 4],
+    /// The free space below which it takes no writes.
+    reserve_bytes: u64,
 }
 
 impl Home {
     /// Ports that are free now, and a configuration with them.
     pub fn new() -> Self {
+        Self::with_reserve(64 << 20)
+    }
+
+    /// The same with another reserve of space.
+    pub fn with_reserve(reserve_bytes: u64) -> Self {
         let sockets = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let ports = sockets.map(|socket| socket.local_addr().expect("bound").port());
-        let home = Self { directory: tempfile::tempdir().expect("a directory"), ports };
+        let home = Self { directory: tempfile::tempdir().expect("a directory"), ports, reserve_bytes };
         home.write_config(&home.config());
         home
     }
@@ -60,10 +67,12 @@ impl Home {
     pub fn config(&self) -> String {
         let [kafka, native, http, peer] = self.ports;
         format!(
-            "node_id = 1\ndata_dir = {:?}\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\nnative = \"127.0.0.1:{native}\"\n\
-             http = \"127.0.0.1:{http}\"\npeer = \"127.0.0.1:{peer}\"\n[limits]\nrequest_bytes = {REQUEST_BYTES_MAX}\n\
-             disk_reserve_bytes = 67108864\n[wal]\nsegment_bytes = 16777216\n[cluster]\nauto_create_topics = false\n",
-            self.data()
+            "node_id = 1\ndata_dir = {:?}\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\n\
+             native = \"127.0.0.1:{native}\"\nhttp = \"127.0.0.1:{http}\"\npeer = \"127.0.0.1:{peer}\"\n\
+             [limits]\nrequest_bytes = {REQUEST_BYTES_MAX}\n\
+             disk_reserve_bytes = {}\n[wal]\nsegment_bytes = 16777216\n[cluster]\nauto_create_topics = false\n",
+            self.data(),
+            self.reserve_bytes
         )
     }
 
@@ -119,7 +128,11 @@ pub struct Process {
 impl Process {
     /// A new node that serves clients, with one topic of one partition.
     pub async fn start() -> Self {
-        let home = Home::new();
+        Self::start_in(Home::new()).await
+    }
+
+    /// The same with this configuration.
+    pub async fn start_in(home: Home) -> Self {
         home.format().await;
         let file = home.file();
         let log = std::fs::File::create(home.directory.path().join("log")).expect("the directory can be written");
@@ -197,7 +210,18 @@ impl Process {
         assert!(self.is_alive(), "the node has ended:\n{}", self.log());
         assert!(!self.log().contains("panicked"), "{}", self.log());
         self.write().await;
+        self.verify_reads().await;
+    }
+
+    /// Every record that was acknowledged is at its offset, and no other is there.
+    pub async fn verify_reads(&self) {
         assert_eq!(self.fetch().await, self.acknowledged);
+    }
+
+    /// A record was acknowledged at this offset.
+    pub fn remember(&mut self, offset: i64, value: &str) {
+        assert_eq!(offset, self.acknowledged.len() as i64, "offsets have no gaps");
+        self.acknowledged.push(value.to_owned());
     }
 
     /// The values of all records.

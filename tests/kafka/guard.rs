@@ -124,8 +124,8 @@ pub fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// The files of the corpus: each a frame in hexadecimal; its lines that begin with `#` say what it is, and the first also
-/// whether it must be `refused` or `accepted`.
+/// The files of the corpus: each a frame in hexadecimal; its lines that begin with `#` say what it is, and the first
+/// also whether it must be `refused` or `accepted`.
 pub fn corpus() -> Vec<(PathBuf, String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/kafka");
     let read = |path: PathBuf| {
