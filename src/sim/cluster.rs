@@ -12,23 +12,22 @@
 //! * [`consumers`]: members of consumer groups, and what each was told.
 
 pub mod client;
+mod consume;
 pub mod consumers;
 pub mod effects;
 pub mod node;
 
 use super::Random;
 use crate::coordinator::Coordinator;
-use crate::coordinator::group::Group;
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Reply, Ticket};
 use crate::raft::{RaftMessage, Role};
 use crate::types::{NodeId, RaftGroupId, ReplicaId, Term};
 use client::Client;
-use consumers::{Consumers, Sight};
+use consumers::Consumers;
 use effects::{Crash, CrashPoint, describe};
 use node::{Finished, Node};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// What one run does.
 #[derive(Clone, Debug)]
@@ -202,8 +201,8 @@ impl Cluster {
         match self.random.below(100) as usize {
             0..40 => self.deliver(),
             40..50 => self.tick(),
+            75..97 if self.scenario.coordinators > 0 && !self.random.one_in(4) => self.consume(),
             50..85 => self.finish_something(),
-            85..97 if self.scenario.coordinators > 0 && !self.random.one_in(4) => self.consume(),
             85..93 => self.write(),
             93..97 => self.read(),
             _ => self.restart_something(),
@@ -456,7 +455,8 @@ impl Cluster {
                 }
             }
         }
-        panic!("seed {}: the cluster did not recover in {ROUNDS_MAX} rounds: {}", self.scenario.seed, self.describe());
+        let what = if self.all_equal() { "the cluster did not recover" } else { "the replicas differ" };
+        panic!("seed {}: {what} after {ROUNDS_MAX} rounds: {}", self.scenario.seed, self.describe());
     }
 
     /// Everything that can happen, happens once: each message arrives, each effect finishes, each node ticks.
@@ -516,98 +516,5 @@ impl Cluster {
             self.nodes[0].stored_offset(*raft, group, consumers::TOPIC, partition)
         };
         self.consumers.check(offset, self.scenario.seed);
-    }
-}
-
-/// The nodes, as consumers see them.
-struct Nodes<'a> {
-    /// All of them.
-    nodes: &'a [Node],
-    /// Which answers for which group.
-    serving: &'a BTreeSet<(NodeId, RaftGroupId)>,
-}
-
-impl Sight for Nodes<'_> {
-    fn group(&self, node: NodeId, raft: RaftGroupId, name: &str) -> Option<Option<Arc<Group>>> {
-        let coordinator = self.nodes[node.0 as usize - 1].coordinator(raft)?;
-        self.serving.contains(&(node, raft)).then(|| coordinator.groups().get(name).cloned())
-    }
-}
-
-/// Consumer groups.
-impl Cluster {
-    fn coordinators(&self) -> impl Iterator<Item = RaftGroupId> + use<> {
-        let first = self.scenario.groups + 1;
-        (first..first + self.scenario.coordinators).map(RaftGroupId)
-    }
-
-    /// A consumer does the next thing, somebody reads stored offsets, or a coordinator's timer goes off.
-    fn consume(&mut self) {
-        let position = self.pick(self.nodes.len());
-        match self.random.below(200) {
-            0 => self.run_out(false),
-            1..30 => {
-                if self.nodes[position].is_running() {
-                    let (group, ticket) = self.consumers.read(self.nodes[position].id, &mut self.random);
-                    self.input(position, Input::ReadIndex { group, ticket });
-                }
-            }
-            _ => {
-                let consumer = self.pick(self.consumers.count());
-                // Whom it asks is mostly the right one.
-                let leader = self.leader_of(self.consumers.coordinator_of(consumer));
-                let position = leader.filter(|_| !self.random.one_in(8)).unwrap_or(position);
-                self.let_consume(consumer, position);
-            }
-        }
-    }
-
-    fn let_consume(&mut self, consumer: usize, position: usize) {
-        let node = self.nodes[position].id;
-        let nodes = Nodes { nodes: &self.nodes, serving: &self.serving };
-        let (calm, seed) = (!self.faults, self.scenario.seed);
-        let asked = self.consumers.act(consumer, node, &nodes, &mut self.random, (calm, seed));
-        let Some((group, through, proposal)) = asked else { return };
-        self.note(|| format!("consumer {consumer} asks node {through}: {:?}", proposal.ticket));
-        if self.scenario.sabotage.assignments_uncommitted {
-            self.consumers.believe_uncommitted(&proposal, seed);
-        }
-        let position = through.0 as usize - 1;
-        if self.nodes[position].is_running() {
-            self.input(position, Input::Propose { group, proposals: vec![proposal] });
-        } else {
-            self.consumers.lost_node(through);
-        }
-    }
-
-    /// Every consumer does the next thing, and nobody is waited for in vain.
-    fn let_all_consume(&mut self) {
-        for consumer in 0..self.consumers.count() {
-            let raft = self.consumers.coordinator_of(consumer);
-            if let Some(position) = self.leader_of(raft) {
-                self.let_consume(consumer, position);
-            }
-        }
-        self.run_out(true);
-    }
-
-    /// A session runs out, or the time to join; `only_strangers`: nobody who is there is given up.
-    fn run_out(&mut self, only_strangers: bool) {
-        for group in self.coordinators() {
-            let Some(position) = self.leader_of(group) else { continue };
-            let groups = self.nodes[position].coordinator(group).map(|coordinator| coordinator.groups().clone());
-            for consumer_group in groups.unwrap_or_default().values() {
-                let proposal = self.consumers.run_out(group, consumer_group, &mut self.random, only_strangers);
-                if let Some(proposal) = proposal {
-                    self.input(position, Input::Propose { group, proposals: vec![proposal] });
-                }
-            }
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.consumers.is_settled(|(raft, name)| {
-            self.nodes[0].coordinator(*raft).and_then(|coordinator| coordinator.groups().get(name).cloned())
-        })
     }
 }
