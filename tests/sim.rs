@@ -24,16 +24,18 @@ fn acknowledged_records_survive_crashes() {
         run(Scenario { trace: Some(|line| println!("{line}")), ..Scenario::of_seed(seed) });
         return;
     }
-    let (mut acknowledged, mut reads, mut crashes) = (0, 0, BTreeMap::new());
+    let (mut acknowledged, mut reads, mut trims, mut crashes) = (0, 0, 0, BTreeMap::new());
     for seed in 0..number("ACKORD_SEEDS").unwrap_or(1_000) {
         let report = run(Scenario::of_seed(seed));
         acknowledged += report.acknowledged;
         reads += report.reads;
+        trims += report.trims;
         for (point, count) in report.crashes {
             *crashes.entry(point).or_insert(0) += count;
         }
     }
-    println!("{acknowledged} records acknowledged, {reads} reads served, crashes: {crashes:?}");
+    println!("{acknowledged} records acknowledged, {reads} reads served, {trims} trims, crashes: {crashes:?}");
+    assert!(trims > 0, "no log start was moved: the test lost its teeth");
     for kind in Kind::ALL {
         for point in [CrashPoint::Before(kind), CrashPoint::After(kind)] {
             assert!(crashes.contains_key(&point), "no node crashed at {point:?}: the test lost its teeth");
@@ -83,6 +85,8 @@ fn broken_promises_are_noticed() {
     let controls = [
         ("a disk that does not sync", Sabotage { sync_nothing: true, ..Sabotage::default() }),
         ("votes that are not written", Sabotage { forget_votes: true, ..Sabotage::default() }),
+        ("files dropped before a log start is durable", Sabotage { reclaim_unflushed: true, ..Sabotage::default() }),
+        ("a trim that takes too much", Sabotage { trim_too_much: true, ..Sabotage::default() }),
         ("a log freed before the state is flushed", Sabotage { release_unflushed: true, ..Sabotage::default() }),
     ];
     for (name, sabotage) in controls {

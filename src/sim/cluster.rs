@@ -8,6 +8,7 @@
 //!
 //! * [`effects`]: what takes time, and where a crash can hit.
 //! * [`node`]: one node: core, log, applier, and the effects it has not finished.
+//! * `requests`: what clients ask.
 //! * [`client`]: who writes and reads, and what each was told.
 //! * [`consumers`]: members of consumer groups, and what each was told.
 
@@ -16,11 +17,12 @@ mod consume;
 pub mod consumers;
 pub mod effects;
 pub mod node;
+mod requests;
 
 use super::Random;
 use crate::coordinator::Coordinator;
 use crate::multiraft::apply::transfer::SnapshotMessage;
-use crate::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Reply, Ticket};
+use crate::multiraft::core::effect::{Effect, Input, Leadership};
 use crate::raft::{RaftMessage, Role};
 use crate::types::{NodeId, RaftGroupId, ReplicaId, Term};
 use client::Client;
@@ -97,6 +99,10 @@ pub struct Sabotage {
     pub snapshots_without_offsets: bool,
     /// Members are told their shares before these are committed: after a failover there are others.
     pub assignments_uncommitted: bool,
+    /// Files below a log start are dropped before that log start is durable.
+    pub reclaim_unflushed: bool,
+    /// With what lies below a log start, a record at or above one is deleted.
+    pub trim_too_much: bool,
 }
 
 /// Messages of one effect on their way.
@@ -128,6 +134,8 @@ pub struct Report {
     pub reads: usize,
     /// Shares that consumers were given, offsets acknowledged to them, reads of offsets served.
     pub consumers: [usize; 3],
+    /// Trims acknowledged.
+    pub trims: usize,
     /// How often each kind of crash happened.
     pub crashes: BTreeMap<CrashPoint, usize>,
 }
@@ -194,6 +202,7 @@ impl Cluster {
         self.report.acknowledged = self.client.acknowledged();
         self.report.reads = self.client.reads_served();
         self.report.consumers = self.consumers.counts;
+        self.report.trims = self.client.trims();
         self.report
     }
 
@@ -203,7 +212,8 @@ impl Cluster {
             40..50 => self.tick(),
             75..97 if self.scenario.coordinators > 0 && !self.random.one_in(4) => self.consume(),
             50..85 => self.finish_something(),
-            85..93 => self.write(),
+            85..92 => self.write(),
+            92 => self.trim(),
             93..97 => self.read(),
             _ => self.restart_something(),
         }
@@ -298,28 +308,6 @@ impl Cluster {
         }
     }
 
-    fn answer(&mut self, position: usize, ticket: Ticket, reply: &Reply) {
-        if self.crash_instead(position, CrashPoint::Reply) {
-            return;
-        }
-        let seed = self.scenario.seed;
-        if consumers::is_consumers(ticket) {
-            return match (reply, self.consumers.read_of(ticket)) {
-                (Reply::ReadAt(_), Some((raft, group))) => {
-                    let seen = self.nodes[position].stored_offsets(raft, &group);
-                    self.consumers.read_served(ticket, &seen, seed);
-                }
-                _ => self.consumers.answered(ticket, reply, seed),
-            };
-        }
-        if let Reply::ReadAt(_) = reply {
-            let seen = self.client.group_of(ticket).map(|group| self.nodes[position].record_count(group));
-            self.client.read_served(ticket, seen.unwrap_or_default(), self.scenario.seed);
-            return;
-        }
-        self.client.answered(ticket, reply);
-    }
-
     fn check_leader(&mut self, position: usize, group: RaftGroupId, leadership: Leadership) {
         if !leadership.serving {
             self.serving.remove(&(self.nodes[position].id, group));
@@ -403,34 +391,6 @@ impl Cluster {
         }
     }
 
-    fn write(&mut self) {
-        let group = RaftGroupId(1 + self.random.below(self.scenario.groups));
-        let position = self.pick(self.nodes.len());
-        let count = 1 + self.pick(3);
-        self.write_at(position, group, count);
-    }
-
-    fn write_at(&mut self, position: usize, group: RaftGroupId, count: usize) {
-        let node = self.nodes[position].id;
-        if !self.nodes[position].is_running() {
-            return;
-        }
-        let proposals: Vec<Proposal> =
-            (0..count).map(|_| self.client.write(node, group, self.scenario.key_bytes)).collect();
-        self.note(|| format!("{node}: {count} writes to group {group}"));
-        self.input(position, Input::Propose { group, proposals });
-    }
-
-    fn read(&mut self) {
-        let group = RaftGroupId(1 + self.random.below(self.scenario.groups));
-        let position = self.pick(self.nodes.len());
-        let node = self.nodes[position].id;
-        if self.nodes[position].is_running() {
-            let ticket = self.client.read(node, group);
-            self.input(position, Input::ReadIndex { group, ticket });
-        }
-    }
-
     /// Faults stop; within a bounded time every group must have a leader that accepts a write, and be the same
     /// everywhere.
     fn heal(&mut self) {
@@ -510,7 +470,8 @@ impl Cluster {
     /// Every acknowledged record is there, at its offset; no refused record is; none is there twice.
     fn check_contents(&self) {
         for group in self.groups() {
-            self.client.check(group, &self.nodes[0].records(group), self.scenario.seed);
+            let (start, records) = self.nodes[0].records(group);
+            self.client.check(group, start, &records, self.scenario.seed);
         }
         let offset = |(raft, group): &(RaftGroupId, String), partition| {
             self.nodes[0].stored_offset(*raft, group, consumers::TOPIC, partition)

@@ -24,7 +24,6 @@ use ackord::wal::{GroupWrite, LogChange, Turn};
 use bytes::Bytes;
 use std::io::Write;
 
-#[allow(dead_code, reason = "only the seeds of snapshots' heads are made with it")]
 #[path = "../support/partition_workload.rs"]
 mod workload;
 
