@@ -106,12 +106,7 @@ impl Client {
 
     /// A member of a consumer group that reads nothing and sends what it is told to.
     #[must_use]
-    pub fn member_requests(
-        &self,
-        group: &str,
-        topics: &[impl AsRef<str>],
-        options: &MemberOptions,
-    ) -> MemberRequests {
+    pub fn member_requests(&self, group: &str, topics: &[impl AsRef<str>], options: &MemberOptions) -> MemberRequests {
         MemberRequests::new(Arc::clone(&self.router), group, topics, options)
     }
 

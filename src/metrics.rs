@@ -78,7 +78,7 @@ pub struct NodeSample {
 pub struct GroupLags {
     /// At most [`LAG_SERIES_MAX`], so that nobody's groups fill the memory of who looks.
     pub shown: Vec<LagSample>,
-    /// Groups that have stored offsets of more partitions than are shown.
+    /// Groups of which more lags are known than are shown.
     pub cut_groups: u64,
     /// Stored offsets of partitions whose end this node does not know.
     pub unknown: u64,
