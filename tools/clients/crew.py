@@ -79,6 +79,7 @@ class Crew:
         self.history = History()
         self.members: dict[str, Told] = {}
         self.writers: list[Told] = []
+        self.writers_begun = 0
 
     def start(self, family: Family, who: str, **options) -> Told:
         """Starts a member."""
@@ -90,7 +91,8 @@ class Crew:
 
     def write(self, program: list, **options) -> Told:
         """Starts a producer."""
-        who = f"{self.name}-writer-{len(self.writers)}"
+        self.writers_begun += 1
+        who = f"{self.name}-writer-{self.writers_begun}"
         options |= {"partitions": self.partitions, "prefix": f"{who} "}
         command = [*program, self.cluster.bootstrap, self.topic, json.dumps(options)]
         self.writers.append(Told(who, command, self.history, self.cluster))

@@ -36,6 +36,8 @@ class Family:
     """Whether a text can be stored with an offset, and read."""
     epoch: bool = True
     """Whether that is so of the leader epoch."""
+    drops_at_end: bool = False
+    """Whether a record that arrives while it is told to end is stored as read, and shown to nobody."""
     session_seconds: int = 6
     """How long a silent member is waited for; not all clients can be told."""
 
@@ -49,10 +51,10 @@ def all_families(binary: Path) -> Iterator[Family]:
     python = lambda program: str(install.MEMBERS / program)  # noqa: E731
     piped = [sys.executable, python("piped.py")]
     install.need("kcat")
-    yield Family("kcat 1.7.1", [*piped, "kcat"], cooperative=True, metadata=False, epoch=False)
+    yield Family("kcat 1.7.1", [*piped, "kcat"], cooperative=True, metadata=False, epoch=False, drops_at_end=True)
     yield Family(shown(CONFLUENT), [confluent_python(), python("confluent.py")], cooperative=True)
     two = venv.python("venv-kafka-python-2", KAFKA_PYTHON_2)
-    yield Family(shown(KAFKA_PYTHON_2[0]), [two, python("kafka_python.py")])
+    yield Family(shown(KAFKA_PYTHON_2[0]), [two, python("kafka_python.py")], epoch=False)  # it drops it
     three = venv.python("venv-kafka-python-3", KAFKA_PYTHON_3)
     yield Family(shown(KAFKA_PYTHON_3[0]), [three, python("kafka_python.py")], cooperative=True)
     aiokafka = venv.python("venv-aiokafka", [AIOKAFKA])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from . import history as rules
 from .cluster import Cluster
-from .crew import Crew, make_topic
+from .crew import Crew, Told, make_topic
 from .families import Family, ackord_consume
 from .outcome import FAILED, NotOffered, cell, expect
 
@@ -87,8 +87,7 @@ class Story:
     def leaves(self, crew: Crew) -> str:
         leaving = crew.members.pop("three")
         share = shares_of(crew, leaving.who)
-        began = time.time()
-        leaving.end()
+        began = self.end(crew, leaving)
         taken = self.taken_over(crew, leaving.who, share, began, self.family.session_seconds - 1)
         crew.settle(2)
         self.let_work(crew)
@@ -177,8 +176,7 @@ class Story:
         crew.settle(3)
         self.let_work(crew)
         self.expect_revoked(crew, began, 2)
-        began = time.time()
-        crew.members.pop("three").end()
+        began = self.end(crew, crew.members.pop("three"))
         crew.settle(2)
         self.let_work(crew)
         self.expect_revoked(crew, began, 0)
@@ -212,10 +210,21 @@ class Story:
             readers = {delivery.who for delivery in crew.history.deliveries(since=settled)}
             expect(len(readers) >= 2, f"only {readers} read")
             for member in list(crew.members):
-                crew.members.pop(member).end()
-        return self.once(crew, complete=False)
+                self.end(crew, crew.members.pop(member))
+        return self.once(crew)
 
     # What holds of all of them.
+
+    def end(self, crew: Crew, member: Told) -> float:
+        """Ends a member in an orderly way, amid records unless it can't do that; when it was told."""
+        if self.family.drops_at_end:
+            crew.end_writers()
+            self.wait_for_all(crew)
+        began = time.time()
+        member.end()
+        if not crew.writers:
+            crew.write(self.producer, rate=RATE)
+        return began
 
     def let_work(self, crew: Crew) -> None:
         """Some more records, which must all arrive."""
@@ -244,7 +253,7 @@ class Story:
         crew.wait_for(all_are_read, seconds, otherwise)
         return max(first[partition] for partition in share) - began
 
-    def once(self, crew: Crew, after_kill: bool = False, complete: bool = True) -> str:
+    def once(self, crew: Crew, after_kill: bool = False) -> str:
         """None skipped, none twice after its commit; what came twice before it is noted."""
         skipped = rules.out_of_order(crew.history)
         expect(not skipped, f"{len(skipped)} records came after a gap, first {skipped[:1]}")

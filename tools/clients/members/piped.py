@@ -41,9 +41,9 @@ def watch(stream) -> None:
     """What kcat says of its group, beside the records."""
     for line in stream:
         print(line, end="", file=sys.stderr, flush=True)
-        if told := re.search(r"rebalanced .*: (assigned|revoked): (.*)", line):
-            partitions = [int(number) for number in re.findall(r"\[(\d+)\]", told[2])]
-            say(told[1], partitions=partitions)
+        if "rebalanced" in line:
+            given = re.search(r"[: ](assigned|assignment)[: ]", line) is not None
+            say("assigned" if given else "revoked", partitions=[int(number) for number in re.findall(r"\[(\d+)\]", line)])
         elif "ERROR" in line or "FAIL" in line:
             say("error", text=line.strip())
 
