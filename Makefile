@@ -1,7 +1,7 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-clients topic-settings many-partitions jepsen fmt lint doc deny
+.PHONY: help setup build run demo test test-clients topic-settings many-partitions jepsen fuzz fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
@@ -47,6 +47,9 @@ jepsen: setup ## Kills nodes and cuts their power for real, under load, for a qu
 	$(HARNESS) power-cut
 	$(HARNESS) power-cut-control --rounds 3
 	$(HARNESS) away --rounds 5
+
+fuzz: setup ## Fuzzes everything that comes from outside, SECONDS=60 each (installs cargo-fuzz; see tools/fuzz)
+	tools/fuzz $(or $(SECONDS),60)
 
 fmt: ## Formats the source
 	cargo fmt --all

@@ -1,8 +1,8 @@
 //! A node's configuration: one TOML file, every field with its unit and default.
 //!
-//! What belongs to one node is at the top level and in `[listeners]`, `[limits]` and `[wal]`; what must be equal on
-//! every node of the cluster is in `[cluster]`. Reading the file is the server's; this room turns its text into values
-//! and says what is wrong with them, and what to do. Three lines make a node:
+//! What belongs to one node is at the top level and in `[listeners]`, `[limits]`, `[wal]` and `[groups]`; what must be
+//! equal on every node of the cluster is in `[cluster]`. Reading the file is the server's; this room turns its text
+//! into values and says what is wrong with them, and what to do. Three lines make a node:
 //!
 //! ```toml
 //! node_id = 1
@@ -10,9 +10,11 @@
 //! advertised_host = "node1.example.org"
 //! ```
 
+mod groups;
 mod unknown_key;
 
 use crate::types::{ClusterId, NodeId};
+pub use groups::GroupsConfig;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -45,6 +47,9 @@ pub struct Config {
     /// The write-ahead log.
     #[serde(default)]
     pub wal: Wal,
+    /// Consumer groups.
+    #[serde(default)]
+    pub groups: GroupsConfig,
     /// Equal on every node of the cluster.
     #[serde(default)]
     pub cluster: ClusterConfig,
@@ -82,11 +87,19 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Wal {
-    /// Size of a segment, in bytes; a turn lies in one segment. Default: 268435456 (256 MiB).
+    /// Size of a segment, in bytes; a turn lies in one segment. 16 MiB to 2 GiB, a multiple of 4096. Default:
+    /// 268435456 (256 MiB).
     pub segment_bytes: u64,
-    /// How much log is kept for replicas that were away, in bytes; one that needs what is gone gets a snapshot.
-    /// Default: 1073741824 (1 GiB).
+    /// How much log is kept for replicas that were away, in bytes; one that needs what is gone gets a snapshot. At
+    /// least `segment_bytes`. Default: 1073741824 (1 GiB).
     pub retain_bytes: u64,
+    /// How far beyond `retain_bytes` the log may grow, in bytes, before the few entries that hold an old segment back
+    /// (of a partition that has lost its majority, say) are copied forward, so that it can be freed. Less saves space
+    /// and writes more. Entries that are not yet flushed are kept beyond it. 0 to 1 TiB. Default: 268435456 (256 MiB).
+    pub slack_bytes: u64,
+    /// How many freed segments are kept for reuse instead of being removed, so that no segment is written twice; two
+    /// more are always kept ready. 0 to 1024, each of `segment_bytes`. Default: 8.
+    pub recycled_segments_max: u16,
 }
 
 /// What must be equal on every node of the cluster.
@@ -162,7 +175,7 @@ impl Default for Limits {
 
 impl Default for Wal {
     fn default() -> Self {
-        Self { segment_bytes: 256 << 20, retain_bytes: 1 << 30 }
+        Self { segment_bytes: 256 << 20, retain_bytes: 1 << 30, slack_bytes: 256 << 20, recycled_segments_max: 8 }
     }
 }
 
@@ -205,6 +218,7 @@ impl Config {
         self.check_addresses()?;
         self.check_peers()?;
         self.check_sizes()?;
+        self.groups.check()?;
         self.cluster.check()
     }
 
@@ -251,10 +265,19 @@ impl Config {
         require(inflight_bytes >= request_bytes.into(), "limits.inflight_bytes", problem)?;
         let problem = "it is less than 64 MiB: a node needs that much to keep voting on a full disk";
         require(disk_reserve_bytes >= 64 << 20, "limits.disk_reserve_bytes", problem)?;
-        let segment_range = (16 << 20)..=(4_u64 << 30);
-        require(segment_range.contains(&self.wal.segment_bytes), "wal.segment_bytes", "it is 16 MiB to 4 GiB")?;
+        self.wal.check()
+    }
+}
+
+impl Wal {
+    fn check(&self) -> Result<(), ConfigError> {
+        let is_valid =
+            ((16 << 20)..=(2 << 30)).contains(&self.segment_bytes) && self.segment_bytes.is_multiple_of(4096);
+        require(is_valid, "wal.segment_bytes", "it is 16 MiB to 2 GiB, a multiple of 4096")?;
         let problem = "it is less than wal.segment_bytes: a segment is kept or freed whole";
-        require(self.wal.retain_bytes >= self.wal.segment_bytes, "wal.retain_bytes", problem)
+        require(self.retain_bytes >= self.segment_bytes, "wal.retain_bytes", problem)?;
+        require(self.slack_bytes <= 1 << 40, "wal.slack_bytes", "it is 0 to 1 TiB")?;
+        require(self.recycled_segments_max <= 1024, "wal.recycled_segments_max", "it is 0 to 1024")
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A cluster has a fixed number of them, as partitions of the internal topic [`TOPIC`]; a consumer group belongs to the
 //! one that [`partition_of`] names. Everything that must survive a node goes through Raft: members, generations,
-//! assignments, offsets. Heartbeats do not: who has not been heard of is the leader's own business (`sessions`), and
+//! assignments, offsets. Heartbeats do not: who has not been heard of is the leader's own business ([`sessions`]), and
 //! what follows from it is proposed like anything else, so no replica's clock decides.
 //!
 //! Groups and offsets are held in memory and in rows of `Family::Groups`; the two change together, so after a crash at
@@ -11,6 +11,7 @@
 //! * [`command`]: what can be asked, and the answers.
 //! * [`group`]: a consumer group's state.
 //! * [`offsets`]: stored offsets, and reading them.
+//! * [`sessions`]: whose time has run out, as the leader sees it.
 
 mod assign;
 pub mod command;
@@ -22,6 +23,7 @@ mod leave;
 pub mod offsets;
 mod rebalance;
 mod rows;
+pub mod sessions;
 mod state;
 mod subscription;
 
@@ -34,9 +36,8 @@ use crate::types::{EntryKind, LogEntry, LogId, LogIndex, Membership, RaftGroupId
 use bytes::Bytes;
 use command::{Action, Answer, Command};
 use group::Group;
-use offsets::Committed;
 use rows::Applied;
-use state::{Editor, State};
+use state::{Editor, Offsets, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -71,8 +72,8 @@ struct Snapshot {
     applied: Applied,
     /// The groups with their members.
     groups: Vec<Arc<Group>>,
-    /// The offsets, by group and topic.
-    offsets: Vec<(String, Vec<(String, Vec<(i32, Committed)>)>)>,
+    /// The offsets, by group.
+    offsets: BTreeMap<String, Offsets>,
 }
 
 impl Coordinator {
@@ -90,7 +91,8 @@ impl Coordinator {
         let Some(applied) = rows::load_applied(engine, group)? else { return Ok(None) };
         let applied = applied.map_err(|reason| damaged(LogId::default(), reason))?;
         let state = rows::load(engine, group)?.map_err(|reason| damaged(applied.position, reason))?;
-        Ok(Some(Self { raft: group, applied, state, changed: BTreeSet::new() }))
+        let changed = state.groups().keys().cloned().collect();
+        Ok(Some(Self { raft: group, applied, state, changed }))
     }
 
     /// Every group, by name; values are cheap to clone.
@@ -99,8 +101,8 @@ impl Coordinator {
         self.state.groups()
     }
 
-    /// Names of the groups that the last apply changed, made or removed, or the last installation: all. A stored offset
-    /// does not change its group.
+    /// Names of the groups that the last apply changed, made or removed; all, after opening or an installation. A stored
+    /// offset does not change its group.
     #[must_use]
     pub fn changed(&self) -> &BTreeSet<String> {
         &self.changed
@@ -109,21 +111,15 @@ impl Coordinator {
     /// The whole state as of `applied`, for a replica that lacks the entries; at most [`SNAPSHOT_BYTES_MAX`] long.
     #[must_use]
     pub fn snapshot(&self) -> Bytes {
-        let mut offsets: Vec<(String, Vec<(String, Vec<(i32, Committed)>)>)> = Vec::new();
-        for name in self.groups().keys() {
-            let Some(topics) = self.state.offsets_of(name) else { continue };
-            let list = |partitions: &BTreeMap<i32, Committed>| partitions.clone().into_iter().collect();
-            let topics = topics.iter().map(|(topic, partitions)| (topic.clone(), list(partitions)));
-            offsets.push((name.clone(), topics.collect()));
-        }
         let groups = self.groups().values().cloned().collect();
+        let offsets = self.state.all_offsets().clone();
         let bytes = codec::encode(&Snapshot { applied: self.applied.clone(), groups, offsets });
         assert!(bytes.len() <= SNAPSHOT_BYTES_MAX, "everything in the state is weighed");
         bytes.into()
     }
 
-    /// Replaces the state by a snapshot's. `batch` replaces the rows; the caller writes it, whole, and flushes it before
-    /// the group goes on. The error is a sentence; nothing has changed then.
+    /// Replaces the state by a snapshot's. `batch` replaces the rows; the caller writes it, whole, and flushes it
+    /// before the group goes on. The error is a sentence; nothing has changed then.
     pub fn install(&mut self, bytes: &[u8], batch: &mut WriteBatch) -> Result<(), String> {
         if bytes.len() > SNAPSHOT_BYTES_MAX {
             return Err(format!("snapshot: {} bytes are too many", bytes.len()));
@@ -145,7 +141,7 @@ impl Coordinator {
                 }
             }
         }
-        state.recount()?;
+        state.settle()?;
         rows::replace_all(batch, self.raft, &state);
         rows::put_applied(batch, self.raft, &snapshot.applied);
         self.changed = self.groups().keys().chain(state.groups().keys()).cloned().collect();

@@ -1,6 +1,9 @@
-//! What the edges share: accepting connections, limiting their number, and ending them in an orderly way.
+//! What the edges share: accepting connections, limiting their number, ending them in an orderly way, and reading
+//! length-prefixed frames within the node's memory (`frame`).
 //!
 //! An edge says what it serves by implementing [`Protocol`]; this room knows no protocol.
+
+pub mod frame;
 
 use std::fmt;
 use std::future::Future;

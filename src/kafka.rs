@@ -8,7 +8,6 @@
 //! * `listener`: accepts, limits the number of connections, stops gracefully.
 //! * `connection`: one client. Admits produces in the order they came, answers strictly in the order asked.
 //! * `caller`: who is at the other end, and how long it may be kept waiting.
-//! * `frame`: reads one length-prefixed request within the node's byte budget.
 //! * `guard`: walks a request's bytes against its shape before any other parser sees them. The crate that decodes
 //!   allocates what the wire tells it to; nothing reaches it that the guard has not bounded.
 //! * `request`: finds a frame's API and version, and who answers it.
@@ -23,7 +22,6 @@ pub mod api;
 pub mod caller;
 pub mod connection;
 pub mod error_codes;
-pub mod frame;
 pub mod guard;
 pub mod listener;
 pub mod reply;

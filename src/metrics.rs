@@ -31,6 +31,10 @@ pub struct Metrics {
     pub fetched_bytes: Counter,
     /// Elections that this node has won.
     pub elections: Counter,
+    /// Seconds from an offset commit's arrival to its acknowledgement.
+    pub offset_commit_seconds: Histogram,
+    /// Generations of consumer groups that were made up.
+    pub group_rebalances: Counter,
 }
 
 /// How one replica of this node stands, for whoever looks at the metrics.
@@ -61,6 +65,10 @@ pub struct NodeSample {
     pub replicas: Vec<ReplicaSample>,
     /// Messages to other nodes that were dropped because a queue was full or the connection away.
     pub dropped_peer_messages: u64,
+    /// Consumer groups that this node coordinates, by the name of their state.
+    pub groups: Vec<(&'static str, u64)>,
+    /// Members of these groups.
+    pub group_members: u64,
 }
 
 /// Asks how the node stands. Called when the metrics are looked at; may block briefly.
@@ -81,6 +89,8 @@ impl Metrics {
             produced_bytes: Counter::default(),
             fetched_bytes: Counter::default(),
             elections: Counter::default(),
+            offset_commit_seconds: seconds(),
+            group_rebalances: Counter::default(),
         };
         let mut registry = Registry::with_prefix("ackord");
         metrics.register(&mut registry);
@@ -94,6 +104,11 @@ impl Metrics {
             ("fetch_seconds", "From a fetch's arrival to its answer, waiting included", &self.fetch_seconds),
             ("fsync_seconds", "One synchronisation of the write-ahead log", &self.fsync_seconds),
             ("commit_seconds", "From an entry's proposal to its commit", &self.commit_seconds),
+            (
+                "offset_commit_seconds",
+                "From an offset commit's arrival to its acknowledgement",
+                &self.offset_commit_seconds,
+            ),
             ("turn_bytes", "Bytes written to the write-ahead log in one turn", &self.turn_bytes),
         ];
         for (name, help, histogram) in histograms {
@@ -103,6 +118,7 @@ impl Metrics {
             ("produced_bytes", "Bytes of record batches that were acknowledged", &self.produced_bytes),
             ("fetched_bytes", "Bytes of record batches that were read by clients", &self.fetched_bytes),
             ("elections", "Elections that this node has won", &self.elections),
+            ("group_rebalances", "Generations of consumer groups made up while led here", &self.group_rebalances),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -134,11 +150,19 @@ const REPLICA_GAUGES: &[ReplicaGauge] = &[
 
 impl Collector for Replicas {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let NodeSample { replicas, dropped_peer_messages } = (self.0)();
+        let NodeSample { replicas, dropped_peer_messages, groups, group_members } = (self.0)();
         let help = "Messages to other nodes that were dropped, because a queue was full or the connection away";
         encoder
             .encode_descriptor("dropped_peer_messages", help, None, MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, u64>(&dropped_peer_messages, None)?;
+        let mut gauge =
+            encoder.encode_descriptor("groups", "Consumer groups led here, by state", None, MetricType::Gauge)?;
+        for (state, count) in groups {
+            gauge.encode_family(&[("state", state)])?.encode_gauge(&gauge_value(count))?;
+        }
+        encoder
+            .encode_descriptor("group_members", "Members of consumer groups led here", None, MetricType::Gauge)?
+            .encode_gauge(&gauge_value(group_members))?;
         for (name, help, value) in REPLICA_GAUGES {
             let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for replica in &replicas {
@@ -180,8 +204,8 @@ mod tests {
             follower_lag_entries: vec![(3, 12)],
             ..ReplicaSample::default()
         };
-        let (metrics, registry) =
-            Metrics::new(Arc::new(move || NodeSample { replicas: vec![sample.clone()], dropped_peer_messages: 0 }));
+        let node = NodeSample { replicas: vec![sample], groups: vec![("Stable", 2)], ..NodeSample::default() };
+        let (metrics, registry) = Metrics::new(Arc::new(move || node.clone()));
         metrics.produce_seconds.observe(0.002);
         metrics.produced_bytes.inc_by(10);
         metrics.elections.inc();
@@ -193,6 +217,10 @@ mod tests {
             "ackord_turn_bytes_count 0",
             "ackord_produced_bytes_total 10",
             "ackord_elections_total 1",
+            "ackord_group_rebalances_total 0",
+            "ackord_offset_commit_seconds_count 0",
+            "ackord_groups{state=\"Stable\"} 2",
+            "ackord_group_members 0",
             "ackord_dropped_peer_messages_total 0",
             "ackord_replica_leads{topic=\"orders\",partition=\"4\"} 1",
             "ackord_replica_apply_lag_entries{topic=\"orders\",partition=\"4\"} 7",

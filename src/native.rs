@@ -8,7 +8,6 @@
 //! * `listener`: accepts, limits the number of connections, stops gracefully.
 //! * `connection`: one client. Requests begin in the order they came: a produce is admitted before the next frame is
 //!   read, which is both the order of its partition and the backpressure. Answers leave as they become ready.
-//! * `frame`: reads one length-prefixed request within the node's byte budget.
 //! * `answers`: one file per kind of request.
 //! * `errors`: the only place that knows the protocol's error codes.
 //!
@@ -18,7 +17,6 @@
 pub mod answers;
 pub mod connection;
 pub mod errors;
-pub mod frame;
 pub mod listener;
 
 use crate::broker::{ByteBudget, ConnectionIds};

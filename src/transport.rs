@@ -16,8 +16,8 @@ mod admission;
 mod peer;
 mod queue;
 mod sender;
-mod translate;
-mod wire;
+pub mod translate;
+pub mod wire;
 
 pub use queue::QueueLimits;
 pub use sender::{PeerSender, PeerState};
@@ -146,8 +146,8 @@ pub trait PeerRegistry: Send + Sync + 'static {
     /// The node's present incarnation; `None`: this node does not know it.
     fn incarnation_of(&self, node: NodeId) -> Option<Incarnation>;
 
-    /// Whether a node that is not known may talk to this one, for instance because this node's own copy of the
-    /// cluster's metadata may lag behind.
+    /// Whether a node that is not known may propose to this one, for instance because it must register first. Until it
+    /// is known, nothing else that it says is heard.
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
         false
     }

@@ -5,24 +5,8 @@ mod cluster;
 #[path = "cluster/settings.rs"]
 mod settings;
 
-use cluster::TestCluster;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use cluster::{TestCluster, kcat, wait_until};
 use std::time::{Duration, Instant};
-
-fn kcat(arguments: &[&str], input: &str) -> (bool, String, String) {
-    let mut child = Command::new("kcat")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("kcat is installed: make setup");
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kcat reads its input");
-    let output = child.wait_with_output().expect("kcat ends");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.success(), text(&output.stdout), text(&output.stderr))
-}
 
 #[test]
 fn kcat_writes_and_reads_across_a_restart_of_every_node() {
@@ -114,12 +98,4 @@ fn a_nearly_full_disk_refuses_writes_until_there_is_space() {
     wait_until(|| !kcat(&produce, "after\n").2.contains("failed"));
     let (_, read, error) = kcat(&consume, "");
     assert!(read.ends_with("after\n"), "{read} {error}");
-}
-
-/// Tries again, at most for half a minute.
-fn wait_until(mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < deadline, "it has not come to hold in time");
-    }
 }

@@ -1,5 +1,6 @@
-//! The coordinator as a replicated state machine: what members, administrators and time do to consumer groups, that every
-//! replica and every replay comes to the same state, that snapshots carry all of it, and that old formats stay readable.
+//! The coordinator as a replicated state machine: what members, administrators and time do to consumer groups, that
+//! every replica and every replay comes to the same state, that snapshots carry all of it, and that old formats stay
+//! readable.
 
 #[path = "coordinator/formats.rs"]
 mod formats;

@@ -13,9 +13,9 @@ fn number(name: &str) -> Option<u64> {
 
 /// Runs one seed; a failure says how to repeat it.
 fn run(scenario: Scenario) -> Report {
-    let seed = scenario.seed;
+    let (seed, test) = (scenario.seed, if scenario.coordinators > 0 { "consumer_groups" } else { "acknowledged" });
     catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario).run()))
-        .unwrap_or_else(|_| panic!("repeat with: ACKORD_SEED={seed} cargo test --test sim survive -- --nocapture"))
+        .unwrap_or_else(|_| panic!("repeat with: ACKORD_SEED={seed} cargo test --test sim {test} -- --nocapture"))
 }
 
 #[test]
@@ -44,6 +44,37 @@ fn acknowledged_records_survive_crashes() {
     }
 }
 
+/// The scenario of a seed with consumer groups: a coordinator beside a partition.
+fn with_consumers(seed: u64) -> Scenario {
+    Scenario { groups: 1, coordinators: 1, ..Scenario::of_seed(seed) }
+}
+
+/// Consumer groups under crashes at every kind of effect: one owner of a partition in a generation, generations never go
+/// back, and no stored offset is lost. `ACKORD_SEED` and `ACKORD_SEEDS` as above.
+#[test]
+fn consumer_groups_survive_crashes() {
+    if let Some(seed) = number("ACKORD_SEED") {
+        run(Scenario { trace: Some(|line| println!("{line}")), ..with_consumers(seed) });
+        return;
+    }
+    let (mut counts, mut crashes) = ([0; 3], BTreeMap::new());
+    for seed in 0..number("ACKORD_SEEDS").unwrap_or(300) {
+        let report = run(with_consumers(seed));
+        counts.iter_mut().zip(report.consumers).for_each(|(sum, count)| *sum += count);
+        for (point, count) in report.crashes {
+            *crashes.entry(point).or_insert(0) += count;
+        }
+    }
+    let [shares, stored, reads] = counts;
+    println!("{shares} shares given, {stored} offsets acknowledged, {reads} reads of offsets, crashes: {crashes:?}");
+    assert!(shares > 300 && stored > 300 && reads > 300, "the consumers did nothing worth a test");
+    for kind in [Kind::Append, Kind::Apply, Kind::Flush, Kind::Install] {
+        for point in [CrashPoint::Before(kind), CrashPoint::After(kind)] {
+            assert!(crashes.contains_key(&point), "no node crashed at {point:?}: the test lost its teeth");
+        }
+    }
+}
+
 /// A harness that cannot fail proves nothing: each promise broken on purpose must be noticed within a few seeds.
 #[test]
 fn broken_promises_are_noticed() {
@@ -58,6 +89,29 @@ fn broken_promises_are_noticed() {
             catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario).run())).is_err()
         });
         assert!(noticed, "{name}: 300 seeds passed, so the harness would not notice the real thing either");
+    }
+}
+
+#[test]
+fn broken_promises_to_consumer_groups_are_noticed() {
+    let controls = [
+        ("was acknowledged", Sabotage { snapshots_without_offsets: true, ..Sabotage::default() }),
+        ("has two owners", Sabotage { assignments_uncommitted: true, ..Sabotage::default() }),
+    ];
+    for (complaint, sabotage) in controls {
+        assert_noticed(complaint, |seed| Scenario { sabotage, crash_one_in: 60, ..with_consumers(seed) });
+    }
+}
+
+/// Some seed fails with this complaint, and none with another.
+fn assert_noticed(complaint: &str, scenario: impl Fn(u64) -> Scenario) {
+    let failure = |seed| {
+        let failed = catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario(seed)).run())).err()?;
+        failed.downcast_ref::<String>().cloned().or_else(|| Some("?".to_owned()))
+    };
+    match (0..300).find_map(failure) {
+        Some(message) => assert!(message.contains(complaint), "another complaint than {complaint:?}: {message}"),
+        None => panic!("{complaint}: 300 seeds passed, so the harness would not notice the real thing either"),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The log against a model, with crashes everywhere: nothing acknowledged is lost, nothing dropped comes back.
 
 mod wal_common;
+use ackord::sim::SimDisk;
 use wal_common::world::World;
 use wal_common::*;
 
 /// Runs `steps` steps from `seed`, stopping the disk once at its `stop`-th change after the first start.
-fn run(seed: u64, steps: u64, stop: Option<u64>) -> (World, u64) {
-    let mut world = World::new(seed, options());
+fn run(seed: u64, steps: u64, stop: Option<u64>) -> (World<SimDisk>, u64) {
+    let mut world = World::<SimDisk>::new(seed, options());
     let before = world.disk.changes();
     if let Some(stop) = stop {
         world.disk.stop_after(stop);
@@ -36,7 +37,7 @@ fn a_crash_at_any_change_loses_nothing_acknowledged() {
 #[test]
 fn random_lives_lose_nothing_acknowledged() {
     for seed in 100..160 {
-        let mut world = World::new(seed, options());
+        let mut world = World::<SimDisk>::new(seed, options());
         for _ in 0..20 {
             match world.random.below(4) {
                 0 => world.disk.stop_after(1 + world.random.below(200)),

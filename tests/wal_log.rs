@@ -47,30 +47,6 @@ fn a_turn_of_more_slices_than_one_write_takes_arrives_whole_on_real_files() {
 }
 
 #[test]
-fn damage_to_real_files_is_found() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let disk = RealDisk::open(directory.path()).expect("a disk");
-    let (mut log, _) = open(&disk);
-    log.append(&turn([born(1), born(2)])).expect("append");
-    log.append(&turn([append(1, 2, 1, 1, 100), append(2, 2, 1, 1, 100)])).expect("append");
-    log.seal().expect("seal");
-    drop(log);
-    let path = directory.path().join("segment-0000000000000001.wal");
-    let mut bytes = std::fs::read(&path).expect("readable");
-    let place = bytes.windows(5).position(|window| window == b"2/2@1").expect("there");
-    bytes[place + 50] ^= 16;
-    std::fs::write(&path, &bytes).expect("writable");
-    let (log, recovery) = open(&disk);
-    assert!(damage_of(&recovery, 2).is_some() && damage_of(&recovery, 1).is_none());
-    assert_holds(&log, 1, &[(2, 1)], 100);
-    drop(log);
-    bytes.truncate(3 * BLOCK as usize);
-    std::fs::write(&path, &bytes).expect("writable");
-    let (_, recovery) = open(&disk);
-    assert!(damage_of(&recovery, 1).is_some(), "{:?}", recovery.findings);
-}
-
-#[test]
 fn a_conflict_cuts_off_the_old_suffix() {
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk);

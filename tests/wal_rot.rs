@@ -45,7 +45,7 @@ fn quarantined(recovery: &Recovery) -> BTreeSet<u64> {
 fn a_group_is_as_it_was_or_quarantined() {
     let (mut harmless, mut partial, mut total) = (0, 0, 0);
     for seed in 0..120 {
-        let mut world = World::new(seed, options());
+        let mut world = World::<SimDisk>::new(seed, options());
         for _ in 0..world.random.below(60) {
             world.step();
         }

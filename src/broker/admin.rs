@@ -171,6 +171,6 @@ pub struct ConfigEntry {
     pub effect: ConfigEffect,
     /// What holds where it isn't set: the name of the node's setting that says so, as Kafka calls it, and the value.
     pub inherited: Option<(String, String)>,
-    /// What it means.
-    pub documentation: Option<String>,
+    /// What it means. Not a copy: a request may ask for the settings of every topic.
+    pub documentation: Option<&'static str>,
 }

@@ -7,6 +7,7 @@
 //! * [`controller_client`]: commands to the controller, wherever it is.
 //! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
 //! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `configs`, `producers`, `status`: one file per kind of request.
+//! * `groups`: consumer groups, as their coordinator.
 
 mod admin;
 mod configs;
@@ -35,6 +36,7 @@ use crate::partition::read::PartitionView;
 use crate::storage::Engine;
 use crate::types::{CONTROLLER_GROUP, Incarnation, LeaderEpoch, NodeId, RaftGroupId, Term};
 use controller_client::ControllerClient;
+pub use groups::GroupSettings;
 use producers::ProducerIds;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +56,8 @@ pub struct BrokerSettings {
     pub admission_wait: Duration,
     /// Fetched batches in memory at once, in bytes.
     pub fetch_bytes: u32,
+    /// Consumer groups.
+    pub groups: GroupSettings,
 }
 
 impl Default for BrokerSettings {
@@ -64,6 +68,7 @@ impl Default for BrokerSettings {
             auto_create_topics: false,
             admission_wait: Duration::from_secs(5),
             fetch_bytes: 256 << 20,
+            groups: GroupSettings::default(),
         }
     }
 }
@@ -110,6 +115,8 @@ struct Inner<E> {
     fetch_budget: ByteBudget,
     /// Producer ids to hand out.
     producer_ids: ProducerIds,
+    /// Consumer groups, as their leader knows them.
+    led: groups::Led,
 }
 
 /// A partition that a request names, with everything to serve it.
@@ -136,6 +143,7 @@ impl<E: Engine + Clone + 'static> NodeBroker<E> {
             node,
             incarnation,
             fetch_budget: ByteBudget::new(settings.fetch_bytes),
+            led: groups::Led::new(settings.groups.initial_rebalance_delay),
             settings,
             handle,
             engine,

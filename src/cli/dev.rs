@@ -200,6 +200,8 @@ fn configuration(node: &Node, nodes: &[Node]) -> Result<String, Failure> {
          [wal]\n\
          segment_bytes = {}\n\
          retain_bytes = {}\n\n\
+         [groups]\n\
+         initial_rebalance_delay_ms = 0\n\n\
          [cluster]\n\
          auto_create_topics = true\n",
         256 << 20,

@@ -103,7 +103,10 @@ impl List {
             groups.retain(|group| group.state.eq_ignore_ascii_case(state));
         }
         if self.json {
-            let object = |group: &crate::client::ListedGroup| json!({"group": group.group, "state": group.state, "protocol_type": group.protocol_type});
+            let object = |group: &crate::client::ListedGroup| {
+                let (state, kind) = (&group.state, &group.protocol_type);
+                json!({"group": group.group, "state": state, "protocol_type": kind})
+            };
             return json(&groups.iter().map(object).collect());
         }
         let row = |group: &crate::client::ListedGroup| {
@@ -266,7 +269,10 @@ impl ResetOffsets {
     fn show(&self, before: &BTreeMap<(String, u32), i64>, moved: &[GroupOffset]) -> Result<(), Failure> {
         let was = |moved: &GroupOffset| before.get(&(moved.topic.clone(), moved.partition)).copied();
         if self.json {
-            let object = |moved: &GroupOffset| json!({"topic": moved.topic, "partition": moved.partition, "before": was(moved), "after": moved.offset});
+            let object = |moved: &GroupOffset| {
+                let (topic, partition, after) = (&moved.topic, moved.partition, moved.offset);
+                json!({"topic": topic, "partition": partition, "before": was(moved), "after": after})
+            };
             let partitions: Vec<_> = moved.iter().map(object).collect();
             return json(&json!({"group": self.group, "executed": self.execute, "partitions": partitions}));
         }

@@ -14,8 +14,10 @@ fn three_lines_make_a_node_and_the_rest_has_the_documented_defaults() {
     assert_eq!((config.node(), config.peers.len()), (NodeId(1), 0));
     assert_eq!(config.advertised(&config.listeners.kafka), "n1");
     let source = include_str!("../config.rs");
+    let lines: Vec<_> = source.lines().map(|line| line.trim_start().trim_start_matches("/// ")).collect();
+    let source = lines.join(" ");
     let documented = |value: String| assert!(source.contains(&format!("Default: {value}")), "Default: {value}");
-    let Config { listeners, limits, wal, cluster, .. } = config;
+    let Config { listeners, limits, wal, groups, cluster, .. } = config;
     for listener in [listeners.kafka, listeners.native, listeners.http, listeners.peer] {
         documented(format!("`\"{listener}\"`"));
     }
@@ -23,13 +25,25 @@ fn three_lines_make_a_node_and_the_rest_has_the_documented_defaults() {
     for bytes in [limits.request_bytes.into(), limits.inflight_bytes, limits.disk_reserve_bytes] {
         documented(format!("{bytes} ("));
     }
-    documented(format!("{} (", wal.segment_bytes));
-    documented(format!("{} (", wal.retain_bytes));
+    for bytes in [wal.segment_bytes, wal.retain_bytes, wal.slack_bytes] {
+        documented(format!("{bytes} ("));
+    }
+    documented(format!("{}.", wal.recycled_segments_max));
     documented(format!("{}.", cluster.default_partitions));
     documented(format!("{}.", cluster.default_replication_factor));
     documented(format!("{}.", cluster.auto_create_topics));
     documented(format!("{}.", cluster.tick_ms));
     documented(format!("{}.", cluster.election_timeout_ms));
+    let source = include_str!("groups.rs");
+    let documented = |value: u32| assert!(source.contains(&format!("Default: {value}.")), "Default: {value}.");
+    documented(groups.coordinators.into());
+    documented(groups.min_session_timeout_ms);
+    documented(groups.max_session_timeout_ms);
+    documented(groups.initial_rebalance_delay_ms);
+    documented(groups.max_size);
+    documented(groups.offsets_retention_minutes);
+    documented(groups.offsets_retention_check_interval_ms);
+    documented(groups.offset_metadata_bytes);
 }
 
 #[test]
@@ -43,11 +57,13 @@ fn the_example_is_a_node_in_ten_lines() {
 fn a_whole_file_is_read() {
     let config = with(
         "rack = \"a\"\npeers = [\"1@n1:9095\", \"2@[fd00::2]:9095\"]\n[listeners]\nkafka = \"127.0.0.1:0\"\n\
-         [limits]\nconnections = 5\n[wal]\nsegment_bytes = 16777216\n[cluster]\nid = \"AAAAAAAAAAAAAAAAAAAAAQ\"\n",
+         [limits]\nconnections = 5\n[wal]\nsegment_bytes = 16777216\nslack_bytes = 0\nrecycled_segments_max = 1\n\
+         [cluster]\nid = \"AAAAAAAAAAAAAAAAAAAAAQ\"\n",
     )
     .unwrap();
     assert_eq!(config.peers[1].node, NodeId(2));
     assert_eq!(config.peers[1].address.to_string(), "[fd00::2]:9095");
+    assert_eq!((config.wal.slack_bytes, config.wal.recycled_segments_max), (0, 1));
     assert_eq!(config.cluster.id, Some(Id(ClusterId(1))));
     assert_eq!(config.listeners.native, Listeners::default().native);
 }
@@ -59,6 +75,8 @@ fn an_unknown_key_is_told_the_nearest_known_one() {
         ("peer = []", Some("peers")),
         ("[limit]\nconnections = 1", Some("limits")),
         ("[wal]\nsegment_byte = 1", Some("segment_bytes")),
+        ("[wal]\nslack = 1", None),
+        ("[wal]\nslack_byte = 1", Some("slack_bytes")),
         ("[cluster]\nelection_timeout = 1", Some("election_timeout_ms")),
         ("zookeeper = \"x\"", None),
     ] {
@@ -82,7 +100,19 @@ fn values_that_cannot_be_are_refused_under_their_key() {
         ("[limits]\ninflight_bytes = 1", "limits.inflight_bytes"),
         ("[limits]\ndisk_reserve_bytes = 0", "limits.disk_reserve_bytes"),
         ("[wal]\nsegment_bytes = 1", "wal.segment_bytes"),
+        ("[wal]\nsegment_bytes = 16777217", "wal.segment_bytes"),
+        ("[wal]\nsegment_bytes = 4294967296\nretain_bytes = 4294967296", "wal.segment_bytes"),
         ("[wal]\nretain_bytes = 1", "wal.retain_bytes"),
+        ("[wal]\nslack_bytes = 1099511627777", "wal.slack_bytes"),
+        ("[wal]\nrecycled_segments_max = 1025", "wal.recycled_segments_max"),
+        ("[groups]\ncoordinators = 0", "groups.coordinators"),
+        ("[groups]\nmin_session_timeout_ms = 1", "groups.min_session_timeout_ms"),
+        ("[groups]\nmax_session_timeout_ms = 5000", "groups.max_session_timeout_ms"),
+        ("[groups]\ninitial_rebalance_delay_ms = 600001", "groups.initial_rebalance_delay_ms"),
+        ("[groups]\nmax_size = 0", "groups.max_size"),
+        ("[groups]\noffsets_retention_minutes = 0", "groups.offsets_retention_minutes"),
+        ("[groups]\noffsets_retention_check_interval_ms = 1", "groups.offsets_retention_check_interval_ms"),
+        ("[groups]\noffset_metadata_bytes = 40000", "groups.offset_metadata_bytes"),
         ("[cluster]\ndefault_partitions = 0", "cluster.default_partitions"),
         ("[cluster]\ndefault_replication_factor = 8", "cluster.default_replication_factor"),
         ("[cluster]\ntick_ms = 1", "cluster.tick_ms"),

@@ -30,8 +30,8 @@ pub enum Action {
     Leave { group: String, members: Vec<Leaver> },
     /// Members whose session has run out, or who did not ask for their assignment in time.
     Expire { group: String, members: Vec<Expired> },
-    /// The time in which members could join has run out: whoever is there makes up the next generation. If nobody is, but
-    /// static members have not been given up yet, another round begins.
+    /// The time in which members could join has run out: whoever is there makes up the next generation. If nobody is,
+    /// but static members have not been given up yet, another round begins.
     FinishJoin { group: String, round: u64 },
     /// OffsetCommit.
     Commit(Commit),
@@ -107,8 +107,8 @@ pub struct Leaver {
 pub struct Expired {
     /// Its id.
     pub member: String,
-    /// [`super::group::Member::joins`] when its time ran out; if it has joined again since, it stays. 0 for an id that was
-    /// handed out and has not joined.
+    /// [`super::group::Member::joins`] when its time ran out; if it has joined again since, it stays. 0 for an id that
+    /// was handed out and has not joined.
     pub joins: u64,
 }
 

@@ -81,7 +81,7 @@ pub(super) fn delete_offsets(
 
 /// Executes DeleteGroups.
 pub(super) fn delete_groups(editor: &mut Editor<'_>, groups: &[String]) -> Vec<Result<(), Rejection>> {
-    let mut delete = |name: &String| match editor.state.group(name) {
+    let delete = |name: &String| match editor.state.group(name) {
         None => Err(Rejection::UnknownGroup),
         Some(group) if !group.is_empty() => Err(Rejection::NonEmptyGroup),
         Some(_) => {
@@ -90,5 +90,5 @@ pub(super) fn delete_groups(editor: &mut Editor<'_>, groups: &[String]) -> Vec<R
             Ok(())
         }
     };
-    groups.iter().map(|name| delete(name)).collect()
+    groups.iter().map(delete).collect()
 }

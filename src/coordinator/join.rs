@@ -64,8 +64,8 @@ impl Group {
         Ok(self.join_again(join, now_ms))
     }
 
-    /// Whether who joins can be a member. As in Kafka, a preparation counts who has joined it: if the limit was lowered,
-    /// the first come stay.
+    /// Whether who joins can be a member. As in Kafka, a preparation counts who has joined it: if the limit was
+    /// lowered, the first come stay.
     fn has_room(&self, join: &Join) -> bool {
         let members_max = MEMBERS_MAX.min(join.members_max as usize);
         let known = match &join.instance {
@@ -151,8 +151,8 @@ impl Group {
         self.in_as(id)
     }
 
-    /// A static member comes back without its id: another takes its place, and the old id is fenced. The generation goes
-    /// on if it is stable and would have chosen the same protocol with it (KIP-345). In one that waits for its
+    /// A static member comes back without its id: another takes its place, and the old id is fenced. The generation
+    /// goes on if it is stable and would have chosen the same protocol with it (KIP-345). In one that waits for its
     /// assignment the leader may already have been told the old id: it begins again.
     fn replace_static(&mut self, old: &str, join: Join, now_ms: i64) -> Joined {
         let (id, can_skip) = (join.new_member.clone(), join.can_skip_assignment);

@@ -18,6 +18,9 @@ pub struct Committed {
     pub committed_at_ms: i64,
 }
 
+/// A stored offset with its topic and partition.
+pub type Stored = (String, i32, Committed);
+
 fn damaged(raft: RaftGroupId, reason: String) -> MachineError {
     MachineError::Damaged { group: raft, entry: LogId::default(), reason }
 }
@@ -37,11 +40,7 @@ pub fn read(
 }
 
 /// Every offset that a group has stored, by topic and partition.
-pub fn read_all(
-    engine: &dyn Engine,
-    raft: RaftGroupId,
-    group: &str,
-) -> Result<Vec<(String, i32, Committed)>, MachineError> {
+pub fn read_all(engine: &dyn Engine, raft: RaftGroupId, group: &str) -> Result<Vec<Stored>, MachineError> {
     if group.len() > super::NAME_BYTES_MAX {
         return Ok(Vec::new());
     }

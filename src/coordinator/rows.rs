@@ -1,11 +1,11 @@
 //! The coordinator's rows in the database.
 //!
 //! One row for each group, one for each member, one for each stored offset; a changed member or offset overwrites its
-//! row alone. Keys begin with the Raft group's number and a letter for the kind; names in them are behind their lengths,
-//! so that no name's rows begin like another's.
+//! row alone. Keys begin with the Raft group's number and a letter for the kind; names in them are behind their
+//! lengths, so that no name's rows begin like another's.
 
 use super::group::{Group, Member};
-use super::offsets::Committed;
+use super::offsets::{Committed, Stored};
 use super::state::State;
 use crate::machine::codec;
 use crate::storage::{Engine, EngineError, Family, WriteBatch};
@@ -168,13 +168,13 @@ pub(super) fn load(engine: &dyn Engine, raft: RaftGroupId) -> Result<Result<Stat
     let mut state = State::default();
     // In this order: members belong to groups that are there.
     for kind in [GROUP, MEMBER, OFFSET] {
-        let scanned = scan(engine, &kind_key(raft, kind), &mut |key, row| load_row(&mut state, kind, key, row))?;
+        let scanned = scan(engine, &kind_key(raft, kind), |key, row| load_row(&mut state, kind, key, row))?;
         if let Err(reason) = scanned {
             return Ok(Err(reason));
         }
     }
-    let counted = state.recount();
-    Ok(counted.map(|()| state))
+    let settled = state.settle();
+    Ok(settled.map(|()| state))
 }
 
 fn load_row(state: &mut State, kind: u8, key: &[u8], row: &[u8]) -> Result<(), String> {
@@ -201,7 +201,7 @@ fn load_row(state: &mut State, kind: u8, key: &[u8], row: &[u8]) -> Result<(), S
 fn scan(
     engine: &dyn Engine,
     prefix: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), String>,
 ) -> Result<Result<(), String>, EngineError> {
     let mut result = Ok(());
     engine.scan(Family::Groups, prefix, &beyond(prefix.to_vec()), &mut |key, row| {
@@ -228,9 +228,9 @@ pub(super) fn read_offsets(
     engine: &dyn Engine,
     raft: RaftGroupId,
     group: &str,
-) -> Result<Result<Vec<(String, i32, Committed)>, String>, EngineError> {
+) -> Result<Result<Vec<Stored>, String>, EngineError> {
     let mut offsets = Vec::new();
-    let scanned = scan(engine, &key(raft, OFFSET, &[group]), &mut |key, row| {
+    let scanned = scan(engine, &key(raft, OFFSET, &[group]), |key, row| {
         let parsed = key.get(9..).and_then(parse_offset_key);
         let (_, topic, partition) = parsed.ok_or_else(|| format!("the key {key:02x?} is malformed"))?;
         offsets.push((topic.to_owned(), partition, decode_row(key, row)?));

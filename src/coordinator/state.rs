@@ -78,6 +78,11 @@ impl State {
         })
     }
 
+    /// The same, as they lie here.
+    pub fn all_offsets(&self) -> &BTreeMap<String, Offsets> {
+        &self.offsets
+    }
+
     /// One group's offsets.
     pub fn offsets_of(&self, group: &str) -> Option<&Offsets> {
         self.offsets.get(group)
@@ -149,8 +154,16 @@ impl State {
         changed
     }
 
-    /// Weighs everything anew, after rows or a snapshot were read.
-    pub fn recount(&mut self) -> Result<(), String> {
+    /// Checks what was read from rows or a snapshot, and weighs it.
+    pub fn settle(&mut self) -> Result<(), String> {
+        for group in self.groups.values() {
+            let led = group.leader.iter().all(|leader| group.members.contains_key(leader));
+            let apart = group.pending.iter().all(|id| !group.members.contains_key(id));
+            let empty = group.members.is_empty();
+            if !led || !apart || group.is_empty() != empty || group.leader.is_none() != empty {
+                return Err(format!("group {:?} contradicts itself", group.name));
+            }
+        }
         let groups: usize = self.groups.values().map(|group| group_bytes(group)).sum();
         let offsets: usize = self.offsets().map(|(group, topic, _, row)| offset_bytes(group, topic, row)).sum();
         self.bytes = groups + offsets;

@@ -29,8 +29,8 @@ fn topics(metadata: &[u8]) -> Option<Vec<&str>> {
 }
 
 impl Group {
-    /// The topics that its members read; none if that can't be known: they are no consumers, have agreed on nothing yet,
-    /// or speak something else.
+    /// The topics that its members read; none if that can't be known: they are no consumers, have agreed on nothing
+    /// yet, or speak something else.
     pub(super) fn subscribed_topics(&self) -> Option<BTreeSet<&str>> {
         if self.protocol_type.as_deref() != Some(CONSUMER) {
             return None;

@@ -16,11 +16,11 @@
 
 use super::Service;
 use super::caller::Caller;
-use super::frame::{self, FrameError};
-use super::guard::Hostile;
+use super::guard::{self, Hostile};
 use super::reply::{Chunks, Reply};
 use super::request::{Pending, Request};
 use crate::broker::{Broker, ConnectionId, Reservation};
+use crate::edge::frame::{self, FrameError};
 use crate::edge::told_to_stop;
 use bytes::Buf;
 use std::io;
@@ -153,15 +153,17 @@ impl<B: Broker> Reader<B> {
     async fn take_request(&mut self) -> Result<(), End> {
         let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         let service = &self.service;
-        let (frame, memory) = frame::read(&mut self.socket, &service.limits, &service.request_memory).await?;
+        let length_of = |prefix| guard::frame_length(prefix, service.limits.request_bytes_max);
+        let (frame, memory) =
+            frame::read(&mut self.socket, length_of, service.limits.stall, &service.request_memory).await?;
         let answer = Request::read(frame)?.begin(service, &self.caller).await?;
         let request = InFlight { answer, _memory: memory, _place: place };
         self.begun.send(request).map_err(|_| End::Closed)
     }
 }
 
-impl From<FrameError> for End {
-    fn from(error: FrameError) -> Self {
+impl From<FrameError<Hostile>> for End {
+    fn from(error: FrameError<Hostile>) -> Self {
         match error {
             FrameError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
             FrameError::Io(error) => Self::Io(error),

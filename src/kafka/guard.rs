@@ -48,6 +48,13 @@ pub enum Hostile {
     Undecodable,
 }
 
+/// The length of the frame behind this prefix, at most `max`.
+pub fn frame_length(prefix: [u8; 4], max: usize) -> Result<usize, Hostile> {
+    let announced = i32::from_be_bytes(prefix);
+    let length = usize::try_from(announced).ok().filter(|length| *length <= max);
+    length.ok_or(Hostile::FrameTooLarge(announced))
+}
+
 /// The type of a field, as Kafka's schemas name them. Flexible versions write lengths as varints (KIP-482).
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -311,6 +318,14 @@ mod tests {
 
     fn flexible(bytes: &[u8], shape: &Shape) -> Result<usize, Hostile> {
         Guard::new(bytes, 1, true).body(shape)
+    }
+
+    #[test]
+    fn lengths_out_of_bounds_are_hostile() {
+        assert_eq!(frame_length([0, 0, 1, 0], 256), Ok(256));
+        for length in [-1, i32::MIN, 257, i32::MAX] {
+            assert_eq!(frame_length(length.to_be_bytes(), 256), Err(Hostile::FrameTooLarge(length)));
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@
 
 use super::Service;
 use super::answers::{self, Answer, Caller};
-use super::frame::{self, FrameError};
 use crate::broker::{Broker, ConnectionId, Reservation};
+use crate::edge::frame::{self, FrameError};
 use crate::edge::told_to_stop;
 use crate::proto::{self, native};
 use bytes::{Buf, Bytes};
@@ -148,7 +148,9 @@ impl<B: Broker> Reader<B> {
         while self.unanswered.try_join_next().is_some() {}
         let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         let service = &self.service;
-        let (frame, memory) = frame::read(&mut self.socket, &service.limits, &service.request_memory).await?;
+        let length_of = |prefix| proto::frame_length(prefix, service.limits.request_bytes_max);
+        let (frame, memory) =
+            frame::read(&mut self.socket, length_of, service.limits.stall, &service.request_memory).await?;
         let request = proto::decode_request(frame)?;
         let id = request.id;
         let answer = answers::begin(service, self.caller, request).await;
@@ -174,8 +176,8 @@ fn encode(id: u64, answer: Answer) -> (Bytes, Option<Reservation>) {
     }
 }
 
-impl From<FrameError> for End {
-    fn from(error: FrameError) -> Self {
+impl From<FrameError<proto::FrameError>> for End {
+    fn from(error: FrameError<proto::FrameError>) -> Self {
         match error {
             FrameError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
             FrameError::Io(error) => Self::Io(error),

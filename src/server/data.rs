@@ -4,7 +4,7 @@
 
 use super::identity::{self, Identity, IdentityError, NEW_LOG_FOLDER};
 use crate::broker::node::views::Views;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::controller::Controller;
 use crate::coordinator::Coordinator;
 use crate::machine::MachineError;
@@ -154,12 +154,10 @@ fn open_log(
     let io_error = |error| DataError::Io { path: path.clone(), error };
     let disk = RealDisk::with_sync(&path, sync_wanted()).map_err(io_error)?;
     let owner = wal::Identity { cluster: identity.cluster.0, node: identity.node };
-    let options = wal::Options {
-        segment_bytes: config.wal.segment_bytes,
-        retain_bytes: config.wal.retain_bytes,
-        create,
-        ..wal::Options::default()
-    };
+    let config::Wal { segment_bytes, retain_bytes, slack_bytes, recycled_segments_max } = config.wal;
+    let recycled_max = recycled_segments_max.into();
+    let options =
+        wal::Options { segment_bytes, retain_bytes, slack_bytes, recycled_max, create, ..wal::Options::default() };
     let fresh_id = || identity::random_id().expect("the operating system has random numbers");
     let (log, recovery) =
         Log::open(disk.clone(), owner, options, fresh_id).map_err(|error| DataError::Log { path, error })?;

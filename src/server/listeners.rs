@@ -88,7 +88,11 @@ impl Edges {
             request_memory: request_memory.clone(),
             connection_ids: connection_ids.clone(),
         };
-        let limits = native::Limits { connections_max: connections, ..native::Limits::default() };
+        let limits = native::Limits {
+            request_bytes_max: request_bytes as usize,
+            connections_max: connections,
+            ..native::Limits::default()
+        };
         Self { kafka, native: native::Service { broker, limits, request_memory, connection_ids } }
     }
 }

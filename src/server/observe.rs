@@ -19,10 +19,13 @@ pub fn metrics(broker: LateBroker, sender: PeerSender) -> (Metrics, Registry) {
     let runtime = tokio::runtime::Handle::current();
     let status: Status = Arc::new(move || {
         let replicas = broker.get().map(|broker| runtime.block_on(broker.replicas())).unwrap_or_default();
+        let (groups, group_members) = broker.get().map(NodeBroker::count_groups).unwrap_or_default();
         let dropped = sender.peers().values().map(|peer| peer.dropped).sum::<u64>();
         NodeSample {
             replicas: replicas.iter().map(sample).collect(),
             dropped_peer_messages: dropped + sender.unaddressed(),
+            groups,
+            group_members,
         }
     });
     Metrics::new(status)

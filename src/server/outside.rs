@@ -3,6 +3,7 @@
 use crate::broker::node::Neighbours;
 use crate::broker::node::controller_client::{Forward, Forwarded, Proposed, propose_here};
 use crate::broker::node::views::Views;
+use crate::controller::command::Command;
 use crate::metrics::Metrics;
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::handle::Handle;
@@ -93,8 +94,8 @@ impl PeerRegistry for Cluster {
         registered.or_else(first)
     }
 
-    /// A node that is new must reach the controller to register, and this node's own copy may lag behind. It can't harm
-    /// a group that does not count it among its members.
+    /// A node that is new must reach the controller to register. The cluster's id is no secret, so until it has
+    /// registered its proposals are all that is heard.
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
         true
     }
@@ -104,6 +105,11 @@ impl Proposals for Cluster {
     fn propose(&self, command: Bytes, timeout: Duration) -> BoxFuture<'static, ProposalOutcome> {
         let handle = self.handle.clone();
         Box::pin(async move {
+            // Bytes from the network: a committed entry that is no command would stop the controller for good.
+            if let Err(problem) = Command::decode(&command) {
+                tracing::warn!(%problem, "a node proposes what is no command of the controller");
+                return ProposalOutcome::NotProposed { leader: None };
+            }
             match propose_here(&handle, command, Instant::now() + timeout).await {
                 Proposed::Answered(answer) => ProposalOutcome::Answered { answer, at: LogIndex(0) },
                 Proposed::NotDone => ProposalOutcome::NotProposed { leader: None },

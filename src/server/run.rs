@@ -13,8 +13,8 @@ use super::{membership, space};
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::coordinators::CoordinatorLayout;
 use crate::broker::node::views::Views;
-use crate::broker::node::{BrokerSettings, NodeBroker};
-use crate::config::Config;
+use crate::broker::node::{BrokerSettings, GroupSettings, NodeBroker};
+use crate::config::{Config, GroupsConfig};
 use crate::controller::command::Registration;
 use crate::http;
 use crate::kafka;
@@ -140,6 +140,7 @@ impl Node {
         let registration = membership::registration(&config, &identity, &addresses);
         tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
         tasks.spawn(broker.clone().create_coordinators(coordinator_layout(&config, voters)));
+        tasks.spawn(broker.clone().keep_groups());
         tasks.spawn(membership::follow_peers(config.clone(), views.clone(), peers));
         let edges = Edges::new(&config, broker.clone());
         let kafka = kafka::listener::Listener::over(sockets.kafka, edges.kafka);
@@ -259,7 +260,7 @@ async fn hand_over(handle: &Handle) {
 fn coordinator_layout(config: &Config, voters: usize) -> CoordinatorLayout {
     let wanted = u16::from(config.cluster.default_replication_factor);
     let replication_factor = wanted.min(u16::try_from(voters.max(1)).unwrap_or(u16::MAX));
-    CoordinatorLayout { partitions: 50 /* TODO */, replication_factor }
+    CoordinatorLayout { partitions: config.groups.coordinators, replication_factor }
 }
 
 fn broker_settings(config: &Config) -> BrokerSettings {
@@ -267,6 +268,20 @@ fn broker_settings(config: &Config) -> BrokerSettings {
         default_partitions: u32::from(config.cluster.default_partitions),
         default_replication_factor: u16::from(config.cluster.default_replication_factor),
         auto_create_topics: config.cluster.auto_create_topics,
+        groups: group_settings(&config.groups),
         ..BrokerSettings::default()
+    }
+}
+
+fn group_settings(config: &GroupsConfig) -> GroupSettings {
+    let millis = |value: u32| Duration::from_millis(value.into());
+    GroupSettings {
+        session_timeout_min: millis(config.min_session_timeout_ms),
+        session_timeout_max: millis(config.max_session_timeout_ms),
+        initial_rebalance_delay: millis(config.initial_rebalance_delay_ms),
+        members_max: config.max_size,
+        offsets_retention: Duration::from_secs(60 * u64::from(config.offsets_retention_minutes)),
+        offsets_check_interval: millis(config.offsets_retention_check_interval_ms),
+        offset_metadata_bytes: config.offset_metadata_bytes,
     }
 }

@@ -9,20 +9,26 @@
 //! * [`effects`]: what takes time, and where a crash can hit.
 //! * [`node`]: one node: core, log, applier, and the effects it has not finished.
 //! * [`client`]: who writes and reads, and what each was told.
+//! * [`consumers`]: members of consumer groups, and what each was told.
 
 pub mod client;
+pub mod consumers;
 pub mod effects;
 pub mod node;
 
 use super::Random;
+use crate::coordinator::Coordinator;
+use crate::coordinator::group::Group;
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Reply, Ticket};
 use crate::raft::{RaftMessage, Role};
 use crate::types::{NodeId, RaftGroupId, ReplicaId, Term};
 use client::Client;
+use consumers::{Consumers, Sight};
 use effects::{Crash, CrashPoint, describe};
 use node::{Finished, Node};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What one run does.
 #[derive(Clone, Debug)]
@@ -31,8 +37,10 @@ pub struct Scenario {
     pub seed: u64,
     /// Nodes; every group has a replica on each.
     pub nodes: u32,
-    /// Groups.
+    /// Groups that are partitions.
     pub groups: u64,
+    /// Further groups that coordinate consumer groups.
+    pub coordinators: u64,
     /// Steps under faults.
     pub steps: usize,
     /// An effect meets a crash once in so many, on average; 0: never.
@@ -63,6 +71,7 @@ impl Scenario {
             seed,
             nodes: 3,
             groups: 2,
+            coordinators: 0,
             steps: if short_log { 9_000 } else { 6_000 },
             restart_one_in: if short_log { 60 } else { 1 },
             crash_one_in: 400,
@@ -85,6 +94,10 @@ pub struct Sabotage {
     pub forget_votes: bool,
     /// The log is freed up to what was applied, flushed or not.
     pub release_unflushed: bool,
+    /// Snapshots of coordinators carry no offsets.
+    pub snapshots_without_offsets: bool,
+    /// Members are told their shares before these are committed: after a failover there are others.
+    pub assignments_uncommitted: bool,
 }
 
 /// Messages of one effect on their way.
@@ -114,6 +127,8 @@ pub struct Report {
     pub acknowledged: usize,
     /// Reads served.
     pub reads: usize,
+    /// Shares that consumers were given, offsets acknowledged to them, reads of offsets served.
+    pub consumers: [usize; 3],
     /// How often each kind of crash happened.
     pub crashes: BTreeMap<CrashPoint, usize>,
 }
@@ -130,6 +145,10 @@ pub struct Cluster {
     network: Vec<Packet>,
     /// Who writes and reads.
     client: Client,
+    /// Who reads in groups.
+    consumers: Consumers,
+    /// Which node answers clients for which group.
+    serving: BTreeSet<(NodeId, RaftGroupId)>,
     /// Which replica led a term, to notice two.
     leaders: BTreeMap<(RaftGroupId, Term), ReplicaId>,
     /// Faults are on.
@@ -152,6 +171,8 @@ impl Cluster {
             nodes,
             network: Vec::new(),
             client: Client::default(),
+            consumers: Consumers::new((scenario.groups + 1..=scenario.groups + scenario.coordinators).map(RaftGroupId)),
+            serving: BTreeSet::new(),
             leaders: BTreeMap::new(),
             faults: true,
             report: Report { trace_hash: 0xcbf2_9ce4_8422_2325, ..Report::default() },
@@ -173,6 +194,7 @@ impl Cluster {
         self.check_contents();
         self.report.acknowledged = self.client.acknowledged();
         self.report.reads = self.client.reads_served();
+        self.report.consumers = self.consumers.counts;
         self.report
     }
 
@@ -181,6 +203,7 @@ impl Cluster {
             0..40 => self.deliver(),
             40..50 => self.tick(),
             50..85 => self.finish_something(),
+            85..97 if self.scenario.coordinators > 0 && !self.random.one_in(4) => self.consume(),
             85..93 => self.write(),
             93..97 => self.read(),
             _ => self.restart_something(),
@@ -280,6 +303,16 @@ impl Cluster {
         if self.crash_instead(position, CrashPoint::Reply) {
             return;
         }
+        let seed = self.scenario.seed;
+        if consumers::is_consumers(ticket) {
+            return match (reply, self.consumers.read_of(ticket)) {
+                (Reply::ReadAt(_), Some((raft, group))) => {
+                    let seen = self.nodes[position].stored_offsets(raft, &group);
+                    self.consumers.read_served(ticket, &seen, seed);
+                }
+                _ => self.consumers.answered(ticket, reply, seed),
+            };
+        }
         if let Reply::ReadAt(_) = reply {
             let seen = self.client.group_of(ticket).map(|group| self.nodes[position].record_count(group));
             self.client.read_served(ticket, seen.unwrap_or_default(), self.scenario.seed);
@@ -290,8 +323,10 @@ impl Cluster {
 
     fn check_leader(&mut self, position: usize, group: RaftGroupId, leadership: Leadership) {
         if !leadership.serving {
+            self.serving.remove(&(self.nodes[position].id, group));
             return;
         }
+        self.serving.insert((self.nodes[position].id, group));
         let own = self.nodes[position].replica_of(group);
         let first = *self.leaders.entry((group, leadership.term)).or_insert(own);
         assert_eq!(first, own, "seed {}: two leaders of group {group} in term {}", self.scenario.seed, leadership.term);
@@ -348,6 +383,8 @@ impl Cluster {
         *self.report.crashes.entry(point).or_default() += 1;
         self.nodes[position].crash(&mut self.random);
         self.client.lost_node(node);
+        self.consumers.lost_node(node);
+        self.serving.retain(|(serving, _)| *serving != node);
     }
 
     fn restart_something(&mut self) {
@@ -409,9 +446,10 @@ impl Cluster {
         for _ in 0..ROUNDS_MAX {
             self.fair_round();
             let open: Vec<_> = self.groups().filter(|group| !self.client.probed(*group)).collect();
-            if open.is_empty() && self.all_equal() {
+            if open.is_empty() && self.all_equal() && self.is_settled() {
                 return;
             }
+            self.let_all_consume();
             for group in open {
                 if let Some(position) = self.leader_of(group) {
                     self.write_at(position, group, 1);
@@ -444,10 +482,15 @@ impl Cluster {
     }
 
     fn all_equal(&self) -> bool {
-        self.groups().all(|group| {
+        let same_records = self.groups().all(|group| {
             let first = self.nodes[0].records(group);
             self.nodes.iter().all(|node| node.records(group) == first)
-        })
+        });
+        same_records
+            && self.coordinators().all(|raft| {
+                let state = |node: &Node| node.coordinator(raft).map(Coordinator::snapshot);
+                self.nodes.iter().all(|node| state(node) == state(&self.nodes[0]))
+            })
     }
 
     fn describe(&self) -> String {
@@ -455,7 +498,13 @@ impl Cluster {
             let roles: Vec<_> = self.nodes.iter().map(|node| node.describe_group(group)).collect();
             format!("group {group}: {}", roles.join("; "))
         };
-        self.groups().map(group).collect::<Vec<_>>().join("\n")
+        let partitions: Vec<_> = self.groups().map(group).collect();
+        let consumers = self.coordinators().filter_map(|raft| {
+            let leader = self.leader_of(raft)?;
+            let groups = self.nodes[leader].coordinator(raft)?.groups();
+            Some(format!("group {raft}: {groups:?}\n{}", self.consumers.describe()))
+        });
+        partitions.into_iter().chain(consumers).collect::<Vec<_>>().join("\n")
     }
 
     /// Every acknowledged record is there, at its offset; no refused record is; none is there twice.
@@ -463,5 +512,102 @@ impl Cluster {
         for group in self.groups() {
             self.client.check(group, &self.nodes[0].records(group), self.scenario.seed);
         }
+        let offset = |(raft, group): &(RaftGroupId, String), partition| {
+            self.nodes[0].stored_offset(*raft, group, consumers::TOPIC, partition)
+        };
+        self.consumers.check(offset, self.scenario.seed);
+    }
+}
+
+/// The nodes, as consumers see them.
+struct Nodes<'a> {
+    /// All of them.
+    nodes: &'a [Node],
+    /// Which answers for which group.
+    serving: &'a BTreeSet<(NodeId, RaftGroupId)>,
+}
+
+impl Sight for Nodes<'_> {
+    fn group(&self, node: NodeId, raft: RaftGroupId, name: &str) -> Option<Option<Arc<Group>>> {
+        let coordinator = self.nodes[node.0 as usize - 1].coordinator(raft)?;
+        self.serving.contains(&(node, raft)).then(|| coordinator.groups().get(name).cloned())
+    }
+}
+
+/// Consumer groups.
+impl Cluster {
+    fn coordinators(&self) -> impl Iterator<Item = RaftGroupId> + use<> {
+        let first = self.scenario.groups + 1;
+        (first..first + self.scenario.coordinators).map(RaftGroupId)
+    }
+
+    /// A consumer does the next thing, somebody reads stored offsets, or a coordinator's timer goes off.
+    fn consume(&mut self) {
+        let position = self.pick(self.nodes.len());
+        match self.random.below(200) {
+            0 => self.run_out(false),
+            1..30 => {
+                if self.nodes[position].is_running() {
+                    let (group, ticket) = self.consumers.read(self.nodes[position].id, &mut self.random);
+                    self.input(position, Input::ReadIndex { group, ticket });
+                }
+            }
+            _ => {
+                let consumer = self.pick(self.consumers.count());
+                // Whom it asks is mostly the right one.
+                let leader = self.leader_of(self.consumers.coordinator_of(consumer));
+                let position = leader.filter(|_| !self.random.one_in(8)).unwrap_or(position);
+                self.let_consume(consumer, position);
+            }
+        }
+    }
+
+    fn let_consume(&mut self, consumer: usize, position: usize) {
+        let node = self.nodes[position].id;
+        let nodes = Nodes { nodes: &self.nodes, serving: &self.serving };
+        let (calm, seed) = (!self.faults, self.scenario.seed);
+        let asked = self.consumers.act(consumer, node, &nodes, &mut self.random, (calm, seed));
+        let Some((group, through, proposal)) = asked else { return };
+        self.note(|| format!("consumer {consumer} asks node {through}: {:?}", proposal.ticket));
+        if self.scenario.sabotage.assignments_uncommitted {
+            self.consumers.believe_uncommitted(&proposal, seed);
+        }
+        let position = through.0 as usize - 1;
+        if self.nodes[position].is_running() {
+            self.input(position, Input::Propose { group, proposals: vec![proposal] });
+        } else {
+            self.consumers.lost_node(through);
+        }
+    }
+
+    /// Every consumer does the next thing, and nobody is waited for in vain.
+    fn let_all_consume(&mut self) {
+        for consumer in 0..self.consumers.count() {
+            let raft = self.consumers.coordinator_of(consumer);
+            if let Some(position) = self.leader_of(raft) {
+                self.let_consume(consumer, position);
+            }
+        }
+        self.run_out(true);
+    }
+
+    /// A session runs out, or the time to join; `only_strangers`: nobody who is there is given up.
+    fn run_out(&mut self, only_strangers: bool) {
+        for group in self.coordinators() {
+            let Some(position) = self.leader_of(group) else { continue };
+            let groups = self.nodes[position].coordinator(group).map(|coordinator| coordinator.groups().clone());
+            for consumer_group in groups.unwrap_or_default().values() {
+                let proposal = self.consumers.run_out(group, consumer_group, &mut self.random, only_strangers);
+                if let Some(proposal) = proposal {
+                    self.input(position, Input::Propose { group, proposals: vec![proposal] });
+                }
+            }
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.consumers.is_settled(|(raft, name)| {
+            self.nodes[0].coordinator(*raft).and_then(|coordinator| coordinator.groups().get(name).cloned())
+        })
     }
 }

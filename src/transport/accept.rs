@@ -4,7 +4,7 @@
 //! loop tells the peer that this node is alive, and brings outcomes of its proposals. A peer has one connection: a
 //! newer one ends the older.
 
-use super::admission::Admission;
+use super::admission::{Admission, Admitted};
 use super::translate::{outcome_to_wire, raft_from_wire, snapshot_from_wire};
 use super::wire::{self, End};
 use super::{Announcement, Inbox, Leaders, Options, PeerStates, ProposalOutcome, Proposals, Surroundings};
@@ -68,24 +68,24 @@ impl Reception {
     /// Serves a connection until it ends.
     pub async fn serve(&self, mut stream: TcpStream) {
         let greeting = timeout(self.options.greeting_max, self.greet(&mut stream));
-        let node = match greeting.await.unwrap_or(Err(End::Silent(self.options.greeting_max))) {
-            Ok(node) => node,
+        let peer = match greeting.await.unwrap_or(Err(End::Silent(self.options.greeting_max))) {
+            Ok(peer) => peer,
             Err(problem) => return tracing::info!(%problem, "a connection was not let in"),
         };
-        self.states.arrived(node);
-        let end = self.attend(node, stream).await;
-        tracing::info!(node = node.0, %end, "a peer's connection ended");
+        self.states.arrived(peer.node);
+        let end = self.attend(peer, stream).await;
+        tracing::info!(node = peer.node.0, %end, "a peer's connection ended");
     }
 
-    async fn greet(&self, stream: &mut TcpStream) -> Result<NodeId, End> {
+    async fn greet(&self, stream: &mut TcpStream) -> Result<Admitted, End> {
         stream.set_nodelay(true)?;
         let Body::Hello(hello) = wire::read(stream, wire::GREETING_BYTES_MAX, self.options.greeting_max).await? else {
             return Err(End::Hostile("no greeting".to_owned()));
         };
         match self.admission.admit(&hello) {
-            Ok(node) => {
+            Ok(peer) => {
                 wire::write_short(stream, Body::Welcome(self.admission.welcome())).await?;
-                Ok(node)
+                Ok(peer)
             }
             Err(reason) => {
                 wire::write_short(stream, Body::Refused(peer::Refused { reason: reason.clone() })).await?;
@@ -95,7 +95,8 @@ impl Reception {
         }
     }
 
-    async fn attend(&self, node: NodeId, stream: TcpStream) -> End {
+    async fn attend(&self, peer: Admitted, stream: TcpStream) -> End {
+        let node = peer.node;
         let newer = Arc::new(Notify::new());
         let older = self.present().insert(node, Arc::clone(&newer));
         if let Some(older) = older {
@@ -104,7 +105,7 @@ impl Reception {
         let (reading, writing) = stream.into_split();
         let (outcomes, to_send) = mpsc::channel(PROPOSALS_MAX);
         let end = tokio::select! {
-            end = self.listen(node, reading, outcomes) => end,
+            end = self.listen(peer, reading, outcomes) => end,
             end = self.speak(writing, to_send) => end.into(),
             () = newer.notified() => End::Unwanted("the peer has opened another connection".to_owned()),
         };
@@ -134,13 +135,13 @@ impl Reception {
         }
     }
 
-    async fn listen(&self, node: NodeId, mut stream: OwnedReadHalf, outcomes: mpsc::Sender<Body>) -> End {
+    async fn listen(&self, peer: Admitted, mut stream: OwnedReadHalf, outcomes: mpsc::Sender<Body>) -> End {
         let mut deciding =
             Deciding { outcomes, places: Arc::new(Semaphore::new(PROPOSALS_MAX)), tasks: JoinSet::new() };
         loop {
             let heard = match wire::read(&mut stream, PEER_FRAME_BYTES_MAX, self.options.silence_max).await {
                 Ok(Body::Proposal(proposal)) => self.decide(proposal, &mut deciding).await,
-                Ok(body) => self.hear(node, body).await,
+                Ok(body) => self.hear(peer, body).await,
                 Err(end) => Err(end),
             };
             if let Err(end) = heard {
@@ -149,10 +150,13 @@ impl Reception {
         }
     }
 
-    /// Takes in everything but proposals.
-    async fn hear(&self, node: NodeId, body: Body) -> Result<(), End> {
+    /// Takes in everything but proposals. Who is not known speaks for no replica: a heartbeat of a high term would
+    /// depose a leader, whoever sends it. What is dropped here is said again, and heard once the sender has registered.
+    async fn hear(&self, from: Admitted, body: Body) -> Result<(), End> {
+        let node = from.node;
         match body {
             Body::Alive(peer::Alive {}) => Ok(()),
+            Body::Raft(_) | Body::Snapshot(_) | Body::Leaders(_) if !self.admission.knows(from) => Ok(()),
             Body::Raft(batch) => {
                 let messages = batch.messages.into_iter().map(raft_from_wire).collect::<Result<Vec<_>, _>>()?;
                 for (_, message) in &messages {

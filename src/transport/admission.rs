@@ -17,6 +17,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Incarnations whose turns are remembered.
 const INCARNATIONS_MAX: usize = 16_384;
 
+/// A node that was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its number.
+    pub node: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+}
+
 /// See the module.
 pub struct Admission {
     /// Who this node is.
@@ -101,7 +110,7 @@ impl Admission {
     }
 
     /// Lets a node in that has connected, or says why not.
-    pub fn admit(&self, hello: &peer::Hello) -> Result<NodeId, String> {
+    pub fn admit(&self, hello: &peer::Hello) -> Result<Admitted, String> {
         let own = &self.own;
         if hello.protocol != proto::PROTOCOL {
             return Err(format!(
@@ -123,8 +132,15 @@ impl Admission {
             return Err(format!("this is node {}, not node {wanted}; check the addresses of the peers", own.node));
         }
         let node = NodeId(hello.from_node);
-        self.check(node, &Said::read(&hello.incarnation, &hello.life, hello.first_turn, hello.durable_turn)?)?;
-        Ok(node)
+        let said = Said::read(&hello.incarnation, &hello.life, hello.first_turn, hello.durable_turn)?;
+        self.check(node, &said)?;
+        Ok(Admitted { node, incarnation: said.incarnation })
+    }
+
+    /// Whether a node that was let in is one of the cluster's, by now.
+    #[must_use]
+    pub fn knows(&self, peer: Admitted) -> bool {
+        self.registry.incarnation_of(peer.node) == Some(peer.incarnation)
     }
 
     /// Whether the node that was connected to is the one that was meant, or why not.

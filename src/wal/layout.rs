@@ -25,6 +25,9 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 /// The only format this program reads and writes.
 pub(crate) const FORMAT: u32 = 1;
 
+/// Turns and segments are counted from 1 and never get this far; beyond it, counting on would end in an overflow.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 const SEGMENT_MAGIC: [u8; 8] = *b"AckSegmt";
 const TURN_MAGIC: [u8; 8] = *b"AckTurn\n";
 pub(crate) const SEGMENT_HEADER: usize = 112;
@@ -279,7 +282,9 @@ impl TurnHeader {
             link_identity: fields.u128(),
             incomplete: incomplete == 1,
         };
-        (written_by == owner && id.length > 0 && id.length.is_multiple_of(BLOCK)).then_some(header)
+        let numbers = [id.number.0, header.previous.number.0, header.segment, header.link];
+        let counted = numbers.into_iter().all(|number| number <= NUMBER_MAX);
+        (written_by == owner && counted && id.length > 0 && id.length.is_multiple_of(BLOCK)).then_some(header)
     }
 }
 

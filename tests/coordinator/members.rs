@@ -1,9 +1,11 @@
 //! Dynamic members: joining, generations, assignments, leaving, being given up.
 
-use crate::world::{G, World, again, dynamic, is_in, known, protocols, subscription};
+use crate::world::{G, RAFT, World, again, dynamic, is_in, known, protocols, subscription};
 use ackord::coordinator::command::{Action, Answer, Join, Rejection};
-use ackord::coordinator::group::Phase;
-use ackord::coordinator::{MEMBERS_MAX, NAME_BYTES_MAX, PENDING_MAX, PROTOCOLS_MAX, STATE_BYTES_MAX};
+use ackord::coordinator::group::{Member, Phase};
+use ackord::coordinator::{Coordinator, MEMBERS_MAX, NAME_BYTES_MAX, PENDING_MAX, PROTOCOLS_MAX, STATE_BYTES_MAX};
+use ackord::machine::codec;
+use ackord::storage::{Engine, Family, WriteBatch};
 
 #[test]
 fn the_first_generation_waits_for_company() {
@@ -287,7 +289,28 @@ fn what_one_group_may_hold_is_limited() {
     let more = Join { two_steps: true, members_max: u32::MAX, ..dynamic("more") };
     assert_eq!(world.join(more), Err(Rejection::GroupFull));
     assert_eq!(world.group().pending.len(), PENDING_MAX);
-    assert!(MEMBERS_MAX <= 10_000, "a join copies as many pointers");
+}
+
+/// Joining so many one by one takes long: their rows are written.
+#[test]
+fn the_largest_group_is_limited_whatever_the_configuration_says() {
+    let mut world = World::stable(&["a"]);
+    let (rounds, member) = (world.group().rounds, world.member("a").clone());
+    let mut batch = WriteBatch::default();
+    for number in 1..MEMBERS_MAX {
+        let id = format!("m{number:05}");
+        let key = [&RAFT.0.to_be_bytes()[..], b"m\0\x01g\0\x06", id.as_bytes()].concat();
+        batch.put(Family::Groups, key, codec::encode(&Member { id, ..member.clone() }));
+    }
+    world.engine.write(batch).unwrap();
+    world.coordinator = Coordinator::open(&world.engine, RAFT).unwrap().expect("it is there");
+    let unlimited = |join| Join { members_max: u32::MAX, ..join };
+    assert_eq!(world.group().members.len(), MEMBERS_MAX);
+    assert_eq!(world.join(unlimited(dynamic("one-more"))), Err(Rejection::GroupFull));
+    assert_eq!(world.join(unlimited(known("m00001"))), is_in("m00001", 1));
+    world.leave(&[("a", None)]);
+    assert_eq!(world.join(unlimited(dynamic("one-more"))), is_in("one-more", 2));
+    assert_eq!((world.group().rounds, world.group().members.len()), (rounds + 1, MEMBERS_MAX));
 }
 
 #[test]

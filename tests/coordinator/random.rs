@@ -1,5 +1,5 @@
-//! Random commands, sensible and not: whatever is asked for, groups keep their invariants, rows and memory stay the same,
-//! and a replica that crashes anywhere, or is given a snapshot instead of the entries, comes to the same state.
+//! Random commands, sensible and not: whatever is asked for, groups keep their invariants, rows and memory stay the
+//! same, and a replica that crashes anywhere, or is given a snapshot instead of the entries, comes to the same state.
 
 use crate::world::{G, Memory, RAFT, World, commit, create, dynamic, fixed, known, protocols, simple, subscription};
 use ackord::coordinator::Coordinator;

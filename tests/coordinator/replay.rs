@@ -174,6 +174,12 @@ fn a_damaged_database_is_refused() {
         let error = Coordinator::open(&damaged, RAFT).err();
         assert!(matches!(error, Some(MachineError::Damaged { .. })), "{key:02x?}: {error:?}");
     }
+    // A member's row that is lost.
+    let damaged = world.engine.copy();
+    let mut batch = WriteBatch::default();
+    batch.delete(Family::Groups, [&RAFT.0.to_be_bytes()[..], b"m\0\x01g\0\x01e"].concat());
+    damaged.write(batch).unwrap();
+    assert!(Coordinator::open(&damaged, RAFT).is_err());
     // A row under another name, and offsets of a group that is not there.
     let rows = world.engine.dump();
     let with =

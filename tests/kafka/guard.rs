@@ -8,7 +8,7 @@ use ackord::kafka::request::Request;
 use bytes::{Buf, Bytes};
 use fastrand::Rng;
 use kafka_protocol::messages::{ApiKey, RequestKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Every API served with every version served.
 pub fn served() -> impl Iterator<Item = (ApiKey, i16)> {
@@ -124,26 +124,31 @@ pub fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Each file is a frame in hexadecimal; its lines that begin with `#` say what it is, and the first also whether it
-/// must be `refused` or `accepted`.
-#[test]
-fn the_corpus_is_judged_as_its_files_say() {
+/// The files of the corpus: each a frame in hexadecimal; its lines that begin with `#` say what it is, and the first
+/// also whether it must be `refused` or `accepted`.
+pub fn corpus() -> Vec<(PathBuf, String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/kafka");
-    let mut judged = 0;
-    for entry in std::fs::read_dir(folder).expect("the corpus is there") {
-        let path = entry.expect("readable").path();
+    let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).expect("readable");
         let digits: String = text.lines().filter(|line| !line.starts_with('#')).collect();
         let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
         let digit = |byte: u8| char::from(byte).to_digit(16).expect("hexadecimal") as u8;
-        let bytes: Vec<u8> = digits.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
+        let bytes = digits.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
+        (path, text, bytes)
+    };
+    std::fs::read_dir(folder).expect("the corpus is there").map(|entry| read(entry.expect("readable").path())).collect()
+}
+
+#[test]
+fn the_corpus_is_judged_as_its_files_say() {
+    let corpus = corpus();
+    assert!(corpus.len() >= 10, "only {} files", corpus.len());
+    for (path, text, bytes) in corpus {
         let verdict = check(&bytes);
         match text.split_whitespace().nth(1).map(|word| word.trim_end_matches(':')) {
             Some("refused") => assert!(verdict.is_err(), "{} is accepted: {verdict:?}", path.display()),
             Some("accepted") => assert!(verdict.is_ok(), "{} is refused: {verdict:?}", path.display()),
             other => panic!("{}: what is {other:?}?", path.display()),
         }
-        judged += 1;
     }
-    assert!(judged >= 10, "only {judged} files");
 }

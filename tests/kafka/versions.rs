@@ -17,7 +17,7 @@ fn topic_name() -> TopicName {
 }
 
 /// A request about a topic that exists, or that creates another.
-fn sensible(key: ApiKey, version: i16) -> RequestKind {
+pub fn sensible(key: ApiKey, version: i16) -> RequestKind {
     let name = topic_name();
     match key {
         ApiKey::Produce => produce(version, 0, 1).into(),

@@ -1,17 +1,25 @@
 //! A whole cluster in one process: real sockets, real files, one data directory per node.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use ackord::broker::node::NodeBroker;
 use ackord::config::Config;
-use ackord::server::data;
+use ackord::server::data::{self, SharedEngine};
 use ackord::server::identity::{FirstVoter, Identity, random_id};
 use ackord::server::run::Node;
 use ackord::types::{ClusterId, Incarnation, NodeId};
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+/// Where the nodes are reached. Connections leave from 127.0.0.1, so none of them can take a stopped node's port.
+const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A node of the cluster: its files, and the process's part if it runs.
 pub struct Member {
@@ -23,6 +31,8 @@ pub struct Member {
     pub kafka: SocketAddr,
     /// Where it serves native clients.
     pub native: SocketAddr,
+    /// What answers its clients, since its last start.
+    pub broker: Option<NodeBroker<SharedEngine>>,
 }
 
 /// See the module.
@@ -45,17 +55,17 @@ fn free_port() -> u16 {
     let first = std::process::id().wrapping_mul(97); // processes that run side by side begin in different places
     let next = || first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32 + PORTS.start;
     let ports = std::iter::repeat_with(|| u16::try_from(next()).expect("ports have 16 bits")).take(PORTS.len());
-    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    let mut free = ports.filter(|port| TcpListener::bind((HOST, *port)).is_ok());
     free.next().expect("a free port")
 }
 
 fn config(directory: &Path, node: u32, ports: &[[u16; 3]], limits: &str) -> Config {
     let peers: Vec<String> =
-        ports.iter().zip(1..).map(|([_, peer, _], other)| format!("\"{other}@127.0.0.1:{peer}\"")).collect();
+        ports.iter().zip(1..).map(|([_, peer, _], other)| format!("\"{other}@{HOST}:{peer}\"")).collect();
     let [kafka, peer, native] = ports[node as usize - 1];
     let text = format!(
-        "node_id = {node}\ndata_dir = {:?}\npeers = [{}]\n[listeners]\nkafka = \"127.0.0.1:{kafka}\"\n\
-         peer = \"127.0.0.1:{peer}\"\nnative = \"127.0.0.1:{native}\"\nhttp = \"127.0.0.1:0\"\n[wal]\n\
+        "node_id = {node}\ndata_dir = {:?}\npeers = [{}]\n[listeners]\nkafka = \"{HOST}:{kafka}\"\n\
+         peer = \"{HOST}:{peer}\"\nnative = \"{HOST}:{native}\"\nhttp = \"{HOST}:0\"\n[wal]\n\
          segment_bytes = 16777216\n[cluster]\nauto_create_topics = true\n[limits]\n{limits}\n",
         directory.join(node.to_string()),
         peers.join(", ")
@@ -83,8 +93,8 @@ impl TestCluster {
             let incarnation = voters[node as usize - 1].incarnation;
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
-            let [kafka, native] = [0, 2].map(|kind| SocketAddr::from(([127, 0, 0, 1], ports[node as usize - 1][kind])));
-            Member { config, running: None, kafka, native }
+            let [kafka, native] = [0, 2].map(|kind| SocketAddr::from((HOST, ports[node as usize - 1][kind])));
+            Member { config, running: None, kafka, native, broker: None }
         };
         let members = (1..=count).map(member).collect();
         let mut cluster = Self { runtime, members, directory };
@@ -96,6 +106,7 @@ impl TestCluster {
     pub fn start_node(&mut self, position: usize) {
         let config = self.members[position].config.clone();
         let node = self.runtime.block_on(Node::start(config)).expect("the node starts");
+        self.members[position].broker = Some(node.broker().clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = self.runtime.spawn(async move {
             // A sender that is gone is an order to stop, too.
@@ -108,6 +119,7 @@ impl TestCluster {
     pub fn stop_node(&mut self, position: usize) {
         if let Some((stop, task)) = self.members[position].running.take() {
             drop(stop);
+            self.members[position].broker = None;
             self.runtime.block_on(task).expect("the node stops");
         }
     }
@@ -126,5 +138,28 @@ impl TestCluster {
 impl Drop for TestCluster {
     fn drop(&mut self) {
         (0..self.members.len()).for_each(|position| self.stop_node(position));
+    }
+}
+
+/// Runs `kcat`: whether it succeeded, what it wrote, what it said.
+pub fn kcat(arguments: &[&str], input: &str) -> (bool, String, String) {
+    let mut child = Command::new("kcat")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kcat is installed: make setup");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kcat reads its input");
+    let output = child.wait_with_output().expect("kcat ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Tries again, at most for half a minute.
+pub fn wait_until(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it has not come to hold in time");
     }
 }

@@ -273,7 +273,7 @@ fn setting(name: &str, set: Option<&String>) -> ConfigEntry {
         sensitive: false,
         effect: ConfigEffect::Honoured,
         inherited: Some(("message.max.bytes".into(), default.into())),
-        documentation: Some("the largest batch".into()),
+        documentation: Some("the largest batch"),
     }
 }
 

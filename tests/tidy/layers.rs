@@ -35,7 +35,7 @@ const ROOMS: &[Room] = &[
     // Edges: they know the broker and the vocabulary, and never each other.
     room("kafka", &["broker", "edge"]),
     room("native", &["broker", "edge"]),
-    room("edge", &[]),
+    room("edge", &["broker"]),
     room("http", &["broker"]),
     // Shell: it holds sockets and waits.
     room("broker", &["multiraft::handle", "multiraft::worker"]),

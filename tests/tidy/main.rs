@@ -161,7 +161,7 @@ fn sources_below(root: &Path, folder: &str, sources: &mut Vec<Source>) {
 fn all_sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
-    for folder in ["src", "tests", "jepsen", "benches"] {
+    for folder in ["src", "tests", "jepsen", "fuzz", "benches"] {
         sources_below(root, folder, &mut sources);
     }
     if let Ok(text) = fs::read_to_string(root.join("build.rs")) {

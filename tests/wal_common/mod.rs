@@ -1,13 +1,16 @@
 //! What all tests of the log share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod files;
+pub mod place;
 pub mod world;
 
-use ackord::sim::{Random, SimDisk};
+use ackord::sim::Random;
 use ackord::types::{EntryKind, HardState, LogEntry, LogId, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use ackord::wal::disk::Disk;
 use ackord::wal::{GroupWrite, Identity, Log, LogChange, LogError, Options, Recovery, Turn};
 use bytes::Bytes;
+pub use place::Place;
 
 pub const OWNER: Identity = Identity { cluster: 0xac0d, node: NodeId(3) };
 pub const SEGMENT: u64 = 256 << 10;
@@ -85,10 +88,7 @@ pub fn assert_holds<D: Disk>(log: &Log<D>, group: u64, ids: &[(u64, u64)], bytes
 }
 
 /// Ends the process that holds the log, keeping what it wrote.
-pub fn kill<T>(disk: &SimDisk, log: Log<T>)
-where
-    T: Disk,
-{
+pub fn kill<P: Place>(disk: &P, log: Log<P>) {
     drop(log);
     disk.kill();
 }

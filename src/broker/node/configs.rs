@@ -11,7 +11,7 @@ use crate::controller::topic_config::{self, Effect, Kind, TOPIC_CONFIGS, TopicCo
 use crate::controller::view::MetadataView;
 use crate::storage::Engine;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -51,7 +51,7 @@ pub(super) fn entries(configs: &BTreeMap<String, String>, replicas: usize) -> Ve
             sensitive: false,
             effect: effect(config),
             inherited: Some((inherits.to_owned(), default)),
-            documentation: Some(documentation(config)),
+            documentation: documentation(config),
         }
     };
     TOPIC_CONFIGS.iter().map(entry).collect()
@@ -76,12 +76,17 @@ const fn effect(config: &TopicConfig) -> ConfigEffect {
     }
 }
 
-fn documentation(config: &TopicConfig) -> String {
-    match config.effect {
-        Effect::Honoured => config.meaning.to_owned(),
-        Effect::Accepted => format!("Without effect here. {}", config.meaning),
-        Effect::Only(permitted, reason) => format!("{} It can only be {permitted}: {reason}.", config.meaning),
-    }
+/// What a setting means and what comes of it, made once.
+fn documentation(config: &TopicConfig) -> Option<&'static str> {
+    static TEXTS: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
+        let text = |config: &TopicConfig| match config.effect {
+            Effect::Honoured => config.meaning.to_owned(),
+            Effect::Accepted => format!("Without effect here. {}", config.meaning),
+            Effect::Only(permitted, reason) => format!("{} It can only be {permitted}: {reason}.", config.meaning),
+        };
+        TOPIC_CONFIGS.iter().map(|config| (config.name, text(config))).collect()
+    });
+    TEXTS.get(config.name).map(String::as_str)
 }
 
 /// What this node's file says, and what topics inherit from every node.
@@ -118,7 +123,7 @@ fn node_entries<E: Engine + Clone + 'static>(inner: &Inner<E>) -> Vec<ConfigEntr
     });
     entries.extend(inherited.map(|config| {
         let described = entry(config.inherits, config.default.to_owned(), kind(config), ConfigSource::Default);
-        ConfigEntry { documentation: Some(documentation(config)), effect: effect(config), ..described }
+        ConfigEntry { documentation: documentation(config), effect: effect(config), ..described }
     }));
     entries.sort_by(|left, right| left.name.cmp(&right.name));
     entries

@@ -24,7 +24,7 @@ pub struct CoordinatorLayout {
 }
 
 impl<E: Engine + Clone + 'static> NodeBroker<E> {
-    /// Makes the topic, from the node that leads the controller, as soon as enough nodes are alive. Ends when it exists.
+    /// Makes the topic, from the node that leads the controller, once enough nodes are alive. Ends when it exists.
     pub async fn create_coordinators(self, layout: CoordinatorLayout) {
         let inner = &self.0;
         let mut metadata = inner.views.watch_metadata();

@@ -1,6 +1,6 @@
 //! `ackord bench produce`.
 
-use super::disk::{self, Measured};
+use super::disk::{self, Measured, WriteCounter};
 use super::report::{Latencies, Stall};
 use crate::cli::output::{self, bytes, duration, line};
 use crate::cli::topic::exists;
@@ -54,15 +54,13 @@ pub(in crate::cli) struct Produce {
     /// Bytes that may wait for their acknowledgement, all partitions together
     #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = values::small_bytes)]
     buffer: u32,
-    /// Where the disk is measured, on the disk of the nodes' data; nothing is measured if it does not exist
+    /// A directory on the disk of the nodes' data: there the disk is measured, and its device's counter of what is
+    /// written is read; neither if it does not exist
     #[arg(long, value_name = "DIRECTORY", default_value = "ackord-dev")]
     disk_dir: PathBuf,
-    /// Do not measure the disk
+    /// Do not measure the disk; its device's counter is still read
     #[arg(long)]
     no_disk: bool,
-    /// Processes of all nodes, to compare what they wrote with what was sent; those of `ackord dev` without
-    #[arg(long, value_name = "PID", value_delimiter = ',')]
-    pids: Vec<u32>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -81,8 +79,8 @@ struct Outcome {
     stall: Duration,
     /// Records that were not acknowledged, and what the first was told.
     failed: Option<(u64, String)>,
-    /// What the nodes wrote meanwhile, in bytes, if that is known.
-    written: Option<u64>,
+    /// What the disk's device wrote meanwhile, for whomever, in bytes, if that is known.
+    device_written: Option<u64>,
 }
 
 /// A record on its way.
@@ -140,8 +138,8 @@ impl Produce {
     }
 
     async fn write(&self, client: &Client, partitions: u32) -> Result<Outcome, Failure> {
-        let pids = if self.pids.is_empty() { disk::dev_pids(&self.disk_dir) } else { self.pids.clone() };
-        let written_before = disk::written_bytes(&pids);
+        let counter = WriteCounter::of(&self.disk_dir);
+        let written_before = counter.as_ref().and_then(WriteCounter::bytes);
         let bar = output::progress(None, self.json, "{spinner} {elapsed} {bytes} acknowledged, {bytes_per_sec}");
         let begun = Instant::now();
         let mut watching = JoinSet::new();
@@ -158,7 +156,7 @@ impl Produce {
             latencies: Latencies::new(),
             stall: Duration::ZERO,
             failed: None,
-            written: None,
+            device_written: None,
         };
         while let Some(watched) = watching.join_next().await {
             let watched = watched.map_err(|error| Failure::new(error.to_string()))?;
@@ -169,7 +167,9 @@ impl Produce {
             }
         }
         outcome.took = begun.elapsed();
-        outcome.written = disk::written_bytes(&pids).zip(written_before).map(|(after, before)| after - before);
+        let written_after = counter.as_ref().and_then(WriteCounter::bytes);
+        outcome.device_written =
+            written_after.zip(written_before).and_then(|(after, before)| after.checked_sub(before));
         bar.finish_and_clear();
         Ok(outcome)
     }
@@ -232,10 +232,7 @@ impl Produce {
         line(&format!("throughput: {}/s, {:.0} records/s", bytes(user / seconds), records as f64 / seconds))?;
         line(&format!("latency from the intended time to the commit: {}", outcome.latencies.text()))?;
         line(&format!("longest time that one partition acknowledged nothing: {}", duration(outcome.stall)))?;
-        if let Some(written) = outcome.written {
-            let factor = written as f64 / user.max(1.0);
-            line(&format!("written by all nodes: {}, {factor:.2} for every byte sent", bytes(written as f64)))?;
-        }
+        line(&written_text(outcome.device_written, user))?;
         before.map_or(Ok(()), |disk| disk.print("before"))?;
         after.map_or(Ok(()), |disk| disk.print("after"))
     }
@@ -255,8 +252,8 @@ impl Produce {
             "bytes_per_second": user / seconds, "records_per_second": records as f64 / seconds,
             "latency": outcome.latencies.json(), "longest_stall_us": outcome.stall.as_micros() as u64,
             "failed": outcome.failed.as_ref().map_or(0, |(count, _)| *count),
-            "written_bytes": outcome.written,
-            "written_per_user_byte": outcome.written.map(|written| written as f64 / user.max(1.0)),
+            "device_written_bytes": outcome.device_written,
+            "device_written_per_user_byte": outcome.device_written.map(|written| written as f64 / user.max(1.0)),
             "disk_before": before.map(Measured::json), "disk_after": after.map(Measured::json),
         }))
     }
@@ -264,6 +261,15 @@ impl Produce {
     fn user_bytes(&self, outcome: &Outcome) -> f64 {
         outcome.latencies.count() as f64 * f64::from(self.record_size)
     }
+}
+
+/// What the device wrote, beside what was sent.
+fn written_text(device_written: Option<u64>, user: f64) -> String {
+    let Some(written) = device_written else {
+        return "written to the disk's device: unknown (--disk-dir is not on one block device)".to_owned();
+    };
+    let (factor, written) = (written as f64 / user.max(1.0), bytes(written as f64));
+    format!("written to the disk's device, other writers included: {written}, {factor:.2} for every byte sent")
 }
 
 /// Bytes that no disk and no codec can make smaller.

@@ -89,7 +89,7 @@ fn config(entry: &ConfigEntry, with_synonyms: bool, documentation: bool) -> Desc
         .with_is_sensitive(entry.sensitive)
         .with_synonyms(if with_synonyms { synonyms(entry) } else { vec![] })
         .with_config_type(config_type(entry.kind))
-        .with_documentation(entry.documentation.as_deref().filter(|_| documentation).map(translate::text))
+        .with_documentation(entry.documentation.filter(|_| documentation).map(translate::text))
 }
 
 /// Where the value comes from, and where it would come from without that (KIP-226): what is set on the topic, then what
@@ -160,7 +160,7 @@ mod tests {
             sensitive,
             effect: ConfigEffect::Honoured,
             inherited: Some(("log.retention.ms".into(), "7".into())),
-            documentation: Some("how long".into()),
+            documentation: Some("how long"),
         }
     }
 

@@ -1,4 +1,5 @@
-//! DescribeGroups (key 15), versions 0 to 6: groups and their members in full. One that is named twice is answered once.
+//! DescribeGroups (key 15), versions 0 to 6: groups and their members in full. One that is named twice is answered
+//! once.
 //!
 //! A group that does not exist is `Dead`; from version 6 on that is an error, too (KIP-1043).
 

@@ -1,7 +1,7 @@
 //! FindCoordinator (key 10), versions 0 to 4: which node coordinates a consumer group.
 //!
-//! Without a *successful* answer librdkafka silently sends lz4 uncompressed, and confluent-kafka's `close()` hangs, even
-//! of those who use no groups. A transactional id is refused for good until transactions exist.
+//! Without a *successful* answer librdkafka silently sends lz4 uncompressed, and confluent-kafka's `close()` hangs,
+//! even of those who use no groups. A transactional id is refused for good until transactions exist.
 
 use super::Api;
 use crate::broker::{Broker, Cluster, Edge, Error, ErrorKind, Node};

@@ -1,5 +1,5 @@
-//! ListGroups (key 16), versions 0 to 5: the groups that this node coordinates, by state from version 4 on (KIP-518) and
-//! by type from version 5 on (KIP-848).
+//! ListGroups (key 16), versions 0 to 5: the groups that this node coordinates, by state from version 4 on (KIP-518)
+//! and by type from version 5 on (KIP-848).
 
 use super::Api;
 use crate::broker::{Broker, ListedGroup};

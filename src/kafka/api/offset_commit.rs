@@ -1,7 +1,7 @@
 //! OffsetCommit (key 8), versions 2 to 9: how far a group has read.
 //!
-//! Stored by members of a generation, or by whoever says generation −1 and no member id and only stores offsets. The
-//! retention time of versions 2 to 4 is not looked at, as in Kafka since 2.1: a group's offsets are kept while it lives.
+//! Stored by members of a generation, or by whoever says generation −1 and no member id and only stores offsets. How
+//! long offsets are kept is for the node to say and not for the request, whose versions 2 to 4 try (KIP-211).
 
 use super::Api;
 use crate::broker::{Broker, CommitOffsets, CommittedOffset, OffsetToCommit, PartitionIndex, PerItem};

@@ -41,6 +41,6 @@ fn config(entry: ConfigEntry) -> native::TopicConfig {
         is_set: entry.source == ConfigSource::Topic,
         default_value: entry.inherited.map(|(_, value)| value).unwrap_or_default(),
         effect: effect.into(),
-        documentation: entry.documentation.unwrap_or_default(),
+        documentation: entry.documentation.unwrap_or_default().to_owned(),
     }
 }

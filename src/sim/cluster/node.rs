@@ -3,6 +3,7 @@
 use super::Scenario;
 use super::client::payload_of;
 use super::effects::{Crash, Kind, Open};
+use crate::coordinator::{Coordinator, offsets};
 use crate::multiraft::apply::machine::Machine;
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::apply::{Applier, NoObserver};
@@ -12,7 +13,7 @@ use crate::partition::Partition;
 use crate::raft::{Replica, Role};
 use crate::sim::engine::SimEngine;
 use crate::sim::{Random, SimDisk};
-use crate::storage::{Engine, WriteBatch};
+use crate::storage::{Engine, Family, WriteBatch};
 use crate::types::{LogEntry, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
 use crate::wal::{Identity, Log, LogChange, LogError, Options, ReadError, Turn, prepare_spare};
 use std::collections::BTreeMap;
@@ -97,8 +98,8 @@ impl Node {
             .unwrap_or_else(|error| panic!("seed {}: node {}: {error}", scenario.seed, self.id));
         self.findings = recovery.findings;
         let (mut machines, mut starts, mut inputs) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for group in (1..=scenario.groups).map(RaftGroupId) {
-            let machine = self.open_machine(group);
+        for group in (1..=scenario.groups + scenario.coordinators).map(RaftGroupId) {
+            let machine = self.open_machine(group, group.0 > scenario.groups);
             let replica = self.replica_of(group);
             match recovery.groups.get(&group) {
                 Some(recovered) => starts.push(GroupStart {
@@ -128,15 +129,60 @@ impl Node {
     }
 
     /// A group's state machine, made durable before anybody hears of the group.
-    fn open_machine(&self, group: RaftGroupId) -> Machine {
-        let partition = Partition::open(&self.engine, group).expect("the simulated database reads");
-        Machine::Partition(Box::new(partition.unwrap_or_else(|| {
-            let mut batch = WriteBatch::default();
-            let partition = Partition::create(group, BIRTH, self.members.clone(), &mut batch);
+    fn open_machine(&self, group: RaftGroupId, coordinates: bool) -> Machine {
+        let mut batch = WriteBatch::default();
+        let members = self.members.clone();
+        let machine = if coordinates {
+            let opened = Coordinator::open(&self.engine, group).expect("the simulated database reads");
+            let coordinator = opened.unwrap_or_else(|| Coordinator::create(group, BIRTH, members, &mut batch));
+            Machine::Coordinator(Box::new(coordinator))
+        } else {
+            let opened = Partition::open(&self.engine, group).expect("the simulated database reads");
+            let partition = opened.unwrap_or_else(|| Partition::create(group, BIRTH, members, &mut batch));
+            Machine::Partition(Box::new(partition))
+        };
+        if !batch.changes.is_empty() {
             self.engine.write(batch).expect("the simulated database writes");
             self.engine.flush().expect("the simulated database flushes");
-            partition
-        })))
+        }
+        machine
+    }
+
+    /// A group's state, if it coordinates consumer groups and the node runs.
+    #[must_use]
+    pub fn coordinator(&self, group: RaftGroupId) -> Option<&Coordinator> {
+        match self.running.as_ref()?.applier.machine(group)? {
+            Machine::Coordinator(coordinator) => Some(coordinator),
+            _ => None,
+        }
+    }
+
+    /// The offsets that a consumer group has stored here, by partition.
+    #[must_use]
+    pub fn stored_offsets(&self, raft: RaftGroupId, group: &str) -> BTreeMap<i32, i64> {
+        let stored = offsets::read_all(&self.engine, raft, group).expect("the simulated database reads");
+        stored.into_iter().map(|(_, partition, committed)| (partition, committed.offset)).collect()
+    }
+
+    /// The offset that a consumer group has stored here.
+    #[must_use]
+    pub fn stored_offset(&self, raft: RaftGroupId, group: &str, topic: &str, partition: i32) -> Option<i64> {
+        let stored = offsets::read(&self.engine, raft, group, topic, partition);
+        stored.expect("the simulated database reads").map(|committed| committed.offset)
+    }
+
+    /// A negative control: leaves of an installed state what a snapshot without offsets would have brought.
+    fn forget_offsets(&mut self, group: RaftGroupId) {
+        let Some(running) = self.running.as_mut() else { return };
+        if !matches!(running.applier.machine(group), Some(Machine::Coordinator(_))) {
+            return;
+        }
+        let rows = |kind: u8| [&group.0.to_be_bytes()[..], &[kind]].concat();
+        let mut batch = WriteBatch::default();
+        batch.delete_range(Family::Groups, rows(b'o'), rows(b'o' + 1));
+        self.engine.write(batch).expect("the simulated database writes");
+        let coordinator = Coordinator::open(&self.engine, group).expect("it reads").expect("the coordinator is there");
+        running.applier.add(group, Machine::Coordinator(Box::new(coordinator)));
     }
 
     /// Ends the process. What was not synced is lost, or kept, or torn.
@@ -236,7 +282,11 @@ impl Node {
         if let Some(crash) = crash {
             self.disk.stop_after(crash.operations);
         }
+        let installs = running.open.installs.front().map(|(group, _)| *group).filter(|_| kind == Kind::Install);
         let finished = running.finish(kind, crash.is_some(), &self.engine, scenario);
+        if let Some(group) = installs.filter(|_| scenario.sabotage.snapshots_without_offsets) {
+            self.forget_offsets(group);
+        }
         // A crash in the middle of something that the disk has no part in leaves it half said.
         if crash.is_some() { None } else { finished }
     }
