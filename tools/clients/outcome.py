@@ -39,11 +39,3 @@ def count_failed(results: dict[str, dict[str, str]]) -> tuple[int, int]:
     cells = [text for row in results.values() for text in row.values() if text != NOT_OFFERED]
     failed = sum(text.startswith(FAILED) for text in cells)
     return len(cells) - failed, failed
-
-
-def table(results: dict[str, dict[str, str]], capabilities: list[str]) -> str:
-    """Clients across, capabilities down."""
-    names = list(results)
-    rows = [["", *names], ["---"] * (len(names) + 1)]
-    rows += [[what, *(results[name].get(what, NOT_OFFERED) for name in names)] for what in capabilities]
-    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows)
