@@ -100,7 +100,10 @@ class Crew:
 
     def end_writers(self) -> None:
         while self.writers:
-            self.writers.pop().end()
+            writer = self.writers.pop()
+            wrote = lambda: bool(self.history.of_whom(writer.who)) or not writer.lives()  # noqa: B023, E731
+            self.wait_for(wrote, END_SECONDS_MAX, lambda: "nothing can be written")
+            writer.end()
 
     def describe(self) -> dict:
         """What `ackord group describe` says; nothing if it can't be learnt at the moment."""

@@ -96,7 +96,7 @@ class Kafkas(Tool):
 
     def delete(self, crew):
         lines = self.groups("--group", crew.name, "--delete")
-        expect(any("successful" in line for line in lines), f"it says {lines[-1]}")
+        expect(any("successful." in line for line in lines), f"it says {lines[-1]}")
 
 
 class Ackords(Tool):

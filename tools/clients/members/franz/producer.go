@@ -30,6 +30,7 @@ func runProducer(arguments []string) error {
 		kgo.DefaultProduceTopic(arguments[1]),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RecordDeliveryTimeout(2*time.Minute),
+		kgo.ProducerBatchCompression(kgo.NoCompression()), // its default, snappy, is not for kafkajs to read
 	) // idempotent and acks=all unless told otherwise
 	if err != nil {
 		return err
