@@ -75,7 +75,7 @@ async function show() {
   await admin.disconnect()
 }
 
-async function eachBatch({ batch, resolveOffset, heartbeat, isRunning, isStale }) {
+async function eachBatch({ batch, resolveOffset, commitOffsetsIfNecessary, heartbeat, isRunning, isStale }) {
   let next = null
   for (const { offset, value } of batch.messages) {
     if (!isRunning() || isStale()) break
@@ -86,8 +86,10 @@ async function eachBatch({ batch, resolveOffset, heartbeat, isRunning, isStale }
   if (next === null) return
   const offsets = { [batch.partition]: next }
   try {
-    const { metadata } = options
-    await consumer.commitOffsets([{ topic, partition: batch.partition, offset: String(next), metadata }])
+    // Not consumer.commitOffsets: that one repeats itself before a coordinator that has moved, and asks nobody where
+    // to, until the member's session is over (tulios/kafkajs#1779). This one fails at once, and the consumer rejoins.
+    const partitions = [{ partition: batch.partition, offset: String(next), metadata: options.metadata }]
+    await commitOffsetsIfNecessary({ topics: [{ topic, partitions }] })
     say('committed', { offsets })
   } catch (error) {
     say('failed', { offsets, text: `${error.name}: ${error.message}` })
