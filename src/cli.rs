@@ -13,6 +13,7 @@ mod output;
 mod produce;
 mod serve;
 mod status;
+mod stop;
 mod topic;
 mod values;
 

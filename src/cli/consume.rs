@@ -1,5 +1,6 @@
 //! `ackord consume`: a topic's records, from any place on.
 
+use super::stop::Stop;
 use super::{Connect, Failure, output, values};
 use crate::client::{Client, Error, MemberOptions, Reader, ReaderOptions, Received, Start};
 use clap::{Args, ValueEnum};
@@ -90,12 +91,13 @@ impl Consume {
     /// Reads what the group assigns, until the command is stopped or has printed enough; then leaves.
     async fn run_in_group(&self, client: &Client, group: &str) -> Result<(), Failure> {
         let options = MemberOptions { start: self.from.unwrap_or(Start::End), ..MemberOptions::default() };
+        let mut stop = Stop::new()?; // a word that comes while a chunk is printed counts, too
         let mut member = client.group_member(group, &[&self.topic], options);
         let (mut left, mut text) = (self.max.unwrap_or(u64::MAX), Vec::new());
         while left > 0 {
             let chunk = tokio::select! {
                 chunk = member.next() => chunk?,
-                _ = tokio::signal::ctrl_c() => break,
+                () = stop.told() => break,
             };
             text.clear();
             let take = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.records.len());

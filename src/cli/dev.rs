@@ -6,6 +6,7 @@
 
 use super::format::{draw_voters, read_config};
 use super::output::line;
+use super::stop::Stop;
 use super::{Failure, values};
 use crate::client::{Client, ClientOptions};
 use crate::server::data;
@@ -19,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Ports of a node, from its base: Kafka's clients, native clients, HTTP, peers.
@@ -324,28 +324,6 @@ async fn stop_all(nodes: &[Node], children: &mut [Child]) {
 
 fn remove_pid(home: &Path) {
     drop(fs::remove_file(home.join("pid"))); // only a hint for measurements
-}
-
-/// The word to stop: Ctrl-C, or SIGTERM.
-struct Stop {
-    /// Ctrl-C.
-    interrupt: tokio::signal::unix::Signal,
-    /// What service managers send.
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::io("listening for signals", &error));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn told(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,14 +10,11 @@ from pathlib import Path
 
 from . import venv
 from .cluster import ClusterError
+from .outcome import NotOffered
 
 COMMAND_SECONDS_MAX = 60
 KAFKA_VERSION = "4.1.1"
 SLF4J_VERSION = "1.7.36"
-
-
-class NotOffered(Exception):
-    """The client has no such thing."""
 
 
 def run(command: list, feed=None) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 FETCH, FETCH_VERSION = 1, 10  # the first that is given zstd (KIP-110)
 METADATA, METADATA_VERSION = 3, 1
+FIND_COORDINATOR, FIND_COORDINATOR_VERSION = 10, 0
 BYTES_MAX = 64 << 20
 ANSWER_SECONDS_MAX = 5
 
@@ -48,6 +49,24 @@ def fetch(address: str, topic: str, partition: int) -> tuple[int, bytes]:
 def nodes_alive(address: str) -> int:
     """How many nodes this one names in its Metadata."""
     return struct.unpack_from(">i", ask(address, METADATA, METADATA_VERSION, struct.pack(">i", 0)))[0]
+
+
+def coordinator(bootstrap: str, group: str) -> int:
+    """The node that coordinates a consumer group, as the first that answers knows it."""
+    name = group.encode()
+    answers = []
+    for address in bootstrap.split(","):
+        try:
+            body = struct.pack(">h", len(name)) + name
+            answer = ask(address, FIND_COORDINATOR, FIND_COORDINATOR_VERSION, body)
+        except OSError as error:
+            answers.append(str(error))
+            continue
+        code, node = struct.unpack_from(">hi", answer)
+        if code == 0:
+            return node
+        answers.append(f"{address}: error {code}")
+    raise ValueError(", ".join(answers))
 
 
 def ask(address: str, key: int, version: int, body: bytes) -> bytes:
