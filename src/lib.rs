@@ -65,10 +65,10 @@
 //! # The way of a consumer group
 //!
 //! A group belongs to one partition of an internal topic, by its name; that partition's Raft group replicates the
-//! group's members, generations, assignments and offsets ([`coordinator`]). [`broker::node`] on its leader proposes what
-//! members ask for, and answers those who have to wait (for a generation, for their share of it) from the state that
-//! [`broker::node::views`] publishes. Heartbeats are not replicated: [`coordinator::sessions`] remembers them on the
-//! leader, and proposes that a silent member be given up. A new leader counts every member as just heard of, so a
+//! group's members, generations, assignments and offsets ([`coordinator`]). [`broker::node`] on its leader proposes
+//! what members ask for, and answers those who have to wait (for a generation, for their share of it) from the state
+//! that [`broker::node::views`] publishes. Heartbeats are not replicated: [`coordinator::sessions`] remembers them on
+//! the leader, and proposes that a silent member be given up. A new leader counts every member as just heard of, so a
 //! failover costs no rebalance.
 //!
 //! # What survives what

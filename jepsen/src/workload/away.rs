@@ -9,6 +9,7 @@ use crate::process::{Cluster, Setup};
 use crate::producer::Pace;
 use crate::report::{Report, Round};
 use ackord::client::{Client, ClientOptions};
+use ackord::types::COORDINATOR_TOPIC;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -119,7 +120,8 @@ async fn catch_up(cluster: &Cluster) -> io::Result<Option<(Duration, usize)>> {
         for node in admin.cluster().await.map(|cluster| cluster.nodes).unwrap_or_default() {
             for replica in admin.replicas(&node).await.unwrap_or_default() {
                 let follower = replica.followers.iter().find(|follower| follower.node == away);
-                let Some(follower) = follower.filter(|_| !replica.topic.is_empty()) else { continue };
+                let is_clients = !replica.topic.is_empty() && replica.topic != COORDINATOR_TOPIC;
+                let Some(follower) = follower.filter(|_| is_clients) else { continue };
                 if follower.needs_snapshot {
                     by_snapshot.insert(replica.partition);
                 } else if follower.reachable && follower.lag <= LAG_MAX {
