@@ -158,18 +158,18 @@ mod tests {
         let run = Run { first: Offset(9), bytes: 70, max_timestamp: 5, first_timestamp: 5, bytes_before: 0 };
         let position =
             Position { applied: LogId::new(7, 2), generation: 1, log_start: Offset(3), next_offset: Offset(10), run };
-        let old = [1, 2, 7, 1, 6, 20, 18, 70, 10];
+        let old = [1, 7, 2, 1, 6, 20, 18, 70, 10];
         assert_eq!(StoredPosition::decode(&old), Ok(StoredPosition::Uncounted(position.clone())));
         assert_eq!(decode_uncounted_run(&[1, 10]), Ok(5));
 
         let run = Run { first_timestamp: 4, bytes_before: 80, ..run };
         let position = Position { run, ..position };
-        let new = [2, 2, 7, 1, 6, 20, 18, 70, 10, 8, 80];
+        let new = [2, 7, 2, 1, 6, 20, 18, 70, 10, 8, 80];
         assert_eq!(StoredPosition::decode(&new), Ok(StoredPosition::Counted(position.clone())));
         assert_eq!(position.encode(), &new[..]);
         let row = RunRow { max_timestamp: 5, bytes_before: 80 };
         assert_eq!((RunRow::decode(&[2, 10, 80]), row.encode()), (Ok(row), Bytes::from_static(&[2, 10, 80])));
-        for bytes in [&[][..], &[3, 2, 7, 1, 6, 20, 18, 70, 10, 8, 80], &old[..8], &new[..10]] {
+        for bytes in [&[][..], &[3, 7, 2, 1, 6, 20, 18, 70, 10, 8, 80], &old[..8], &new[..10]] {
             assert!(StoredPosition::decode(bytes).is_err(), "{bytes:?}");
         }
     }
