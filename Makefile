@@ -1,7 +1,8 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-clients rolling-kills topic-settings many-partitions jepsen fuzz fmt lint doc deny
+.PHONY: help setup build run demo test test-clients rolling-kills topic-settings many-partitions many-groups jepsen fuzz
+.PHONY: fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
@@ -43,6 +44,9 @@ topic-settings: setup ## Writes docs/topic-settings.md from the code's table
 
 many-partitions: build ## What a thousand partitions cost: time, memory, processor
 	tools/many-partitions
+
+many-groups: build ## What a thousand consumer groups cost, beside a single one
+	tools/many-groups
 
 jepsen: setup ## Kills nodes and cuts their power for real, under load, for a quarter of an hour (as root)
 	$(CARGO_LINKED) build --release --workspace --locked

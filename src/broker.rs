@@ -33,12 +33,13 @@ pub use groups::{
     OffsetToCommit, PerItem, SyncGroup, Synced,
 };
 pub use records::{
-    EndOfEpoch, EpochQuery, Fetch, FetchAllowance, FetchAnswer, FetchPartition, FetchedBatch, FetchedPartition,
-    Isolation, OffsetAt, OffsetQuery, OffsetTarget, Produce, ProduceOutcome, Produced, ProducerIdentity,
+    DeleteRecords, EndOfEpoch, EpochQuery, Fetch, FetchAllowance, FetchAnswer, FetchPartition, FetchedBatch,
+    FetchedPartition, Isolation, OffsetAt, OffsetQuery, OffsetTarget, Produce, ProduceOutcome, Produced,
+    ProducerIdentity,
 };
 pub use status::{FollowerReport, ReplicaReport, Role};
 
-use crate::types::{LeaderEpoch, NodeId};
+use crate::types::{LeaderEpoch, NodeId, Offset};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -136,6 +137,13 @@ pub trait Broker: Groups {
 
     /// Where epochs end in the leader's log (KIP-320). `None`: no epoch at or below the one asked for is known.
     fn end_of_epochs(&self, queries: Vec<EpochQuery>) -> impl Future<Output = Vec<Result<Option<EndOfEpoch>>>> + Send;
+
+    /// Removes records from the front of partitions, each of which is named once; where each begins afterwards.
+    fn delete_records(
+        &self,
+        targets: Vec<DeleteRecords>,
+        timeout: Duration,
+    ) -> impl Future<Output = Vec<Result<Offset>>> + Send;
 
     /// Hands out a producer id that nobody had before.
     fn new_producer(&self) -> impl Future<Output = Result<ProducerIdentity>> + Send;

@@ -45,6 +45,7 @@ pub use admin::{Admin, ConfigChanges, NewTopic};
 pub use error::{Error, ErrorKind, Result};
 pub use group::assignment::read_share as assigned_partitions;
 pub use group::member::{Chunk, GroupMember, MemberOptions};
+pub use group::requests::MemberRequests;
 pub use partitioner::partition_of_key;
 pub use producer::{Commit, Delivery, Producer, ProducerOptions, Record};
 pub use reader::{Reader, ReaderOptions, Received, Start};
@@ -101,6 +102,12 @@ impl Client {
     #[must_use]
     pub fn group_member(&self, group: &str, topics: &[impl AsRef<str>], options: MemberOptions) -> GroupMember {
         GroupMember::new(Arc::clone(&self.router), group, topics, options)
+    }
+
+    /// A member of a consumer group that reads nothing and sends what it is told to.
+    #[must_use]
+    pub fn member_requests(&self, group: &str, topics: &[impl AsRef<str>], options: &MemberOptions) -> MemberRequests {
+        MemberRequests::new(Arc::clone(&self.router), group, topics, options)
     }
 
     /// A reader of one partition.

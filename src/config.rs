@@ -1,8 +1,8 @@
 //! A node's configuration: one TOML file, every field with its unit and default.
 //!
-//! What belongs to one node is at the top level and in `[listeners]`, `[limits]`, `[wal]` and `[groups]`; what must be
-//! equal on every node of the cluster is in `[cluster]`. Reading the file is the server's; this room turns its text
-//! into values and says what is wrong with them, and what to do. Three lines make a node:
+//! What belongs to one node is at the top level and in `[listeners]`, `[limits]`, `[wal]`, `[retention]` and
+//! `[groups]`; what must be equal on every node of the cluster is in `[cluster]`. Reading the file is the server's;
+//! this room turns its text into values and says what is wrong with them, and what to do. Three lines make a node:
 //!
 //! ```toml
 //! node_id = 1
@@ -50,6 +50,9 @@ pub struct Config {
     /// Consumer groups.
     #[serde(default)]
     pub groups: GroupsConfig,
+    /// When records that topics no longer keep are removed.
+    #[serde(default)]
+    pub retention: Retention,
     /// Equal on every node of the cluster.
     #[serde(default)]
     pub cluster: ClusterConfig,
@@ -100,6 +103,15 @@ pub struct Wal {
     /// How many freed segments are kept for reuse instead of being removed, so that no segment is written twice; two
     /// more are always kept ready. 0 to 1024, each of `segment_bytes`. Default: 8.
     pub recycled_segments_max: u16,
+}
+
+/// When records that topics no longer keep are removed. How much they keep is each topic's own setting.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// How often the partitions that this node leads are looked at, in milliseconds. Those that are kept by size are
+    /// looked at when they have grown, too. Default: 300000 (5 minutes, as Kafka's `log.retention.check.interval.ms`).
+    pub check_interval_ms: u32,
 }
 
 /// What must be equal on every node of the cluster.
@@ -179,6 +191,12 @@ impl Default for Wal {
     }
 }
 
+impl Default for Retention {
+    fn default() -> Self {
+        Self { check_interval_ms: 300_000 }
+    }
+}
+
 impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
@@ -219,6 +237,9 @@ impl Config {
         self.check_peers()?;
         self.check_sizes()?;
         self.groups.check()?;
+        let interval = self.retention.check_interval_ms;
+        let problem = "it is 100 to 86400000 (a day)";
+        require((100..=86_400_000).contains(&interval), "retention.check_interval_ms", problem)?;
         self.cluster.check()
     }
 

@@ -101,8 +101,8 @@ impl Coordinator {
         self.state.groups()
     }
 
-    /// Names of the groups that the last apply changed, made or removed; all, after opening or an installation. A stored
-    /// offset does not change its group.
+    /// Names of the groups that the last apply changed, made or removed; all, after opening or an installation. A
+    /// stored offset does not change its group.
     #[must_use]
     pub fn changed(&self) -> &BTreeSet<String> {
         &self.changed

@@ -29,7 +29,8 @@
 //!   and what they replicate.
 //! * [`raft`] is one replica, raft-rs behind our own types; [`multiraft::core`] drives many of them: inputs in, effects
 //!   out. [`multiraft::worker`] does the effects with threads, [`sim`] with one seed.
-//! * [`partition`] gives record batches their offsets, [`controller`] holds nodes, topics, assignments and configs.
+//! * [`partition`] gives record batches their offsets, [`controller`] holds nodes, topics, assignments and configs,
+//!   [`coordinator`] consumer groups and the offsets they store.
 //! * [`broker`] is the waist between what clients speak ([`kafka`], [`native`]) and what answers them;
 //!   [`broker::node`] is the real answer. [`edge`] is what the two have in common.
 //! * [`client`] is the Rust client of the native protocol; [`cli`] is made of it, and starts nodes.
@@ -60,6 +61,15 @@
 //! below the high watermark is read from the database on a blocking thread; the Raft worker never reads for consumers.
 //! When there is too little, the fetch waits for the view to change. An offset above the end is called out of range
 //! only after a majority has confirmed where the end is (ReadIndex).
+//!
+//! # The way of a consumer group
+//!
+//! A group belongs to one partition of an internal topic, by its name; that partition's Raft group replicates the
+//! group's members, generations, assignments and offsets ([`coordinator`]). [`broker::node`] on its leader proposes what
+//! members ask for, and answers those who have to wait (for a generation, for their share of it) from the state that
+//! [`broker::node::views`] publishes. Heartbeats are not replicated: [`coordinator::sessions`] remembers them on the
+//! leader, and proposes that a silent member be given up. A new leader counts every member as just heard of, so a
+//! failover costs no rebalance.
 //!
 //! # What survives what
 //!

@@ -69,7 +69,36 @@ pub struct NodeSample {
     pub groups: Vec<(&'static str, u64)>,
     /// Members of these groups.
     pub group_members: u64,
+    /// How far these groups are behind.
+    pub group_lags: GroupLags,
 }
+
+/// How far consumer groups are behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupLags {
+    /// At most [`LAG_SERIES_MAX`], so that nobody's groups fill the memory of who looks.
+    pub shown: Vec<LagSample>,
+    /// Groups of which more lags are known than are shown.
+    pub cut_groups: u64,
+    /// Stored offsets of partitions whose end this node does not know.
+    pub unknown: u64,
+}
+
+/// How far a consumer group is behind in one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LagSample {
+    /// The group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Offsets from the stored one to the high watermark.
+    pub lag: u64,
+}
+
+/// Lags that are shown at most, each a series of its own.
+pub const LAG_SERIES_MAX: usize = 10_000;
 
 /// Asks how the node stands. Called when the metrics are looked at; may block briefly.
 pub type Status = Arc<dyn Fn() -> NodeSample + Send + Sync>;
@@ -150,7 +179,7 @@ const REPLICA_GAUGES: &[ReplicaGauge] = &[
 
 impl Collector for Replicas {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let NodeSample { replicas, dropped_peer_messages, groups, group_members } = (self.0)();
+        let NodeSample { replicas, dropped_peer_messages, groups, group_members, group_lags } = (self.0)();
         let help = "Messages to other nodes that were dropped, because a queue was full or the connection away";
         encoder
             .encode_descriptor("dropped_peer_messages", help, None, MetricType::Counter)?
@@ -163,6 +192,7 @@ impl Collector for Replicas {
         encoder
             .encode_descriptor("group_members", "Members of consumer groups led here", None, MetricType::Gauge)?
             .encode_gauge(&gauge_value(group_members))?;
+        encode_lags(&mut encoder, &group_lags)?;
         for (name, help, value) in REPLICA_GAUGES {
             let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for replica in &replicas {
@@ -185,6 +215,25 @@ impl Collector for Replicas {
     }
 }
 
+fn encode_lags(encoder: &mut DescriptorEncoder<'_>, lags: &GroupLags) -> fmt::Result {
+    let help = "Offsets from a group's stored offset to the partition's high watermark, for groups led here and \
+        partitions with a replica here; a following replica's high watermark may be a little behind the leader's";
+    let mut gauge = encoder.encode_descriptor("group_lag_offsets", help, None, MetricType::Gauge)?;
+    for LagSample { group, topic, partition, lag } in &lags.shown {
+        let partition = partition.to_string();
+        let labels = [("group", group.as_str()), ("topic", topic.as_str()), ("partition", partition.as_str())];
+        gauge.encode_family(&labels)?.encode_gauge(&gauge_value(*lag))?;
+    }
+    let unknown = "Stored offsets of groups led here whose partition has no replica here: no lag is shown for them";
+    let cut = format!("Groups led here whose lag is not shown in full: at most {LAG_SERIES_MAX} partitions are");
+    for (name, help, value) in
+        [("group_lag_unknown", unknown, lags.unknown), ("group_lag_cut_groups", cut.as_str(), lags.cut_groups)]
+    {
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&gauge_value(value))?;
+    }
+    Ok(())
+}
+
 fn gauge_value(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -204,7 +253,10 @@ mod tests {
             follower_lag_entries: vec![(3, 12)],
             ..ReplicaSample::default()
         };
-        let node = NodeSample { replicas: vec![sample], groups: vec![("Stable", 2)], ..NodeSample::default() };
+        let lag = LagSample { group: "a \"b\"\n".to_owned(), topic: "orders".to_owned(), partition: 4, lag: 9 };
+        let group_lags = GroupLags { shown: vec![lag], cut_groups: 5, unknown: 6 };
+        let groups = vec![("Stable", 2)];
+        let node = NodeSample { replicas: vec![sample], groups, group_lags, ..NodeSample::default() };
         let (metrics, registry) = Metrics::new(Arc::new(move || node.clone()));
         metrics.produce_seconds.observe(0.002);
         metrics.produced_bytes.inc_by(10);
@@ -221,6 +273,9 @@ mod tests {
             "ackord_offset_commit_seconds_count 0",
             "ackord_groups{state=\"Stable\"} 2",
             "ackord_group_members 0",
+            "ackord_group_lag_offsets{group=\"a \\\"b\\\"\\n\",topic=\"orders\",partition=\"4\"} 9",
+            "ackord_group_lag_cut_groups 5",
+            "ackord_group_lag_unknown 6",
             "ackord_dropped_peer_messages_total 0",
             "ackord_replica_leads{topic=\"orders\",partition=\"4\"} 1",
             "ackord_replica_apply_lag_entries{topic=\"orders\",partition=\"4\"} 7",

@@ -14,6 +14,7 @@ pub mod command;
 pub mod epochs;
 pub mod producers;
 pub mod read;
+pub mod retention;
 mod rows;
 pub mod snapshot;
 mod times;
@@ -26,8 +27,9 @@ use crate::types::{EntryKind, LeaderEpoch, LogEntry, LogId, LogIndex, Membership
 use command::Command;
 use producers::{Producers, Verdict};
 use read::PartitionView;
-use rows::{Position, ROW_VERSION, Shape};
+use rows::{Position, ROW_VERSION, Shape, StoredPosition};
 use std::ops::ControlFlow;
+use times::{RUN_BYTES, RunRow};
 use trim::Freed;
 
 /// The families a partition has rows in, and whose keys begin with group and generation.
@@ -64,15 +66,21 @@ impl Partition {
             return Ok(None);
         };
         let damaged = |entry, reason| MachineError::Damaged { group, entry, reason };
-        let position: Position =
-            rows::decode(ROW_VERSION, &position).map_err(|reason| damaged(LogId::default(), reason))?;
+        let stored = StoredPosition::decode(&position).map_err(|reason| damaged(LogId::default(), reason))?;
+        let (position, is_counted) = match stored {
+            StoredPosition::Counted(position) => (position, true),
+            StoredPosition::Uncounted(position) => (position, false),
+        };
         let damaged = |reason| damaged(position.applied, reason);
         let shape = engine.get(Family::Meta, &rows::shape_key(group))?;
         let shape = shape.ok_or_else(|| damaged("the members and epochs are missing".to_owned()))?;
         let shape = rows::decode(ROW_VERSION, &shape).map_err(damaged)?;
         let producers = load_producers(engine, group, position.generation)?.map_err(damaged)?;
-        let partition = Self { group, position, shape, producers };
+        let mut partition = Self { group, position, shape, producers };
         snapshot::remove_leftovers(engine, &partition)?;
+        if !is_counted {
+            partition.count_runs(engine)?;
+        }
         partition.check_end(engine)?;
         Ok(Some(partition))
     }
@@ -99,6 +107,12 @@ impl Partition {
         }
     }
 
+    /// The first offset there is.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.position.log_start
+    }
+
     /// The generation under which the state lies.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -116,8 +130,35 @@ impl Partition {
         Ok(())
     }
 
+    /// Gives the rows of full runs that version 1 wrote their place in the total: such a run was about as large as runs
+    /// are. Once in the life of a database; a crash before the next flush does it again.
+    fn count_runs(&mut self, engine: &dyn Engine) -> Result<(), MachineError> {
+        let view = self.view();
+        let (mut batch, mut bytes_before, mut flaw) = (WriteBatch::default(), 0, None);
+        engine.scan(Family::Times, &view.key(Offset(0)), &view.key(view.rows_end()), &mut |key, value| {
+            match rows::decode_uncounted_run(value) {
+                Ok(max_timestamp) => {
+                    batch.put(Family::Times, key.to_vec(), RunRow { max_timestamp, bytes_before }.encode());
+                    bytes_before += RUN_BYTES;
+                    ControlFlow::Continue(())
+                }
+                Err(reason) => {
+                    flaw = Some(reason);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(reason) = flaw {
+            return Err(MachineError::Damaged { group: self.group, entry: self.position.applied, reason });
+        }
+        self.position.run.bytes_before = bytes_before;
+        self.put_position(&mut batch);
+        engine.write(batch)?;
+        Ok(())
+    }
+
     fn put_position(&self, batch: &mut WriteBatch) {
-        batch.put(Family::Meta, rows::position_key(self.group), rows::encode(ROW_VERSION, &self.position));
+        batch.put(Family::Meta, rows::position_key(self.group), self.position.encode());
     }
 
     fn put_shape(&self, batch: &mut WriteBatch) {

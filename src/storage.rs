@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 pub enum Family {
     /// (group, generation, last offset) → the record batch as the producer sent it.
     Records,
-    /// (group, generation, first offset of a run of batches) → the run's greatest timestamp, for searches by time.
+    /// (group, generation, first offset of a run of batches) → the run's greatest timestamp and the bytes before it.
     Times,
     /// (group, generation, producer id) → epoch and last batches of an idempotent producer.
     Producers,
@@ -101,6 +101,12 @@ pub trait Engine: Send + Sync {
     /// Gives the space of `from .. to` back to the file system where whole files allow it. The keys must already be
     /// deleted, durably.
     fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError>;
+
+    /// Gives back, too, what `reclaim` could not because it shares files with keys that stay, if there is so much of it
+    /// that rewriting those pays. May take long; others may read and write meanwhile.
+    fn merge_deleted(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
@@ -131,5 +137,9 @@ impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
 
     fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
         (**self).reclaim(family, from, to)
+    }
+
+    fn merge_deleted(&self) -> Result<(), EngineError> {
+        (**self).merge_deleted()
     }
 }

@@ -2,6 +2,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "cluster/retention.rs"]
+mod retention;
 #[path = "cluster/settings.rs"]
 mod settings;
 

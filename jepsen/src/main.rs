@@ -1,7 +1,7 @@
 //! The `ackord-jepsen` program: whole workloads, as long as one likes.
 
 use ackord_jepsen::report::{Report, Round};
-use ackord_jepsen::workload::{away, kill, pause, power_cut};
+use ackord_jepsen::workload::{away, kill, pause, power_cut, retention};
 use ackord_jepsen::{power, process};
 use clap::{Parser, Subcommand};
 use std::io;
@@ -39,10 +39,28 @@ enum Workload {
     Pause,
     /// One node away while the others write more than the log keeps; ignores --records.
     Away,
+    /// A topic that keeps little is written far more; ignores --records.
+    Retention {
+        /// What the topic keeps, all partitions together (64MiB, 1GiB, or bytes).
+        #[arg(long, value_parser = size, default_value = "1GiB")]
+        limit: u64,
+        /// What is written.
+        #[arg(long, value_parser = size, default_value = "20GiB")]
+        total: u64,
+    },
     /// A power cut of one node, of all three at once; needs root and loop devices.
     PowerCut,
     /// A power cut of all nodes with their logs' syncs left out: must lose records, or the harness is no good.
     PowerCutControl,
+}
+
+/// A number of bytes, or of MiB or GiB.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("", 0)];
+    let (number, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).expect("\"\"");
+    let number: u64 = number.trim().parse().map_err(|_| format!("{text:?} is not a size such as 64MiB"))?;
+    number.checked_shl(shift).filter(|bytes| bytes >> shift == number).ok_or_else(|| format!("{text} is too much"))
 }
 
 fn main() -> ExitCode {
@@ -95,6 +113,10 @@ async fn work(arguments: &Arguments, binary: PathBuf, folder: PathBuf) -> io::Re
         Workload::Kill => kill::run(&kill::Options { binary, rounds, records, folder }, progress).await,
         Workload::Pause => pause::run(&pause::Options { binary, rounds, records, folder }, progress).await,
         Workload::Away => away::run(&away::Options { binary, rounds, folder }, progress).await,
+        Workload::Retention { limit, total } => {
+            let options = retention::Options { binary, rounds, folder, limit_bytes: limit, total_bytes: total };
+            retention::run(&options, progress).await
+        }
         Workload::PowerCut => power_cut::run(&power_cut::Options { binary, rounds, records, folder }, progress).await,
         Workload::PowerCutControl => {
             power_cut::control(&power_cut::Options { binary, rounds, records, folder }, progress).await

@@ -4,6 +4,7 @@ pub mod away;
 pub mod kill;
 pub mod pause;
 pub mod power_cut;
+pub mod retention;
 
 use crate::client::{Client, PAUSE};
 use crate::history::{Outcome, Send};

@@ -5,6 +5,7 @@
 //! would report as lost what others may read. Wire codes are not known here; each edge maps them in one place.
 
 use super::PartitionLeader;
+use crate::types::Offset;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -106,6 +107,8 @@ error_kinds! {
     InvalidAssignment: Definite, retriable false, "the replica assignment is not allowed";
     /// A setting is unknown, or its value is not allowed.
     InvalidConfig: Definite, retriable false, "the configuration is not allowed";
+    /// The topic's settings do not allow what was asked for.
+    PolicyViolation: Definite, retriable false, "the topic's settings do not allow that";
     /// The request contradicts itself.
     InvalidRequest: Definite, retriable false, "the request is not valid";
     /// The controller could not be reached; nothing was changed.
@@ -155,19 +158,29 @@ pub struct Error {
     pub message: Option<Cow<'static, str>>,
     /// Who leads the partition, where that is the reason and is known (KIP-951).
     pub leader: Option<PartitionLeader>,
+    /// Where the partition's log starts, where an offset outside of it is the reason.
+    pub log_start: Option<Offset>,
 }
 
 impl Error {
     /// An error of this kind that says why.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: Some(message.into()), leader: None }
+        Self { kind, message: Some(message.into()), leader: None, log_start: None }
     }
 
     /// "Not I", and who leads instead if that is known.
     #[must_use]
     pub fn not_leader(leader: Option<PartitionLeader>) -> Self {
-        Self { kind: ErrorKind::NotLeader, message: None, leader }
+        Self { kind: ErrorKind::NotLeader, message: None, leader, log_start: None }
+    }
+
+    /// "Not in this log, which is from here to there."
+    #[must_use]
+    pub fn out_of_range(offset: Offset, log_start: Offset, high_watermark: Offset) -> Self {
+        let message =
+            format!("offset {offset} is outside the log, which starts at {log_start} and ends at {high_watermark}");
+        Self { log_start: Some(log_start), ..Self::new(ErrorKind::OffsetOutOfRange, message) }
     }
 
     /// The sentence for people.
@@ -179,7 +192,7 @@ impl Error {
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
-        Self { kind, message: None, leader: None }
+        Self { kind, message: None, leader: None, log_start: None }
     }
 }
 

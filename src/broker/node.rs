@@ -6,7 +6,8 @@
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
 //! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
-//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `configs`, `producers`, `status`: one file per kind of request.
+//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `configs`, `producers`, `retention`, `status`: one file per
+//!   kind of request.
 //! * `groups`: consumer groups, as their coordinator.
 
 mod admin;
@@ -19,11 +20,14 @@ mod leaders;
 mod offsets;
 mod produce;
 mod producers;
+mod retention;
 mod status;
 mod topics;
 pub mod views;
 
-use super::records::{Fetch, FetchAnswer, OffsetAt, OffsetTarget, Produce, ProduceOutcome, ProducerIdentity};
+use super::records::{
+    DeleteRecords, Fetch, FetchAnswer, OffsetAt, OffsetTarget, Produce, ProduceOutcome, ProducerIdentity,
+};
 use super::{
     ByteBudget, Cluster, ConfigChanges, ConfigEntry, ConfigResource, CreatedTopic, DeletedTopic, Edge, EndOfEpoch,
     EpochQuery, Error, ErrorKind, Growth, NewTopic, PartitionIndex, PartitionLeader, ReplicaReport, Result,
@@ -34,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::multiraft::handle::Handle;
 use crate::partition::read::PartitionView;
 use crate::storage::Engine;
-use crate::types::{CONTROLLER_GROUP, Incarnation, LeaderEpoch, NodeId, RaftGroupId, Term};
+use crate::types::{CONTROLLER_GROUP, Incarnation, LeaderEpoch, NodeId, Offset, RaftGroupId, Term};
 use controller_client::ControllerClient;
 pub use groups::GroupSettings;
 use producers::ProducerIds;
@@ -259,6 +263,14 @@ impl<E: Engine + Clone + 'static> super::Broker for NodeBroker<E> {
 
     fn end_of_epochs(&self, queries: Vec<EpochQuery>) -> impl Future<Output = Vec<Result<Option<EndOfEpoch>>>> + Send {
         std::future::ready(queries.iter().map(|query| self.0.end_of_epoch(query)).collect())
+    }
+
+    fn delete_records(
+        &self,
+        targets: Vec<DeleteRecords>,
+        timeout: Duration,
+    ) -> impl Future<Output = Vec<Result<Offset>>> + Send {
+        retention::delete(Arc::clone(&self.0), targets, timeout)
     }
 
     fn new_producer(&self) -> impl Future<Output = Result<ProducerIdentity>> + Send {

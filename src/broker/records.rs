@@ -197,6 +197,17 @@ pub struct OffsetAt {
     pub leader_epoch: Option<LeaderEpoch>,
 }
 
+/// Records to be removed from the front of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteRecords {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The first offset that stays; without one, all that is committed goes.
+    pub before: Option<Offset>,
+}
+
 /// "Where does this epoch end in your log?"
 #[derive(Clone, Debug)]
 pub struct EpochQuery {

@@ -1,7 +1,7 @@
 //! How this node's replicas stand, for operators and for those who check histories.
 
 use super::{PartitionIndex, TopicName};
-use crate::types::{LogIndex, NodeId, RaftGroupId, Term};
+use crate::types::{LogIndex, NodeId, Offset, RaftGroupId, Term};
 
 /// The part a replica plays in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct ReplicaReport {
     pub commit: LogIndex,
     /// The newest entry whose effect can be read.
     pub applied: LogIndex,
+    /// The first offset of the partition, as it knows it.
+    pub log_start: Offset,
     /// The others, if it leads.
     pub followers: Vec<FollowerReport>,
 }

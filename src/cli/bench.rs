@@ -6,6 +6,7 @@
 
 mod consume;
 mod disk;
+mod groups;
 mod produce;
 mod report;
 
@@ -17,6 +18,7 @@ use clap::Subcommand;
 pub(in crate::cli) enum Bench {
     Produce(produce::Produce),
     Consume(consume::Consume),
+    Groups(groups::Groups),
 }
 
 impl Bench {
@@ -24,6 +26,7 @@ impl Bench {
         match self {
             Self::Produce(produce) => produce.run().await,
             Self::Consume(consume) => consume.run().await,
+            Self::Groups(groups) => groups.run().await,
         }
     }
 }

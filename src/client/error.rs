@@ -36,6 +36,8 @@ pub struct Error {
     retriable: bool,
     /// Who leads, if the server said so.
     pub(super) leader: Option<native::Leader>,
+    /// Where the log begins, if the server said so.
+    log_start: Option<i64>,
 }
 
 impl Error {
@@ -67,44 +69,64 @@ impl Error {
         }
     }
 
+    /// The first offset that is left, where one outside of the log was asked for.
+    #[must_use]
+    pub fn log_start(&self) -> Option<i64> {
+        self.log_start
+    }
+
     pub(super) fn unreachable(message: String) -> Self {
-        Self { kind: ErrorKind::Unreachable, message, definite: true, retriable: true, leader: None }
+        Self { kind: ErrorKind::Unreachable, message, definite: true, retriable: true, leader: None, log_start: None }
     }
 
     pub(super) fn lost(message: &str) -> Self {
         let message = format!("the connection ended with the request unanswered: {message}");
-        Self { kind: ErrorKind::ConnectionLost, message, definite: false, retriable: true, leader: None }
+        Self {
+            kind: ErrorKind::ConnectionLost,
+            message,
+            definite: false,
+            retriable: true,
+            leader: None,
+            log_start: None,
+        }
     }
 
     pub(super) fn timed_out() -> Self {
         let message = "no answer came in time".to_owned();
-        Self { kind: ErrorKind::TimedOut, message, definite: false, retriable: true, leader: None }
+        Self { kind: ErrorKind::TimedOut, message, definite: false, retriable: true, leader: None, log_start: None }
     }
 
     pub(super) fn expired() -> Self {
         let message = "the time of delivery was over before it could be sent".to_owned();
-        Self { kind: ErrorKind::TimedOut, message, definite: true, retriable: true, leader: None }
+        Self { kind: ErrorKind::TimedOut, message, definite: true, retriable: true, leader: None, log_start: None }
     }
 
     pub(super) fn protocol(message: &str) -> Self {
         let message = format!("the server's answer makes no sense: {message}");
-        Self { kind: ErrorKind::Protocol, message, definite: false, retriable: false, leader: None }
+        Self { kind: ErrorKind::Protocol, message, definite: false, retriable: false, leader: None, log_start: None }
     }
 
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Usage, message: message.into(), definite: true, retriable: false, leader: None }
+        Self {
+            kind: ErrorKind::Usage,
+            message: message.into(),
+            definite: true,
+            retriable: false,
+            leader: None,
+            log_start: None,
+        }
     }
 
     pub(super) fn no_leader(topic: &str, partition: u32) -> Self {
         let message = format!("{topic}/{partition} has no leader at the moment");
         let kind = ErrorKind::Server(ErrorCode::NotLeader);
-        Self { kind, message, definite: true, retriable: true, leader: None }
+        Self { kind, message, definite: true, retriable: true, leader: None, log_start: None }
     }
 
     pub(super) fn unknown_partition(topic: &str, partition: u32, count: usize) -> Self {
         let message = format!("topic {topic} has {count} partitions, numbered from 0; there is no {partition}");
         let kind = ErrorKind::Server(ErrorCode::UnknownPartition);
-        Self { kind, message, definite: true, retriable: false, leader: None }
+        Self { kind, message, definite: true, retriable: false, leader: None, log_start: None }
     }
 
     /// An earlier try of the same request may have had an effect, so this one's certainty is not the request's.
@@ -118,8 +140,8 @@ impl From<native::Error> for Error {
     fn from(error: native::Error) -> Self {
         let code = ErrorCode::try_from(error.code).unwrap_or(ErrorCode::Unspecified);
         let message = if error.message.is_empty() { code.as_str_name().to_owned() } else { error.message };
-        let native::Error { definite, retriable, leader, .. } = error;
-        Self { kind: ErrorKind::Server(code), message, definite, retriable, leader }
+        let native::Error { definite, retriable, leader, log_start_offset, .. } = error;
+        Self { kind: ErrorKind::Server(code), message, definite, retriable, leader, log_start: log_start_offset }
     }
 }
 

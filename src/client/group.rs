@@ -1,12 +1,14 @@
 //! Consumer groups: members that share a topic's partitions, and the offsets they store.
 //!
 //! * [`member`]: a member of a group, which reads what it is assigned.
+//! * [`requests`]: a member's requests, one by one, which reads nothing.
 //! * [`admin`]: looking at groups, moving and deleting their offsets.
 //! * `assignment`: Kafka's consumer protocol, so that members of other clients can be in the same group.
 
 pub mod admin;
 pub(super) mod assignment;
 pub mod member;
+pub mod requests;
 
 use super::error::{Error, Result};
 use super::routing::{Backoff, Repeat, Router, ask, join, may_retry};
@@ -26,7 +28,8 @@ macro_rules! expect_answer {
 use expect_answer;
 
 impl Router {
-    /// Asks the node that coordinates a group, until it answers or the time is over.
+    /// Asks the node that coordinates a group, until it answers or the time is over. What may be repeated is asked anew
+    /// from time to time, even if it may take long: a node that has lost its power does not close its connections.
     pub(super) async fn ask_coordinator(
         &self,
         group: &str,
@@ -39,14 +42,16 @@ impl Router {
         loop {
             let asked = match self.coordinator(group).await {
                 Ok(address) => match self.connection(&address).await {
-                    Ok(connection) => ask(&connection, body.clone(), deadline, Repeat::Never).await,
+                    Ok(connection) => ask(&connection, body.clone(), deadline, repeat).await,
                     Err(error) => Err(error),
                 },
                 Err(error) => Err(error),
             };
+            if asked.as_ref().is_err_and(Error::is_retriable) {
+                self.forget_coordinator(group);
+            }
             match asked {
                 Err(error) if may_retry(&error, repeat) && Instant::now() < deadline => {
-                    self.forget_coordinator(group);
                     if timeout_at(deadline, backoff.wait(&error)).await.is_err() {
                         return Err(error);
                     }

@@ -6,6 +6,7 @@ pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
@@ -58,7 +59,7 @@ impl Api {
 }
 
 /// Every API served, by key.
-pub static APIS: [&Api; 25] = [
+pub static APIS: [&Api; 26] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -75,6 +76,7 @@ pub static APIS: [&Api; 25] = [
     &api_versions::API,
     &create_topics::API,
     &delete_topics::API,
+    &delete_records::API,
     &init_producer_id::API,
     &offset_for_leader_epoch::API,
     &describe_configs::API,
@@ -102,7 +104,7 @@ mod tests {
             APIS.iter().map(|api| format!("{}:{}-{}", api.key as i16, api.shown_from, api.serves.1)).collect();
         let tried = "0:0-12 1:4-12 2:1-7 3:0-12 \
                      8:2-9 9:1-9 10:0-4 11:0-9 12:0-4 13:0-5 14:0-5 15:0-6 16:0-5 \
-                     18:0-4 19:2-7 20:1-6 22:0-4 23:2-4 32:1-4 33:0-2 37:0-3 42:0-2 44:0-1 47:0-0 60:0-1";
+                     18:0-4 19:2-7 20:1-6 21:0-2 22:0-4 23:2-4 32:1-4 33:0-2 37:0-3 42:0-2 44:0-1 47:0-0 60:0-1";
         assert_eq!(shown.join(" "), tried);
     }
 

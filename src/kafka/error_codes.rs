@@ -44,6 +44,7 @@ pub const fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::InvalidReplicationFactor => Code::InvalidReplicationFactor,
         ErrorKind::InvalidAssignment => Code::InvalidReplicaAssignment,
         ErrorKind::InvalidConfig => Code::InvalidConfig,
+        ErrorKind::PolicyViolation => Code::PolicyViolation,
         ErrorKind::InvalidRequest => Code::InvalidRequest,
         ErrorKind::ControllerNotAvailable => Code::NotController,
         // What Kafka's coordinator says when its own write has timed out.

@@ -6,10 +6,10 @@
 
 use super::Service;
 use super::api::{
-    self, Api, alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_topics,
-    describe_cluster, describe_configs, describe_groups, fetch, find_coordinator, heartbeat, incremental_alter_configs,
-    init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete,
-    offset_fetch, offset_for_leader_epoch, produce, sync_group,
+    self, Api, alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records,
+    delete_topics, describe_cluster, describe_configs, describe_groups, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
+    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
 use super::caller::Caller;
 use super::guard::{Guard, Hostile};
@@ -139,6 +139,9 @@ impl Turn {
             }
             ApiKey::DeleteTopics => {
                 self.with(async |r: m::DeleteTopicsRequest| delete_topics::answer(broker, r).await).await
+            }
+            ApiKey::DeleteRecords => {
+                self.with(async |r: m::DeleteRecordsRequest| delete_records::answer(broker, r).await).await
             }
             ApiKey::InitProducerId => {
                 self.with(async |r: m::InitProducerIdRequest| init_producer_id::answer(broker, r).await).await

@@ -16,10 +16,22 @@ use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
 use crate::record::RecordBatch;
 use crate::storage::{Engine, EngineError, WriteBatch};
-use crate::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
+use crate::types::{LogEntry, LogId, LogIndex, Membership, Offset, RaftGroupId, ReplicaId};
 use machine::Machine;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use transfer::{Departures, PIECE_BYTES_MAX, SnapshotBody, SnapshotMessage, Transfer};
+
+/// The most partitions whose space one flush gives back: each is one more deleted range in the database's memory.
+const TRIMS_PER_FLUSH_MAX: usize = 256;
+
+/// What a flush makes durable.
+#[derive(Debug, Default)]
+pub struct FlushPlan {
+    /// The groups' states up to these entries.
+    pub applied: Vec<(RaftGroupId, LogIndex)>,
+    /// What was deleted: `Freed::reclaim` when the flush is done.
+    pub freed: Vec<Freed>,
+}
 
 /// What a message about a state in transit leads to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,6 +65,10 @@ pub struct Applier<E> {
     machines: BTreeMap<RaftGroupId, Machine>,
     /// What each machine has applied since the last flush began.
     unflushed: BTreeMap<RaftGroupId, LogIndex>,
+    /// Groups whose log start has moved since the space before it was last given back.
+    untrimmed: BTreeSet<RaftGroupId>,
+    /// Somebody was told that a flush would give space back.
+    flush_wished: bool,
     /// States offered to followers.
     departures: Departures,
     /// States on their way here.
@@ -68,8 +84,11 @@ impl<E: Engine> Applier<E> {
         machines.iter().for_each(|(group, machine)| observer.changed(*group, machine));
         // A machine may be ahead of what any flush has announced: the next flush announces it.
         let unflushed = machines.iter().map(|(group, machine)| (*group, machine.applied().index)).collect();
+        // And the space before its log start may not be given back: files may lie there whose keys are deleted.
+        let has_start = |(_, machine): &(&RaftGroupId, &Machine)| machine.log_start() > Offset(0);
+        let untrimmed = machines.iter().filter(has_start).map(|(group, _)| *group).collect();
         let (departures, transfers) = (Departures::default(), BTreeMap::new());
-        Self { engine, machines, unflushed, departures, transfers, observer }
+        Self { engine, machines, unflushed, untrimmed, flush_wished: false, departures, transfers, observer }
     }
 
     /// The database.
@@ -94,6 +113,7 @@ impl<E: Engine> Applier<E> {
     /// Lets go of a deleted group's machine.
     pub fn remove(&mut self, group: RaftGroupId) {
         self.unflushed.remove(&group);
+        self.untrimmed.remove(&group);
         self.machines.remove(&group);
         self.departures.forget(group);
         self.transfers.remove(&group);
@@ -111,7 +131,7 @@ impl<E: Engine> Applier<E> {
         memberships: &[(LogIndex, Membership)],
     ) -> Result<Vec<(LogId, Outcome)>, MachineError> {
         let Some(machine) = self.machines.get_mut(&group) else { return Ok(Vec::new()) };
-        let applied = machine.applied().index;
+        let (applied, log_start) = (machine.applied().index, machine.log_start());
         let skip = entries.iter().take_while(|entry| entry.id.index <= applied).count();
         let entries = &entries[skip..];
         let Some(last) = entries.last() else { return Ok(Vec::new()) };
@@ -121,12 +141,34 @@ impl<E: Engine> Applier<E> {
         self.engine.write(batch)?;
         self.observer.changed(group, machine);
         self.unflushed.insert(group, last.id.index);
+        if machine.log_start() > log_start {
+            self.untrimmed.insert(group);
+        }
         Ok(entries.iter().map(|entry| entry.id).zip(outcomes).collect())
     }
 
-    /// What a flush that begins now will make durable. The caller flushes the engine, on whichever thread.
-    pub fn begin_flush(&mut self) -> Vec<(RaftGroupId, LogIndex)> {
-        std::mem::take(&mut self.unflushed).into_iter().collect()
+    /// What a flush that begins now will make durable, with what lies before the log starts deleted. The caller flushes
+    /// the engine, on whichever thread, and only then reclaims.
+    pub fn begin_flush(&mut self) -> Result<FlushPlan, EngineError> {
+        self.flush_wished = false;
+        let (mut batch, mut freed) = (WriteBatch::default(), Vec::new());
+        for _ in 0..TRIMS_PER_FLUSH_MAX {
+            let Some(group) = self.untrimmed.pop_first() else { break };
+            let Some(machine) = self.machines.get(&group) else { continue };
+            freed.extend(machine.trim(&self.engine, &mut batch)?);
+        }
+        if !batch.changes.is_empty() {
+            self.engine.write(batch)?;
+        }
+        Ok(FlushPlan { applied: std::mem::take(&mut self.unflushed).into_iter().collect(), freed })
+    }
+
+    /// Whether a flush should come soon, though little may have been written, because it would give space back. Says so
+    /// once per flush.
+    pub fn take_flush_wish(&mut self) -> bool {
+        let wished = !self.untrimmed.is_empty() && !self.flush_wished;
+        self.flush_wished |= wished;
+        wished
     }
 
     /// Takes the group's state as of now, for followers to ask for.
@@ -202,6 +244,7 @@ impl<E: Engine> Applier<E> {
         let freed = machine.finish_install(&self.engine, arrival)?;
         self.observer.changed(group, machine);
         self.unflushed.insert(group, at.index);
+        self.untrimmed.insert(group);
         Ok(freed)
     }
 }

@@ -83,6 +83,10 @@ pub struct Core {
     unbounded_bytes: usize,
     /// A flush is running.
     flushing: bool,
+    /// A flush would give space back.
+    flush_wanted: bool,
+    /// When the last flush began.
+    flush_started: u64,
     /// Payload handed to state machines and not applied yet, of all groups, in bytes.
     unapplied_bytes: usize,
     /// Where there is no room for new entries.
@@ -107,6 +111,8 @@ impl Core {
             unflushed_bytes: 0,
             unbounded_bytes: 0,
             flushing: false,
+            flush_wanted: false,
+            flush_started: 0,
             unapplied_bytes: 0,
             full: BTreeSet::new(),
             effects: Vec::new(),
@@ -186,6 +192,7 @@ impl Core {
                 self.unapplied_bytes -= bytes;
                 self.quarantine(group, reason);
             }
+            Input::FlushWanted => self.flush_wanted = true,
             Input::Flushed { applied } => {
                 self.flushing = false;
                 let release = |(group, index): (RaftGroupId, LogIndex)| (group, index.next());
@@ -221,8 +228,7 @@ impl Core {
             Input::TransferLeader { group, to } => {
                 self.with_group(group, |group, _| group.replica.transfer_leader(to));
             }
-            Input::Space { of, writable: true } => drop(self.full.remove(&of)),
-            Input::Space { of, writable: false } => drop(self.full.insert(of)),
+            Input::Space { of, writable } => self.take_space(of, writable),
             Input::Unreachable(node) => self.unreachable(node),
         }
     }
@@ -411,6 +417,14 @@ impl Core {
         self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Tombstone }, Then::Removed);
     }
 
+    fn take_space(&mut self, of: Room, writable: bool) {
+        if writable {
+            self.full.remove(&of);
+        } else {
+            self.full.insert(of);
+        }
+    }
+
     fn unreachable(&mut self, node: NodeId) {
         let ids: Vec<_> = self.groups.keys().copied().collect();
         for id in ids {
@@ -492,8 +506,11 @@ impl Core {
     }
 
     fn flush_if_due(&mut self) {
-        if !self.flushing && self.unflushed_bytes >= self.options.flush_after_bytes {
+        let wanted = self.flush_wanted && self.now - self.flush_started >= self.options.space_flush_ticks;
+        if !self.flushing && (wanted || self.unflushed_bytes >= self.options.flush_after_bytes) {
             self.flushing = true;
+            self.flush_wanted = false;
+            self.flush_started = self.now;
             self.unflushed_bytes = 0;
             self.effects.push(Effect::Flush);
         }

@@ -127,9 +127,8 @@ async fn answer<B: Broker>(service: &Service<B>, body: Option<request::Body>, ti
         Some(Body::CreatePartitions(asked)) => admin::grow(broker, asked, time).await,
         Some(Body::AlterTopicConfigs(asked)) => configs::alter(broker, asked, time).await,
         Some(Body::DescribeTopicConfigs(asked)) => within(time, configs::describe(broker, asked)).await,
-        Some(Body::DeleteRecords(_) | Body::TransferLeader(_)) => {
-            Err(errors::unsupported("this version does not serve that request").into())
-        }
+        Some(Body::DeleteRecords(asked)) => admin::delete_records(broker, asked, time).await,
+        Some(Body::TransferLeader(_)) => Err(errors::unsupported("this version does not serve that request").into()),
         Some(Body::FindCoordinator(asked)) => groups::find(broker, &asked),
         Some(Body::SyncGroup(asked)) => groups::sync(broker, asked).await,
         Some(Body::Heartbeat(asked)) => groups::heartbeat(broker, asked).await,

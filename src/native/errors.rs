@@ -50,6 +50,7 @@ pub const fn code(kind: ErrorKind) -> ErrorCode {
         | ErrorKind::InvalidReplicationFactor
         | ErrorKind::InvalidAssignment
         | ErrorKind::InvalidConfig
+        | ErrorKind::PolicyViolation
         | ErrorKind::InconsistentGroupProtocol
         | ErrorKind::InvalidSessionTimeout
         | ErrorKind::GroupFull
@@ -70,6 +71,7 @@ pub fn wire<B: Broker>(broker: &B, error: &Error) -> native::Error {
         definite: error.kind.certainty() == Certainty::Definite,
         retriable: error.kind.is_retriable(),
         leader: error.leader.map(|known| leader(&broker.cluster(Edge::Native), known)),
+        log_start_offset: error.log_start.map(|start| start.0),
     }
 }
 
@@ -86,7 +88,7 @@ pub fn leader(cluster: &Cluster, known: PartitionLeader) -> native::Leader {
 }
 
 fn definite(code: ErrorCode, message: &str) -> native::Error {
-    native::Error { code: code.into(), message: message.to_owned(), definite: true, retriable: false, leader: None }
+    native::Error { code: code.into(), message: message.to_owned(), definite: true, ..native::Error::default() }
 }
 
 /// The request makes no sense.

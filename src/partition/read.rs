@@ -5,8 +5,8 @@
 //! whole generation. A read that finds a hole therefore looks at the newest view before it cries damage.
 
 use super::epochs::Epochs;
-use super::rows::{self, ROW_VERSION};
-use super::times::Run;
+use super::rows;
+use super::times::{Run, RunRow};
 use crate::record::codec::DECOMPRESSED_BYTES_MAX;
 use crate::record::{BatchError, RecordBatch};
 use crate::storage::{Engine, EngineError, Family, WriteBatch};
@@ -215,7 +215,7 @@ impl PartitionView {
 
     /// Writes the row of a full run.
     pub(super) fn put_run(&self, run: &Run, batch: &mut WriteBatch) {
-        batch.put(Family::Times, self.key(run.first), rows::encode(ROW_VERSION, &run.max_timestamp));
+        batch.put(Family::Times, self.key(run.first), run.row().encode());
     }
 
     /// Where the rows of the time index end for this view: later ones may exist by now.
@@ -242,12 +242,12 @@ impl PartitionView {
         let rows_end = self.rows_end();
         let (mut run, mut end, mut flaw) = (None, rows_end, None);
         engine.scan(Family::Times, &self.key(from), &self.key(rows_end), &mut |key, value| {
-            match (rows::number(key), rows::decode(ROW_VERSION, value)) {
+            match (rows::number(key), RunRow::decode(value)) {
                 (Some(first), _) if run.is_some() => {
                     end = Offset(first);
                     return ControlFlow::Break(());
                 }
-                (Some(first), Ok(max_timestamp)) => {
+                (Some(first), Ok(RunRow { max_timestamp, .. })) => {
                     run = wanted(max_timestamp).then_some(FoundRun { first: Offset(first), max_timestamp });
                 }
                 (_, row) => {

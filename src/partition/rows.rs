@@ -12,8 +12,14 @@ use super::times::Run;
 use crate::types::{LogId, Membership, Offset, RaftGroupId};
 use bytes::Bytes;
 
-/// The version under which rows are written.
+/// The version under which rows are written, but for positions and the rows of runs.
 pub const ROW_VERSION: u8 = 1;
+
+/// The version under which positions are written.
+const POSITION_VERSION: u8 = 2;
+
+/// The version whose runs did not count bytes.
+const UNCOUNTED_VERSION: u8 = 1;
 
 /// No value of ours is larger, whatever its lengths claim.
 const VALUE_BYTES_MAX: usize = 64 << 20;
@@ -31,6 +37,55 @@ pub struct Position {
     pub next_offset: Offset,
     /// The newest run of batches, which has no row in `Times` yet.
     pub run: Run,
+}
+
+/// The position as version 1 had it: its runs knew neither what lies before them nor when they began.
+#[derive(bincode::Decode)]
+struct UncountedPosition {
+    /// See `Position`.
+    applied: LogId,
+    /// See `Position`.
+    generation: u64,
+    /// See `Position`.
+    log_start: Offset,
+    /// See `Position`.
+    next_offset: Offset,
+    /// First offset, bytes, greatest timestamp.
+    run: (Offset, u64, i64),
+}
+
+/// A position as it was found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StoredPosition {
+    /// As it is written today.
+    Counted(Position),
+    /// Of version 1: `Run::bytes_before` is 0 until the rows of earlier runs are counted.
+    Uncounted(Position),
+}
+
+impl Position {
+    /// The row as it is written.
+    pub fn encode(&self) -> Bytes {
+        encode(POSITION_VERSION, self)
+    }
+}
+
+impl StoredPosition {
+    /// Reads a row of any version. The error is a sentence for the operator.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.first() != Some(&UNCOUNTED_VERSION) {
+            return decode(POSITION_VERSION, bytes).map(Self::Counted);
+        }
+        let UncountedPosition { applied, generation, log_start, next_offset, run } = decode(UNCOUNTED_VERSION, bytes)?;
+        let (first, bytes, max_timestamp) = run;
+        let run = Run { first, bytes, max_timestamp, first_timestamp: max_timestamp, bytes_before: 0 };
+        Ok(Self::Uncounted(Position { applied, generation, log_start, next_offset, run }))
+    }
+}
+
+/// Reads a row of a run of version 1, which was its greatest timestamp.
+pub fn decode_uncounted_run(bytes: &[u8]) -> Result<i64, String> {
+    decode(UNCOUNTED_VERSION, bytes)
 }
 
 /// What hardly ever changes.
@@ -91,4 +146,31 @@ pub fn decode<T: bincode::Decode<()>>(version: u8, bytes: &[u8]) -> Result<T, St
     let config = bincode::config::standard().with_limit::<VALUE_BYTES_MAX>();
     let (value, used) = bincode::decode_from_slice(body, config).map_err(|error| error.to_string())?;
     if used == body.len() { Ok(value) } else { Err(format!("{} bytes too many", body.len() - used)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::times::RunRow;
+    use super::*;
+
+    #[test]
+    fn every_version_ever_written_is_still_read() {
+        let run = Run { first: Offset(9), bytes: 70, max_timestamp: 5, first_timestamp: 5, bytes_before: 0 };
+        let position =
+            Position { applied: LogId::new(7, 2), generation: 1, log_start: Offset(3), next_offset: Offset(10), run };
+        let old = [1, 2, 7, 1, 6, 20, 18, 70, 10];
+        assert_eq!(StoredPosition::decode(&old), Ok(StoredPosition::Uncounted(position.clone())));
+        assert_eq!(decode_uncounted_run(&[1, 10]), Ok(5));
+
+        let run = Run { first_timestamp: 4, bytes_before: 80, ..run };
+        let position = Position { run, ..position };
+        let new = [2, 2, 7, 1, 6, 20, 18, 70, 10, 8, 80];
+        assert_eq!(StoredPosition::decode(&new), Ok(StoredPosition::Counted(position.clone())));
+        assert_eq!(position.encode(), &new[..]);
+        let row = RunRow { max_timestamp: 5, bytes_before: 80 };
+        assert_eq!((RunRow::decode(&[2, 10, 80]), row.encode()), (Ok(row), Bytes::from_static(&[2, 10, 80])));
+        for bytes in [&[][..], &[3, 2, 7, 1, 6, 20, 18, 70, 10, 8, 80], &old[..8], &new[..10]] {
+            assert!(StoredPosition::decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
 }

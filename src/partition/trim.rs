@@ -39,42 +39,41 @@ impl Freed {
     pub fn reclaim(&self, engine: &dyn Engine) -> Result<(), EngineError> {
         self.ranges.iter().try_for_each(|(family, from, to)| engine.reclaim(*family, from, to))
     }
-
-    fn join(mut self, other: Self) -> Self {
-        self.ranges.extend(other.ranges);
-        self
-    }
 }
 
 impl PartitionView {
-    /// Adds the deletion of what lies wholly below the log start to `batch`; nothing if there is nothing.
+    /// Adds the deletion of what lies wholly below the log start to `batch`; nothing if no record was ever removed.
     ///
     /// The log start moves through Raft and reads respect it at once; this is for each replica to do when it likes:
     /// not too often, because each range deleted is one more to look at for every read until files are merged.
     pub fn trim(&self, engine: &dyn Engine, batch: &mut WriteBatch) -> Result<Option<Freed>, EngineError> {
+        if self.log_start == Offset(0) {
+            return Ok(None);
+        }
         let records = self.free(engine, Family::Records, &self.key(self.log_start), batch)?;
         // The row of the run that holds the log start stays.
         let times = self.free(engine, Family::Times, &self.key(self.first_run(engine)?), batch)?;
-        Ok(match (records, times) {
-            (Some(records), Some(times)) => Some(records.join(times)),
-            (records, times) => records.or(times),
-        })
+        Ok(Some(Freed { ranges: vec![records, times] }))
     }
 
-    /// Deletes what a family has before `to`.
+    /// Deletes what a family has before `to`. What may be reclaimed begins where the generation does: a crash may have
+    /// come between an earlier deletion and the dropping of its files.
     fn free(
         &self,
         engine: &dyn Engine,
         family: Family,
         to: &[u8],
         batch: &mut WriteBatch,
-    ) -> Result<Option<Freed>, EngineError> {
-        let mut first = None;
-        engine.scan(family, &self.key(Offset(0)), to, &mut |key, _| {
+    ) -> Result<(Family, Vec<u8>, Vec<u8>), EngineError> {
+        let (begin, mut first) = (self.key(Offset(0)), None);
+        engine.scan(family, &begin, to, &mut |key, _| {
             first = Some(key.to_vec());
             ControlFlow::Break(())
         })?;
-        Ok(first.map(|first| Freed::delete([family], &first, to, batch)))
+        if let Some(first) = first {
+            batch.delete_range(family, first, to.to_vec());
+        }
+        Ok((family, begin, to.to_vec()))
     }
 }
 

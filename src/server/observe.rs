@@ -4,7 +4,7 @@ use super::data::SharedEngine;
 use crate::broker::node::NodeBroker;
 use crate::broker::{Broker, ReplicaReport, Role};
 use crate::http::{Pages, Readiness};
-use crate::metrics::{Metrics, NodeSample, ReplicaSample, Status};
+use crate::metrics::{LAG_SERIES_MAX, Metrics, NodeSample, ReplicaSample, Status};
 use crate::multiraft::handle::Handle;
 use crate::transport::PeerSender;
 use crate::types::CONTROLLER_GROUP;
@@ -20,12 +20,14 @@ pub fn metrics(broker: LateBroker, sender: PeerSender) -> (Metrics, Registry) {
     let status: Status = Arc::new(move || {
         let replicas = broker.get().map(|broker| runtime.block_on(broker.replicas())).unwrap_or_default();
         let (groups, group_members) = broker.get().map(NodeBroker::count_groups).unwrap_or_default();
+        let group_lags = broker.get().map(|broker| broker.group_lags(LAG_SERIES_MAX)).unwrap_or_default();
         let dropped = sender.peers().values().map(|peer| peer.dropped).sum::<u64>();
         NodeSample {
             replicas: replicas.iter().map(sample).collect(),
             dropped_peer_messages: dropped + sender.unaddressed(),
             groups,
             group_members,
+            group_lags,
         }
     });
     Metrics::new(status)

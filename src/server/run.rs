@@ -137,6 +137,8 @@ impl Node {
             let _stopping = fatal_sender.send(reason);
         });
         tasks.spawn(space::watch(config.data_dir.clone(), config.limits.disk_reserve_bytes, handle.clone()));
+        let check_interval = Duration::from_millis(config.retention.check_interval_ms.into());
+        tasks.spawn(broker.clone().keep_retention(check_interval));
         let registration = membership::registration(&config, &identity, &addresses);
         tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
         tasks.spawn(broker.clone().create_coordinators(coordinator_layout(&config, voters)));

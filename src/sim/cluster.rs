@@ -8,27 +8,28 @@
 //!
 //! * [`effects`]: what takes time, and where a crash can hit.
 //! * [`node`]: one node: core, log, applier, and the effects it has not finished.
+//! * `requests`: what clients ask.
 //! * [`client`]: who writes and reads, and what each was told.
 //! * [`consumers`]: members of consumer groups, and what each was told.
 
 pub mod client;
+mod consume;
 pub mod consumers;
 pub mod effects;
 pub mod node;
+mod requests;
 
 use super::Random;
 use crate::coordinator::Coordinator;
-use crate::coordinator::group::Group;
 use crate::multiraft::apply::transfer::SnapshotMessage;
-use crate::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Reply, Ticket};
+use crate::multiraft::core::effect::{Effect, Input, Leadership};
 use crate::raft::{RaftMessage, Role};
 use crate::types::{NodeId, RaftGroupId, ReplicaId, Term};
 use client::Client;
-use consumers::{Consumers, Sight};
+use consumers::Consumers;
 use effects::{Crash, CrashPoint, describe};
 use node::{Finished, Node};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// What one run does.
 #[derive(Clone, Debug)]
@@ -98,6 +99,10 @@ pub struct Sabotage {
     pub snapshots_without_offsets: bool,
     /// Members are told their shares before these are committed: after a failover there are others.
     pub assignments_uncommitted: bool,
+    /// Files below a log start are dropped before that log start is durable.
+    pub reclaim_unflushed: bool,
+    /// With what lies below a log start, a record at or above one is deleted.
+    pub trim_too_much: bool,
 }
 
 /// Messages of one effect on their way.
@@ -129,6 +134,8 @@ pub struct Report {
     pub reads: usize,
     /// Shares that consumers were given, offsets acknowledged to them, reads of offsets served.
     pub consumers: [usize; 3],
+    /// Trims acknowledged.
+    pub trims: usize,
     /// How often each kind of crash happened.
     pub crashes: BTreeMap<CrashPoint, usize>,
 }
@@ -195,6 +202,7 @@ impl Cluster {
         self.report.acknowledged = self.client.acknowledged();
         self.report.reads = self.client.reads_served();
         self.report.consumers = self.consumers.counts;
+        self.report.trims = self.client.trims();
         self.report
     }
 
@@ -202,9 +210,10 @@ impl Cluster {
         match self.random.below(100) as usize {
             0..40 => self.deliver(),
             40..50 => self.tick(),
+            75..97 if self.scenario.coordinators > 0 && !self.random.one_in(4) => self.consume(),
             50..85 => self.finish_something(),
-            85..97 if self.scenario.coordinators > 0 && !self.random.one_in(4) => self.consume(),
-            85..93 => self.write(),
+            85..92 => self.write(),
+            92 => self.trim(),
             93..97 => self.read(),
             _ => self.restart_something(),
         }
@@ -299,28 +308,6 @@ impl Cluster {
         }
     }
 
-    fn answer(&mut self, position: usize, ticket: Ticket, reply: &Reply) {
-        if self.crash_instead(position, CrashPoint::Reply) {
-            return;
-        }
-        let seed = self.scenario.seed;
-        if consumers::is_consumers(ticket) {
-            return match (reply, self.consumers.read_of(ticket)) {
-                (Reply::ReadAt(_), Some((raft, group))) => {
-                    let seen = self.nodes[position].stored_offsets(raft, &group);
-                    self.consumers.read_served(ticket, &seen, seed);
-                }
-                _ => self.consumers.answered(ticket, reply, seed),
-            };
-        }
-        if let Reply::ReadAt(_) = reply {
-            let seen = self.client.group_of(ticket).map(|group| self.nodes[position].record_count(group));
-            self.client.read_served(ticket, seen.unwrap_or_default(), self.scenario.seed);
-            return;
-        }
-        self.client.answered(ticket, reply);
-    }
-
     fn check_leader(&mut self, position: usize, group: RaftGroupId, leadership: Leadership) {
         if !leadership.serving {
             self.serving.remove(&(self.nodes[position].id, group));
@@ -404,34 +391,6 @@ impl Cluster {
         }
     }
 
-    fn write(&mut self) {
-        let group = RaftGroupId(1 + self.random.below(self.scenario.groups));
-        let position = self.pick(self.nodes.len());
-        let count = 1 + self.pick(3);
-        self.write_at(position, group, count);
-    }
-
-    fn write_at(&mut self, position: usize, group: RaftGroupId, count: usize) {
-        let node = self.nodes[position].id;
-        if !self.nodes[position].is_running() {
-            return;
-        }
-        let proposals: Vec<Proposal> =
-            (0..count).map(|_| self.client.write(node, group, self.scenario.key_bytes)).collect();
-        self.note(|| format!("{node}: {count} writes to group {group}"));
-        self.input(position, Input::Propose { group, proposals });
-    }
-
-    fn read(&mut self) {
-        let group = RaftGroupId(1 + self.random.below(self.scenario.groups));
-        let position = self.pick(self.nodes.len());
-        let node = self.nodes[position].id;
-        if self.nodes[position].is_running() {
-            let ticket = self.client.read(node, group);
-            self.input(position, Input::ReadIndex { group, ticket });
-        }
-    }
-
     /// Faults stop; within a bounded time every group must have a leader that accepts a write, and be the same
     /// everywhere.
     fn heal(&mut self) {
@@ -456,7 +415,8 @@ impl Cluster {
                 }
             }
         }
-        panic!("seed {}: the cluster did not recover in {ROUNDS_MAX} rounds: {}", self.scenario.seed, self.describe());
+        let what = if self.all_equal() { "the cluster did not recover" } else { "the replicas differ" };
+        panic!("seed {}: {what} after {ROUNDS_MAX} rounds: {}", self.scenario.seed, self.describe());
     }
 
     /// Everything that can happen, happens once: each message arrives, each effect finishes, each node ticks.
@@ -510,104 +470,12 @@ impl Cluster {
     /// Every acknowledged record is there, at its offset; no refused record is; none is there twice.
     fn check_contents(&self) {
         for group in self.groups() {
-            self.client.check(group, &self.nodes[0].records(group), self.scenario.seed);
+            let (start, records) = self.nodes[0].records(group);
+            self.client.check(group, start, &records, self.scenario.seed);
         }
         let offset = |(raft, group): &(RaftGroupId, String), partition| {
             self.nodes[0].stored_offset(*raft, group, consumers::TOPIC, partition)
         };
         self.consumers.check(offset, self.scenario.seed);
-    }
-}
-
-/// The nodes, as consumers see them.
-struct Nodes<'a> {
-    /// All of them.
-    nodes: &'a [Node],
-    /// Which answers for which group.
-    serving: &'a BTreeSet<(NodeId, RaftGroupId)>,
-}
-
-impl Sight for Nodes<'_> {
-    fn group(&self, node: NodeId, raft: RaftGroupId, name: &str) -> Option<Option<Arc<Group>>> {
-        let coordinator = self.nodes[node.0 as usize - 1].coordinator(raft)?;
-        self.serving.contains(&(node, raft)).then(|| coordinator.groups().get(name).cloned())
-    }
-}
-
-/// Consumer groups.
-impl Cluster {
-    fn coordinators(&self) -> impl Iterator<Item = RaftGroupId> + use<> {
-        let first = self.scenario.groups + 1;
-        (first..first + self.scenario.coordinators).map(RaftGroupId)
-    }
-
-    /// A consumer does the next thing, somebody reads stored offsets, or a coordinator's timer goes off.
-    fn consume(&mut self) {
-        let position = self.pick(self.nodes.len());
-        match self.random.below(200) {
-            0 => self.run_out(false),
-            1..30 => {
-                if self.nodes[position].is_running() {
-                    let (group, ticket) = self.consumers.read(self.nodes[position].id, &mut self.random);
-                    self.input(position, Input::ReadIndex { group, ticket });
-                }
-            }
-            _ => {
-                let consumer = self.pick(self.consumers.count());
-                // Whom it asks is mostly the right one.
-                let leader = self.leader_of(self.consumers.coordinator_of(consumer));
-                let position = leader.filter(|_| !self.random.one_in(8)).unwrap_or(position);
-                self.let_consume(consumer, position);
-            }
-        }
-    }
-
-    fn let_consume(&mut self, consumer: usize, position: usize) {
-        let node = self.nodes[position].id;
-        let nodes = Nodes { nodes: &self.nodes, serving: &self.serving };
-        let (calm, seed) = (!self.faults, self.scenario.seed);
-        let asked = self.consumers.act(consumer, node, &nodes, &mut self.random, (calm, seed));
-        let Some((group, through, proposal)) = asked else { return };
-        self.note(|| format!("consumer {consumer} asks node {through}: {:?}", proposal.ticket));
-        if self.scenario.sabotage.assignments_uncommitted {
-            self.consumers.believe_uncommitted(&proposal, seed);
-        }
-        let position = through.0 as usize - 1;
-        if self.nodes[position].is_running() {
-            self.input(position, Input::Propose { group, proposals: vec![proposal] });
-        } else {
-            self.consumers.lost_node(through);
-        }
-    }
-
-    /// Every consumer does the next thing, and nobody is waited for in vain.
-    fn let_all_consume(&mut self) {
-        for consumer in 0..self.consumers.count() {
-            let raft = self.consumers.coordinator_of(consumer);
-            if let Some(position) = self.leader_of(raft) {
-                self.let_consume(consumer, position);
-            }
-        }
-        self.run_out(true);
-    }
-
-    /// A session runs out, or the time to join; `only_strangers`: nobody who is there is given up.
-    fn run_out(&mut self, only_strangers: bool) {
-        for group in self.coordinators() {
-            let Some(position) = self.leader_of(group) else { continue };
-            let groups = self.nodes[position].coordinator(group).map(|coordinator| coordinator.groups().clone());
-            for consumer_group in groups.unwrap_or_default().values() {
-                let proposal = self.consumers.run_out(group, consumer_group, &mut self.random, only_strangers);
-                if let Some(proposal) = proposal {
-                    self.input(position, Input::Propose { group, proposals: vec![proposal] });
-                }
-            }
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.consumers.is_settled(|(raft, name)| {
-            self.nodes[0].coordinator(*raft).and_then(|coordinator| coordinator.groups().get(name).cloned())
-        })
     }
 }

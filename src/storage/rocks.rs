@@ -6,12 +6,17 @@
 //!   resumes silently after ENOSPC): what a failed flush left on the disk is unknown until the database is reopened.
 //! * The records family is written once in ascending keys per group and hardly ever merged: `options` has the reasons.
 
+mod garbage;
 mod options;
 
 use super::{Change, Engine, EngineError, Family, Visitor, WriteBatch};
 use bytes::Bytes;
+use garbage::Garbage;
 use options::Tuning;
-use rocksdb::{ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions, ReadOptions, WriteOptions};
+use rocksdb::properties::LIVE_SST_FILES_SIZE;
+use rocksdb::{
+    ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator, FlushOptions, Range, ReadOptions, WriteOptions,
+};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -38,6 +43,8 @@ pub struct RocksEngine {
     db: DB,
     /// Why every further write and flush fails, once one has.
     failed: OnceLock<String>,
+    /// What was deleted and is still in files.
+    garbage: Garbage,
 }
 
 impl RocksEngine {
@@ -47,7 +54,9 @@ impl RocksEngine {
         let tuning = Tuning::new(options, directory)?;
         let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(name(family), tuning.family(family)));
         let db = DB::open_cf_descriptors(&tuning.database(), directory, families).map_err(engine_error)?;
-        Ok(Self { db, failed: OnceLock::new() })
+        // Two files of what a flush writes.
+        let garbage = Garbage::new(2 * options::records_memtable_bytes(options) as u64);
+        Ok(Self { db, failed: OnceLock::new(), garbage })
     }
 
     /// Why the database takes no more writes, if it doesn't. Looks at what happens in the background, too.
@@ -157,7 +166,27 @@ impl Engine for RocksEngine {
         if from >= to {
             return Ok(());
         }
-        self.db.delete_file_in_range_cf(self.family(family), from, to).map_err(|error| self.fail(error))
+        self.db.delete_file_in_range_cf(self.family(family), from, to).map_err(|error| self.fail(error))?;
+        if family == Family::Records {
+            let left = self.db.get_approximate_sizes_cf(self.family(family), &[Range::new(from, to)]);
+            self.garbage.note(from, to, left.iter().sum());
+        }
+        Ok(())
+    }
+
+    fn merge_deleted(&self) -> Result<(), EngineError> {
+        self.check()?;
+        let records = self.family(Family::Records);
+        let size = self.db.property_int_value_cf(records, LIVE_SST_FILES_SIZE).map_err(engine_error)?;
+        if !self.garbage.is_worth_a_merge(size.unwrap_or(0)) {
+            return Ok(());
+        }
+        self.garbage.forget();
+        let mut options = CompactOptions::default();
+        // Merging by itself goes on beside it.
+        options.set_exclusive_manual_compaction(false);
+        self.db.compact_range_cf_opt(records, None::<&[u8]>, None::<&[u8]>, &options);
+        self.failure().map_or(Ok(()), |reason| Err(EngineError(reason)))
     }
 }
 

@@ -24,7 +24,6 @@ use ackord::wal::{GroupWrite, LogChange, Turn};
 use bytes::Bytes;
 use std::io::Write;
 
-#[allow(dead_code, reason = "only the seeds of snapshots' heads are made with it")]
 #[path = "../support/partition_workload.rs"]
 mod workload;
 
@@ -72,9 +71,44 @@ fn native_requests() -> Vec<(&'static str, request::Body)> {
     ]
 }
 
+fn native_requests_of_groups() -> Vec<(&'static str, request::Body)> {
+    let (group, text) = ("g".to_owned(), str::to_owned);
+    let member = Some(native::GroupMember { id: text("m-1"), instance: Some(text("i")) });
+    // A subscription to "orders", and a share of it.
+    let metadata = Bytes::from_static(b"\0\0\0\0\0\x01\0\x06orders\xff\xff\xff\xff");
+    let assignment = Bytes::from_static(b"\0\0\0\0\0\x01\0\x06orders\0\0\0\x01\0\0\0\0\xff\xff\xff\xff");
+    let join = native::JoinGroupRequest {
+        group: group.clone(),
+        member: member.clone(),
+        client_name: text("c"),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: text("consumer"),
+        protocols: vec![native::GroupProtocol { name: text("range"), metadata }],
+    };
+    let assignments = vec![native::GroupAssignment { member: text("m-1"), assignment }];
+    let sync = native::SyncGroupRequest { group: group.clone(), generation: 1, member: member.clone(), assignments };
+    let offset = native::GroupOffset { topic: text("orders"), partition: 0, offset: 5, term: 2, metadata: text("x") };
+    let commit = native::CommitOffsetsRequest {
+        group: group.clone(),
+        generation: 1,
+        member: member.clone(),
+        offsets: vec![offset],
+    };
+    let partitions = on_partition().into_iter().collect();
+    vec![
+        ("find-coordinator", request::Body::FindCoordinator(native::FindCoordinatorRequest { group: group.clone() })),
+        ("join", request::Body::JoinGroup(join)),
+        ("sync", request::Body::SyncGroup(sync)),
+        ("leave", request::Body::LeaveGroup(native::LeaveGroupRequest { group: group.clone(), member })),
+        ("commit", request::Body::CommitOffsets(commit)),
+        ("delete-offsets", request::Body::DeleteOffsets(native::DeleteOffsetsRequest { group, partitions })),
+    ]
+}
+
 #[test]
 fn native_requests_of_every_kind() {
-    for (name, body) in native_requests() {
+    for (name, body) in native_requests().into_iter().chain(native_requests_of_groups()) {
         let request = native::Request { id: 1, timeout_ms: 10, body: Some(body) };
         let frame = encode_frame(&request, usize::MAX).expect("a request");
         try_seed("native_request", native_request::run, name, &frame[LENGTH_BYTES..]);

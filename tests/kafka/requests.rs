@@ -74,6 +74,7 @@ impl Source<'_> {
             ApiKey::DeleteTopics => self.delete_topics().into(),
             ApiKey::InitProducerId => self.init_producer_id().into(),
             ApiKey::OffsetForLeaderEpoch => self.offset_for_leader_epoch().into(),
+            ApiKey::DeleteRecords => self.delete_records().into(),
             ApiKey::DescribeConfigs => self.describe_configs().into(),
             ApiKey::AlterConfigs => self.alter_configs().into(),
             ApiKey::CreatePartitions => self.create_partitions().into(),
@@ -256,6 +257,26 @@ impl Source<'_> {
             .with_transaction_timeout_ms(self.rng.i32(..))
             .with_producer_id(ProducerId(if self.version >= 3 { self.rng.i64(..) } else { -1 }))
             .with_producer_epoch(if self.version >= 3 { self.rng.i16(..) } else { -1 })
+            .with_unknown_tagged_fields(self.tags())
+    }
+
+    fn delete_records(&mut self) -> DeleteRecordsRequest {
+        use delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+        let topics = self.list(|source| {
+            let partitions = source.list(|source| {
+                DeleteRecordsPartition::default()
+                    .with_partition_index(source.rng.i32(..))
+                    .with_offset(source.rng.i64(..))
+                    .with_unknown_tagged_fields(source.tags())
+            });
+            DeleteRecordsTopic::default()
+                .with_name(source.text().into())
+                .with_partitions(partitions)
+                .with_unknown_tagged_fields(source.tags())
+        });
+        DeleteRecordsRequest::default()
+            .with_topics(topics)
+            .with_timeout_ms(self.rng.i32(..))
             .with_unknown_tagged_fields(self.tags())
     }
 

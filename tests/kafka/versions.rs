@@ -34,6 +34,7 @@ pub fn sensible(key: ApiKey, version: i16) -> RequestKind {
             let topic = OffsetForLeaderTopic::default().with_topic(name).with_partitions(vec![partition]);
             OffsetForLeaderEpochRequest::default().with_topics(vec![topic]).into()
         }
+        ApiKey::DeleteRecords => delete_records(-1).into(),
         ApiKey::Metadata => MetadataRequest::default().with_topics(None).into(),
         ApiKey::CreateTopics => {
             let topic = create_topics_request::CreatableTopic::default()
@@ -84,6 +85,13 @@ pub fn sensible(key: ApiKey, version: i16) -> RequestKind {
     }
 }
 
+fn delete_records(before: i64) -> DeleteRecordsRequest {
+    use delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+    let partition = DeleteRecordsPartition::default().with_offset(before);
+    let topic = DeleteRecordsTopic::default().with_name(topic_name()).with_partitions(vec![partition]);
+    DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(1000)
+}
+
 pub fn produce(_version: i16, partition: i32, acks: i16) -> ProduceRequest {
     use produce_request::{PartitionProduceData, TopicProduceData};
     let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch(3, 0)));
@@ -100,6 +108,28 @@ pub fn fetch(offset: i64, min_bytes: i32) -> FetchRequest {
         .with_min_bytes(min_bytes)
         .with_max_bytes(1 << 20)
         .with_topics(vec![topic])
+}
+
+/// The end stands for itself; beyond it, below 0, and a second time are refused, each on its own.
+#[tokio::test]
+async fn records_are_deleted_up_to_an_offset_of_the_log() {
+    let server = Server::start(Limits::default()).await;
+    server.broker.add_topic(TOPIC, 2);
+    let mut client = server.connect().await;
+    client.call(ApiKey::Produce, 8, &produce(8, 0, -1).into()).await;
+    for (before, expected) in [(-1, (0, 3)), (3, (0, 3)), (1, (0, 1)), (4, (1, -1)), (-2, (1, -1))] {
+        let answer = client.call(ApiKey::DeleteRecords, 2, &delete_records(before).into()).await;
+        let ResponseKind::DeleteRecords(answer) = answer else { panic!("an answer to a deletion") };
+        let told = &answer.topics[0].partitions[0];
+        assert_eq!((told.error_code, told.low_watermark), expected, "before {before}");
+    }
+    let mut twice = delete_records(1);
+    twice.topics.push(twice.topics[0].clone());
+    let answer = client.call(ApiKey::DeleteRecords, 2, &twice.into()).await;
+    let ResponseKind::DeleteRecords(answer) = answer else { panic!("an answer to a deletion") };
+    let codes: Vec<_> = answer.topics.iter().map(|topic| topic.partitions[0].error_code).collect();
+    assert_eq!(codes, [0, 42]);
+    server.stop().await;
 }
 
 #[tokio::test]
@@ -121,6 +151,7 @@ async fn sensible_requests_of_every_version_succeed() {
             ResponseKind::CreatePartitions(answer) => answer.results[0].error_code,
             ResponseKind::AlterConfigs(answer) => answer.responses[0].error_code,
             ResponseKind::IncrementalAlterConfigs(answer) => answer.responses[0].error_code,
+            ResponseKind::DeleteRecords(answer) => answer.topics[0].partitions[0].error_code,
             ResponseKind::DescribeConfigs(answer) => {
                 assert_eq!(answer.results[0].configs[0].name.as_str(), "max.message.bytes");
                 answer.results[0].error_code

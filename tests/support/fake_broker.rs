@@ -427,6 +427,21 @@ impl Broker for FakeBroker {
         queries.into_iter().map(find).collect()
     }
 
+    async fn delete_records(&self, targets: Vec<DeleteRecords>, _timeout: Duration) -> Vec<Result<Offset>> {
+        let mut state = self.state();
+        let mut delete = |target: DeleteRecords| {
+            self.not_leader(&state)?;
+            let partition = state.partition(&target.topic, target.partition)?;
+            let end = Offset(partition.next);
+            let before = target.before.unwrap_or(end);
+            match (Offset(0)..=end).contains(&before) {
+                true => Ok(before),
+                false => Err(Error::out_of_range(before, Offset(0), end)),
+            }
+        };
+        targets.into_iter().map(&mut delete).collect()
+    }
+
     async fn new_producer(&self) -> Result<ProducerIdentity> {
         let mut state = self.state();
         state.producers += 1;
@@ -544,6 +559,7 @@ impl Broker for FakeBroker {
                     last,
                     commit: last,
                     applied: last,
+                    log_start: Offset(0),
                     followers: if leads { vec![follower] } else { vec![] },
                 });
             }

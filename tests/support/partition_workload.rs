@@ -1,5 +1,6 @@
 //! A partition's life from a seed: leaders come and go, producers retry, the log start moves. The expected log is
 //! computed from outcomes alone, so that reads are checked against something that knows no database.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use ackord::machine::{Outcome, StateMachine};
 use ackord::partition::Partition;

@@ -4,6 +4,7 @@
 //! is called out of range only after a ReadIndex has confirmed where the end is.
 
 use super::Inner;
+use super::views::Views;
 use crate::broker::records::{EndOfEpoch, Fetch, FetchAnswer, FetchPartition, FetchedBatch, FetchedPartition};
 use crate::broker::{Error, ErrorKind, Result};
 use crate::multiraft::core::effect::Reply;
@@ -104,7 +105,7 @@ impl Answer {
 async fn read<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, steps: Vec<Step>, max_bytes: usize) -> Answer {
     let wanted: usize = steps.iter().map(|step| if let Step::Read(.., bytes) = step { *bytes } else { 0 }).sum();
     let held = inner.fetch_budget.reserve(wanted.min(max_bytes)).await;
-    let engine = inner.engine.clone();
+    let (engine, views) = (inner.engine.clone(), inner.views.clone());
     let read = move || {
         let (mut bytes, mut failed) = (0, false);
         let mut partitions = Vec::with_capacity(steps.len());
@@ -112,7 +113,7 @@ async fn read<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, steps: Vec<Ste
             let partition = match step {
                 Step::Done(done) => done,
                 Step::Read(view, offset, limit) => {
-                    read_one(&engine, &view, offset, limit.min(max_bytes.saturating_sub(bytes)), bytes == 0)
+                    read_one((&engine, &views), &view, offset, limit.min(max_bytes.saturating_sub(bytes)), bytes == 0)
                 }
             };
             bytes += partition.iter().flat_map(|found| &found.batches).map(|batch| batch.bytes.len()).sum::<usize>();
@@ -127,14 +128,28 @@ async fn read<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, steps: Vec<Ste
     }
 }
 
+/// Reads by a view, and by the newest one if what it covers is not there: records that it covers may have been removed
+/// since, or the whole state replaced. Only then is a hole a hole.
+pub(super) fn read_newest<T>(
+    views: &Views,
+    view: &PartitionView,
+    read: impl Fn(&PartitionView) -> std::result::Result<T, ReadError>,
+) -> Result<T> {
+    let found = match (read(view), views.partition(view.group)) {
+        (Err(ReadError::Missing(_)), Some(newest)) if newest != *view => read(&newest),
+        (found, _) => found,
+    };
+    found.map_err(|error| read_error(&error))
+}
+
 fn read_one<E: Engine>(
-    engine: &E,
+    (engine, views): (&E, &Views),
     view: &PartitionView,
     offset: Offset,
     bytes_max: usize,
     at_least_one: bool,
 ) -> Result<FetchedPartition> {
-    let batches = view.fetch(engine, offset, bytes_max, at_least_one).map_err(|error| read_error(&error))?;
+    let batches = read_newest(views, view, |view| view.fetch(engine, offset, bytes_max, at_least_one))?;
     let batches = batches.into_iter().map(|found| FetchedBatch {
         base_offset: found.base_offset,
         leader_epoch: found.leader_epoch,
@@ -149,9 +164,11 @@ fn found(view: &PartitionView, batches: Vec<FetchedBatch>) -> FetchedPartition {
 }
 
 /// What a reader is told when the state can't be read; the operator reads more.
-pub(super) fn read_error(error: &ReadError) -> Error {
+fn read_error(error: &ReadError) -> Error {
     match error {
-        ReadError::OutOfRange { .. } => Error::new(ErrorKind::OffsetOutOfRange, error.to_string()),
+        ReadError::OutOfRange { offset, log_start, high_watermark } => {
+            Error::out_of_range(*offset, *log_start, *high_watermark)
+        }
         ReadError::Missing(_) | ReadError::Damaged { .. } | ReadError::Engine(_) => {
             tracing::error!(%error, "a partition's records can't be read");
             Error::new(ErrorKind::StorageUnavailable, error.to_string())
@@ -186,8 +203,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
             return self.confirm_beyond(target.group, wanted).await;
         }
         if wanted.offset < view.log_start {
-            let error = format!("offset {} is before the log's start {}", wanted.offset, view.log_start);
-            return Err(Error::new(ErrorKind::OffsetOutOfRange, error));
+            return Err(Error::out_of_range(wanted.offset, view.log_start, view.high_watermark));
         }
         if wanted.offset == view.high_watermark {
             return Ok(Step::Done(Ok(found(&view, Vec::new()))));
@@ -202,8 +218,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         if wanted.offset <= view.high_watermark {
             return Ok(Step::Done(Ok(found(&view, Vec::new()))));
         }
-        let error = format!("offset {} is beyond the log's end {}", wanted.offset, view.high_watermark);
-        Err(Error::new(ErrorKind::OffsetOutOfRange, error))
+        Err(Error::out_of_range(wanted.offset, view.log_start, view.high_watermark))
     }
 
     /// Waits until this node has applied everything that was committed when this was called.

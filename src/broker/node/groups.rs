@@ -9,10 +9,12 @@
 //! * `admin`: what operators see and delete.
 //! * `keeper`: the task that proposes what time brings about.
 //! * `topics`: offsets of topics that were deleted.
+//! * `lag`: how far groups are behind, for the metrics.
 
 mod admin;
 mod join;
 mod keeper;
+mod lag;
 mod led;
 mod members;
 mod offsets;

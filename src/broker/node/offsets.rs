@@ -1,7 +1,7 @@
 //! ListOffsets and OffsetForLeaderEpoch: where a log begins and ends, by position, time and epoch.
 
 use super::Inner;
-use super::fetch::read_error;
+use super::fetch::read_newest;
 use crate::broker::records::{EndOfEpoch, EpochQuery, OffsetAt, OffsetQuery, OffsetTarget};
 use crate::broker::{ErrorKind, Result};
 use crate::partition::read::TimedOffset;
@@ -25,7 +25,7 @@ async fn find<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, target: &Offse
     }
     let view = inner.readable(group, target.current_epoch)?;
     let at = |offset, leader_epoch| Ok(Some(OffsetAt { offset, timestamp_ms: None, leader_epoch }));
-    let engine = inner.engine.clone();
+    let (engine, views) = (inner.engine.clone(), inner.views.clone());
     let search = match target.query {
         OffsetQuery::Latest => return at(view.high_watermark, Some(inner.lead(group)?)),
         OffsetQuery::Earliest => {
@@ -33,13 +33,15 @@ async fn find<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, target: &Offse
             return at(view.log_start, epoch.or(inner.lead(group).ok()));
         }
         OffsetQuery::AtTime(time) => {
-            tokio::task::spawn_blocking(move || view.offset_for_timestamp(&engine, time)).await
+            let search = move || read_newest(&views, &view, |view| view.offset_for_timestamp(&engine, time));
+            tokio::task::spawn_blocking(search).await
         }
         OffsetQuery::HighestTimestamp => {
-            tokio::task::spawn_blocking(move || view.offset_of_max_timestamp(&engine)).await
+            let search = move || read_newest(&views, &view, |view| view.offset_of_max_timestamp(&engine));
+            tokio::task::spawn_blocking(search).await
         }
     };
-    let found = search.map_err(|_| ErrorKind::Internal)?.map_err(|error| read_error(&error))?;
+    let found = search.map_err(|_| ErrorKind::Internal)??;
     Ok(found.map(|TimedOffset { offset, timestamp, leader_epoch }| OffsetAt {
         offset,
         timestamp_ms: Some(timestamp),

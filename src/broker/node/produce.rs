@@ -118,7 +118,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         }
     }
 
-    fn refused(&self, why: Refused, group: RaftGroupId) -> Error {
+    pub(super) fn refused(&self, why: Refused, group: RaftGroupId) -> Error {
         match why {
             Refused::NoReplica | Refused::NotLeader | Refused::Overwritten => {
                 Error::not_leader(self.leader(group).filter(|leader| leader.node != self.node))

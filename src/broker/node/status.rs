@@ -7,7 +7,7 @@ use crate::controller::view::{GroupFate, MetadataView};
 use crate::multiraft::worker::status::GroupReport;
 use crate::raft;
 use crate::storage::Engine;
-use crate::types::NodeId;
+use crate::types::{NodeId, Offset};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -18,7 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn replicas<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>) -> Vec<ReplicaReport> {
     let metadata = inner.views.metadata();
     let reports = timeout(PATIENCE, inner.handle.report()).await.unwrap_or_default();
-    reports.into_iter().map(|report| in_own_words(inner.node, &metadata, report)).collect()
+    let in_own_words = |report: GroupReport| {
+        let log_start = inner.views.partition(report.group).map(|view| view.log_start).unwrap_or_default();
+        ReplicaReport { log_start, ..in_own_words(inner.node, &metadata, report) }
+    };
+    reports.into_iter().map(in_own_words).collect()
 }
 
 fn in_own_words(node: NodeId, metadata: &MetadataView, report: GroupReport) -> ReplicaReport {
@@ -49,6 +53,7 @@ fn in_own_words(node: NodeId, metadata: &MetadataView, report: GroupReport) -> R
         last,
         commit: report.commit,
         applied: report.applied,
+        log_start: Offset(0),
         followers: report.followers.iter().map(follower).collect(),
         quarantine: report.quarantined,
     }

@@ -8,6 +8,7 @@ use crate::multiraft::apply::machine::Machine;
 use crate::partition::read::PartitionView;
 use crate::types::{ClusterId, RaftGroupId};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -18,6 +19,8 @@ pub struct Views {
     metadata: watch::Sender<Arc<MetadataView>>,
     /// Every partition that this node hosts.
     partitions: Arc<Mutex<BTreeMap<RaftGroupId, watch::Sender<PartitionView>>>>,
+    /// What all partitions here have appended since the start, in bytes.
+    appended: Arc<AtomicU64>,
     /// The consumer groups of every coordinator that this node hosts.
     coordinators: Arc<Mutex<BTreeMap<RaftGroupId, BTreeMap<String, GroupSender>>>>,
 }
@@ -30,7 +33,7 @@ impl Views {
     #[must_use]
     pub fn new(cluster: ClusterId) -> Self {
         let (metadata, _) = watch::channel(Arc::new(MetadataView::empty(cluster)));
-        Self { metadata, partitions: Arc::default(), coordinators: Arc::default() }
+        Self { metadata, partitions: Arc::default(), appended: Arc::default(), coordinators: Arc::default() }
     }
 
     /// The controller's state as of now.
@@ -49,6 +52,12 @@ impl Views {
     #[must_use]
     pub fn partition(&self, group: RaftGroupId) -> Option<PartitionView> {
         super::lock(&self.partitions).get(&group).map(|sender| sender.borrow().clone())
+    }
+
+    /// What all partitions of this node have appended since it started, in bytes; to see whether anything has grown.
+    #[must_use]
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
     }
 
     /// To wait for changes of a partition.
@@ -119,7 +128,11 @@ impl Observer for Views {
                 let view = partition.view();
                 let mut partitions = super::lock(&self.partitions);
                 match partitions.get(&group) {
-                    Some(sender) => drop(sender.send_replace(view)),
+                    Some(sender) => {
+                        let appended = view.appended_bytes();
+                        let before = sender.send_replace(view).appended_bytes();
+                        self.appended.fetch_add(appended.saturating_sub(before), Ordering::Relaxed);
+                    }
                     None => drop(partitions.insert(group, watch::Sender::new(view))),
                 }
             }

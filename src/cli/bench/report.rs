@@ -38,7 +38,7 @@ impl Latencies {
         format!("p50 {p50}, p99 {p99}, p99.9 {p999}, max {}", duration(self.max()))
     }
 
-    fn max(&self) -> Duration {
+    pub(super) fn max(&self) -> Duration {
         Duration::from_micros(self.0.max())
     }
 

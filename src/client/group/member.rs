@@ -3,13 +3,14 @@
 //! Delivery is at least once: only what was handed to [`GroupMember::processed`] is stored. Rebalancing is eager: a
 //! member gives up all its partitions, having stored how far it came, before it joins the next generation.
 
-use super::assignment::{self, Share, Subscriber};
-use super::{expect_answer, must_rejoin};
+use super::assignment::Share;
+use super::must_rejoin;
+use super::requests::MemberRequests;
 use crate::client::error::{Error, Result};
 use crate::client::reader::{Reader, ReaderOptions, Received, Start};
-use crate::client::routing::{Repeat, Router};
-use crate::proto::native::{self, ErrorCode, request, response};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::client::routing::Router;
+use crate::proto::native;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -81,16 +82,14 @@ enum Event {
 pub struct GroupMember {
     /// Whom to ask.
     router: Arc<Router>,
-    /// The group.
-    group: String,
-    /// The topics it reads.
-    topics: Vec<String>,
+    /// Its requests.
+    requests: MemberRequests,
     /// How it takes part.
     options: MemberOptions,
-    /// Its id, empty until it has one.
-    id: String,
-    /// Its generation, while it has one.
-    generation: Option<i32>,
+    /// Whether it has its share of a generation, and reads it.
+    is_in: bool,
+    /// Why it is to let its share go. Kept until that is done, which may be dropped on the way.
+    over: Option<Error>,
     /// Readers and heartbeats of the generation.
     tasks: JoinSet<()>,
     /// What they tell.
@@ -110,14 +109,12 @@ impl GroupMember {
         topics: &[impl AsRef<str>],
         options: MemberOptions,
     ) -> Self {
-        let topics: BTreeSet<_> = topics.iter().map(|topic| topic.as_ref().to_owned()).collect();
         Self {
+            requests: MemberRequests::new(Arc::clone(&router), group, topics, &options),
             router,
-            group: group.to_owned(),
-            topics: topics.into_iter().collect(),
             options,
-            id: String::new(),
-            generation: None,
+            is_in: false,
+            over: None,
             tasks: JoinSet::new(),
             events: mpsc::channel(AHEAD).1,
             stored_at: Instant::now(),
@@ -133,10 +130,14 @@ impl GroupMember {
     }
 
     /// The next records of any of its partitions. Joins the group when it has to, which may take as long as the other
-    /// members need to join, too. Dropping the future loses no record; dropped while it joins, it joins again.
+    /// members need to join, too. Dropping the future loses no record; dropped while it joins, it joins again. So it does
+    /// when it is called after an error.
     pub async fn next(&mut self) -> Result<Chunk> {
         loop {
-            if self.generation.is_none() {
+            if let Some(error) = self.over.clone() {
+                self.let_go(&error).await;
+            }
+            if !self.is_in {
                 self.join().await?;
             }
             let event = match self.options.commit_every {
@@ -149,8 +150,12 @@ impl GroupMember {
             };
             match event {
                 Some(Event::Chunk(chunk)) => return Ok(chunk),
-                Some(Event::Failed(error)) => return Err(error),
-                Some(Event::Ended(error)) => self.give_up(&error).await?,
+                Some(Event::Ended(error)) if must_rejoin(&error) || error.is_retriable() => self.over = Some(error),
+                // Or it is fenced: another process has this static member's name.
+                Some(Event::Failed(error) | Event::Ended(error)) => {
+                    self.over = Some(error.clone());
+                    return Err(error);
+                }
                 None => return Err(Error::protocol("the member's readers have ended")),
             }
         }
@@ -167,7 +172,9 @@ impl GroupMember {
 
     /// Stores how far the member has come.
     pub async fn commit(&mut self) -> Result<()> {
-        let Some(generation) = self.generation.filter(|_| !self.processed.is_empty()) else { return Ok(()) };
+        if !self.is_in || self.processed.is_empty() {
+            return Ok(());
+        }
         let offset = |((topic, partition), (offset, term)): (&(String, u32), &Position)| native::GroupOffset {
             topic: topic.clone(),
             partition: *partition,
@@ -175,14 +182,7 @@ impl GroupMember {
             term: i32::try_from(*term).unwrap_or(-1),
             metadata: String::new(),
         };
-        let body = request::Body::CommitOffsets(native::CommitOffsetsRequest {
-            group: self.group.clone(),
-            generation,
-            member: self.identity(),
-            offsets: self.processed.iter().map(offset).collect(),
-        });
-        let answer = self.ask(body, self.router.options.timeout).await?;
-        expect_answer!(answer, CommitOffsets)?;
+        self.requests.commit(self.processed.iter().map(offset).collect()).await?;
         self.processed.clear();
         Ok(())
     }
@@ -192,12 +192,10 @@ impl GroupMember {
     pub async fn close(mut self) -> Result<()> {
         let stored = self.commit().await;
         self.tasks.shutdown().await;
-        if self.options.instance.is_none() && !self.id.is_empty() {
-            let (group, member) = (self.group.clone(), self.identity());
-            let body = request::Body::LeaveGroup(native::LeaveGroupRequest { group, member });
-            let left = self.ask(body, self.router.options.timeout).await;
+        if self.options.instance.is_none() && self.requests.is_known() {
+            let left = self.requests.leave().await;
             stored?;
-            return left.map(drop);
+            return left;
         }
         stored
     }
@@ -206,116 +204,39 @@ impl GroupMember {
     async fn store_in_passing(&mut self) -> Result<()> {
         self.stored_at = Instant::now();
         match self.commit().await {
-            Err(error) if must_rejoin(&error) => self.give_up(&error).await,
-            stored => stored,
+            Err(error) if must_rejoin(&error) => self.over = Some(error),
+            stored => stored?,
         }
-    }
-
-    fn identity(&self) -> Option<native::GroupMember> {
-        Some(native::GroupMember { id: self.id.clone(), instance: self.options.instance.clone() })
-    }
-
-    async fn ask(&self, body: request::Body, timeout: Duration) -> Result<response::Body> {
-        self.router.ask_coordinator(&self.group, body, Repeat::Harmless, timeout).await
-    }
-
-    /// Ends the generation: stores what was processed, as far as that is still allowed, and lets the partitions go.
-    async fn give_up(&mut self, error: &Error) -> Result<()> {
-        if !must_rejoin(error) && !error.is_retriable() {
-            return Err(error.clone()); // fenced: another process has this static member's name
-        }
-        let stored = self.commit().await;
-        if let Err(error) = stored {
-            tracing::debug!(%error, group = self.group, "offsets could not be stored before the rebalance");
-        }
-        self.tasks.shutdown().await;
-        if error.code() == Some(ErrorCode::UnknownMember) {
-            self.id.clear();
-        }
-        self.processed.clear();
-        self.generation = None;
-        self.share.clear();
         Ok(())
     }
 
+    /// Ends the generation: stores what was processed, as far as that is still allowed, and lets the partitions go.
+    async fn let_go(&mut self, error: &Error) {
+        let stored = self.commit().await;
+        if let Err(error) = stored {
+            tracing::debug!(%error, "offsets could not be stored before the rebalance");
+        }
+        self.tasks.shutdown().await;
+        self.requests.has_lost_its_place(error);
+        self.processed.clear();
+        self.is_in = false;
+        self.share.clear();
+        self.over = None;
+    }
+
     async fn join(&mut self) -> Result<()> {
-        loop {
-            match self.try_join().await {
-                Ok((generation, share)) => {
-                    self.generation = Some(generation);
-                    self.share = share;
-                    return self.begin(generation).await;
-                }
-                Err(error) if must_rejoin(&error) => {
-                    if error.code() == Some(ErrorCode::UnknownMember) {
-                        self.id.clear();
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn try_join(&mut self) -> Result<(i32, Share)> {
-        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-        let protocol = native::GroupProtocol {
-            name: assignment::RANGE.to_owned(),
-            metadata: assignment::subscription(&self.topics),
-        };
-        let body = request::Body::JoinGroup(native::JoinGroupRequest {
-            group: self.group.clone(),
-            member: self.identity(),
-            client_name: self.router.options.name.clone(),
-            session_timeout_ms: millis(self.options.session_timeout),
-            rebalance_timeout_ms: millis(self.options.rebalance_timeout),
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![protocol],
-        });
-        let patience = self.options.rebalance_timeout + self.router.options.timeout;
-        let joined = expect_answer!(self.ask(body, patience).await?, JoinGroup)?;
-        self.id.clone_from(&joined.member);
-        let assignments = if joined.leader == self.id { self.assign(&joined).await? } else { Vec::new() };
-        let body = request::Body::SyncGroup(native::SyncGroupRequest {
-            group: self.group.clone(),
-            generation: joined.generation,
-            member: self.identity(),
-            assignments,
-        });
-        let synced = expect_answer!(self.ask(body, patience).await?, SyncGroup)?;
-        let share = assignment::read_share(synced.assignment);
-        let share = share.ok_or_else(|| Error::protocol("an assignment of another kind"))?;
-        Ok((joined.generation, share))
-    }
-
-    /// The leader's work: deals the partitions out.
-    async fn assign(&self, joined: &native::JoinGroupResponse) -> Result<Vec<native::GroupAssignment>> {
-        let mut subscribers = Vec::with_capacity(joined.members.len());
-        let mut counts = BTreeMap::new();
-        for other in &joined.members {
-            let member = other.member.clone().unwrap_or_default();
-            let topics = assignment::read_subscription(other.metadata.clone());
-            let topics = topics.ok_or_else(|| Error::protocol("a subscription of another kind"))?;
-            for topic in &topics {
-                if !counts.contains_key(topic) {
-                    counts.insert(topic.clone(), self.router.partition_count(topic).await?);
-                }
-            }
-            subscribers.push(Subscriber { member: member.id, instance: member.instance, topics });
-        }
-        let shares = assignment::ranges(&subscribers, &counts).into_iter();
-        let assignment = |(member, share): (String, Share)| native::GroupAssignment {
-            member,
-            assignment: assignment::share(&share),
-        };
-        Ok(shares.map(assignment).collect())
+        self.share = self.requests.join().await?;
+        self.begin().await?;
+        self.is_in = true;
+        Ok(())
     }
 
     /// Begins to read what it is assigned, and to say that it is alive.
-    async fn begin(&mut self, generation: i32) -> Result<()> {
-        let body = native::CommittedOffsetsRequest { group: self.group.clone() };
-        let answer = self.ask(request::Body::CommittedOffsets(body), self.router.options.timeout).await?;
-        let stored: BTreeMap<_, _> = expect_answer!(answer, CommittedOffsets)?
-            .offsets
+    async fn begin(&mut self) -> Result<()> {
+        let stored: BTreeMap<_, _> = self
+            .requests
+            .committed()
+            .await?
             .into_iter()
             .map(|stored| ((stored.topic, stored.partition), stored.offset))
             .collect();
@@ -326,9 +247,7 @@ impl GroupMember {
             let (router, options) = (Arc::clone(&self.router), self.options.reader.clone());
             self.tasks.spawn(read(router, (topic.clone(), partition), start, options, sender.clone()));
         }
-        let beat = native::HeartbeatRequest { group: self.group.clone(), generation, member: self.identity() };
-        let times = (self.options.heartbeat, self.options.session_timeout);
-        self.tasks.spawn(beat_until_refused(Arc::clone(&self.router), beat, times, sender));
+        self.tasks.spawn(beat_until_refused(self.requests.clone(), self.options.heartbeat, sender));
         Ok(())
     }
 }
@@ -356,17 +275,10 @@ async fn read(
     }
 }
 
-async fn beat_until_refused(
-    router: Arc<Router>,
-    beat: native::HeartbeatRequest,
-    (interval, session): (Duration, Duration),
-    events: mpsc::Sender<Event>,
-) {
+async fn beat_until_refused(requests: MemberRequests, interval: Duration, events: mpsc::Sender<Event>) {
     loop {
         sleep(interval).await;
-        let body = request::Body::Heartbeat(beat.clone());
-        let answer = router.ask_coordinator(&beat.group, body, Repeat::Harmless, session).await;
-        if let Err(error) = answer {
+        if let Err(error) = requests.heartbeat().await {
             return drop(events.send(Event::Ended(error)).await);
         }
     }

@@ -166,7 +166,8 @@ impl Encoder {
 
     fn failed(&mut self, index: i32, error: &Error) {
         let unknown = Offset(i64::from(translate::UNKNOWN));
-        self.head(index, error_codes::code_since(error, self.version, STORAGE_ERROR_SINCE), [unknown; 3]);
+        let code = error_codes::code_since(error, self.version, STORAGE_ERROR_SINCE);
+        self.head(index, code, [unknown, unknown, error.log_start.unwrap_or(unknown)]);
         self.length(0);
         self.tags(|fields| {
             let Some(leader) = error.leader else { return 0 };

@@ -10,7 +10,7 @@ use crate::partition::Partition;
 use crate::partition::snapshot::{Install, SnapshotChunk, SnapshotHead};
 use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
-use crate::storage::{Engine, WriteBatch};
+use crate::storage::{Engine, EngineError, WriteBatch};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, Offset};
 use bytes::Bytes;
 
@@ -54,6 +54,23 @@ impl Machine {
     #[must_use]
     pub fn membership(&self) -> &Membership {
         self.inner().membership()
+    }
+
+    /// Where the log starts, if the state is one.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        match self {
+            Self::Partition(partition) => partition.log_start(),
+            Self::Controller(_) | Self::Coordinator(_) => Offset(0),
+        }
+    }
+
+    /// Adds the deletion of what lies below the log start to `batch`. `Freed` gives the space back after a flush.
+    pub fn trim(&self, engine: &dyn Engine, batch: &mut WriteBatch) -> Result<Option<Freed>, EngineError> {
+        match self {
+            Self::Partition(partition) => partition.view().trim(engine, batch),
+            Self::Controller(_) | Self::Coordinator(_) => Ok(None),
+        }
     }
 
     /// See [`StateMachine::apply`].

@@ -98,6 +98,8 @@ pub enum Input {
     Applied { group: RaftGroupId, outcomes: Vec<(LogId, Outcome)>, bytes: usize },
     /// The state machine can't go on; it takes no entries any more. `bytes`: the payload of those it did not take.
     ApplyFailed { group: RaftGroupId, reason: String, bytes: usize },
+    /// A flush would let state machines give space back.
+    FlushWanted,
     /// The flush is durable: these groups' states up to these entries.
     Flushed { applied: Vec<(RaftGroupId, LogIndex)> },
     /// What `Effect::ReadEntries` read.

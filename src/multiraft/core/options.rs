@@ -35,6 +35,8 @@ pub struct CoreOptions {
     /// Payload applied, or turns of the log, before the state machines are flushed so that the log can be freed, in
     /// bytes.
     pub flush_after_bytes: usize,
+    /// How soon after the last one a flush may begin only because it would give space back, in ticks.
+    pub space_flush_ticks: u64,
 }
 
 impl Default for CoreOptions {
@@ -48,6 +50,7 @@ impl Default for CoreOptions {
             tail_bytes_per_group: 8 << 20,
             tail_bytes_max: 256 << 20,
             flush_after_bytes: 256 << 20,
+            space_flush_ticks: 100,
         }
     }
 }

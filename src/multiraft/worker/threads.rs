@@ -1,7 +1,7 @@
 //! The threads behind the worker: each owns one thing that takes time, takes commands in order, and reports back.
 //!
 //! * [`log_thread`]: the log's disk; and beside it, spare segments and reads of old entries.
-//! * [`apply_thread`]: the state machines; and beside it, flushes.
+//! * [`apply_thread`]: the state machines; and beside it, flushes, and giving space back.
 
 pub mod apply_thread;
 pub mod log_thread;
@@ -124,7 +124,12 @@ impl Threads {
         let around = surroundings.clone();
         spawner.spawn("ackord-apply", move || apply_thread::run(applier, &apply_inbox, &flush_commands, &around))?;
         let around = surroundings.clone();
-        spawner.spawn("ackord-flush", move || apply_thread::run_flushes(&engine, &flush_inbox, &around))?;
+        let (reclaim_commands, reclaim_inbox) = channel();
+        let database = engine.clone();
+        let flushes = move || apply_thread::run_flushes(&database, &flush_inbox, &reclaim_commands, &around);
+        spawner.spawn("ackord-flush", flushes)?;
+        let around = surroundings.clone();
+        spawner.spawn("ackord-reclaim", move || apply_thread::run_reclaims(&engine, &reclaim_inbox, &around))?;
         Ok(Self { log: log_commands, apply: apply_commands, handles: spawner.handles })
     }
 

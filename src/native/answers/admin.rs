@@ -1,13 +1,13 @@
 //! Topics: finding, creating, growing and deleting them.
 
-use super::{Failure, Outcome, find_topic, topic_ref};
+use super::{Failure, Outcome, find_topic, partition, topic_ref};
 use crate::broker::{
-    self, Broker, Cluster, ConfigResource, ConfigSource, Edge, Growth, NewTopic, PartitionIndex, Partitions, TopicName,
-    TopicQuery,
+    self, Broker, Cluster, ConfigResource, ConfigSource, DeleteRecords, Edge, Growth, NewTopic, PartitionIndex,
+    Partitions, TopicName, TopicQuery,
 };
 use crate::native::errors;
 use crate::proto::{id_bytes, native, native::response};
-use crate::types::NodeId;
+use crate::types::{NodeId, Offset};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -90,6 +90,18 @@ pub(super) async fn grow<B: Broker>(broker: &B, asked: native::CreatePartitionsR
     };
     only(broker.grow_topics(vec![growth], asked.validate_only, time).await)?;
     Ok(response::Body::CreatePartitions(native::CreatePartitionsResponse {}))
+}
+
+/// Removes the records of a partition below an offset.
+pub(super) async fn delete_records<B: Broker>(
+    broker: &B,
+    asked: native::DeleteRecordsRequest,
+    time: Duration,
+) -> Outcome {
+    let (topic, index) = partition(broker, asked.partition)?;
+    let target = DeleteRecords { topic, partition: index, before: Some(Offset(asked.before_offset)) };
+    let start = only(broker.delete_records(vec![target], time).await)?;
+    Ok(response::Body::DeleteRecords(native::DeleteRecordsResponse { log_start_offset: start.0 }))
 }
 
 fn nodes(assignment: Vec<native::ReplicaAssignment>) -> impl Iterator<Item = Vec<NodeId>> {

@@ -33,23 +33,28 @@ pub(super) fn find<B: Broker>(broker: &B, asked: &native::FindCoordinatorRequest
     Ok(response::Body::FindCoordinator(native::FindCoordinatorResponse { node: node.0, address: Some(address) }))
 }
 
-/// Joins a group. A member that has no id yet is given one at once: there is no older client to be told apart.
+/// Joins a group. Who has neither an id nor a name is given an id first, and joins under it (KIP-394): of a client that
+/// goes away before it knows its id, no member stays behind.
 pub(super) async fn join<B: Groups>(broker: &B, asked: native::JoinGroupRequest, host: String) -> Outcome {
+    let joining = identity(asked.member);
     let request = JoinGroup {
         group: asked.group,
-        member: identity(asked.member),
+        two_steps: joining.instance.is_none(),
+        member: joining,
         client_id: asked.client_name,
         client_host: host,
         session_timeout: Duration::from_millis(asked.session_timeout_ms.into()),
         rebalance_timeout: Duration::from_millis(asked.rebalance_timeout_ms.into()),
         protocol_type: asked.protocol_type,
         protocols: asked.protocols.into_iter().map(|protocol| (protocol.name, protocol.metadata)).collect(),
-        two_steps: false,
         can_skip_assignment: false,
     };
     let generation = match broker.join_group(request).await? {
         Joined::In(generation) => generation,
-        Joined::Again { .. } => return Err(errors::internal("a member was told to join twice").into()),
+        Joined::Again { member } => {
+            let again = native::JoinGroupResponse { member, ..native::JoinGroupResponse::default() };
+            return Ok(response::Body::JoinGroup(again));
+        }
     };
     let members = generation
         .members

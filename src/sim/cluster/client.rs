@@ -7,6 +7,7 @@ use crate::partition::command::Command;
 use crate::record::RecordBatch;
 use crate::record::writer::BatchWriter;
 use crate::types::{NodeId, Offset, RaftGroupId};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a writer knows of its record.
@@ -40,6 +41,19 @@ struct Read {
     node: NodeId,
     /// Records acknowledged before it began: it must see at least so many.
     must_see: usize,
+    /// Where the log started before it began, as far as anybody knew: it may not start earlier.
+    start: usize,
+}
+
+/// An order to remove records.
+#[derive(Clone, Copy, Debug)]
+struct Trim {
+    /// Of which group.
+    group: RaftGroupId,
+    /// The first offset that stays; beyond the end, the end as of then takes its place.
+    offset: usize,
+    /// Where the log surely starts, once the order is acknowledged: nothing beyond what was acknowledged before it.
+    at_least: usize,
 }
 
 /// See the module. A write's ticket is its record's payload, so that every record is unique.
@@ -59,6 +73,12 @@ pub struct Client {
     probed: BTreeSet<RaftGroupId>,
     /// Per group, one more than the highest acknowledged offset.
     acknowledged_end: BTreeMap<RaftGroupId, usize>,
+    /// Every trim by ticket.
+    trims: BTreeMap<Ticket, Trim>,
+    /// Trims acknowledged.
+    trimmed: usize,
+    /// Per group, the greatest log start that anybody was told of.
+    known_start: BTreeMap<RaftGroupId, usize>,
 }
 
 /// The ticket in a batch that `Client::write` made.
@@ -101,7 +121,8 @@ impl Client {
     pub fn read(&mut self, node: NodeId, group: RaftGroupId) -> Ticket {
         let ticket = self.ticket();
         let must_see = self.acknowledged_end.get(&group).copied().unwrap_or_default();
-        self.reads.insert(ticket, Read { group, node, must_see });
+        let start = self.known_start.get(&group).copied().unwrap_or_default();
+        self.reads.insert(ticket, Read { group, node, must_see, start });
         ticket
     }
 
@@ -111,9 +132,31 @@ impl Client {
         self.reads.get(&ticket).map(|read| read.group)
     }
 
-    /// A read may be served by a state with `seen` records.
-    pub fn read_served(&mut self, ticket: Ticket, seen: usize, seed: u64) {
+    /// An order to remove the records of `group` below `offset`.
+    pub fn trim(&mut self, group: RaftGroupId, offset: Offset) -> Proposal {
+        let ticket = self.ticket();
+        let end = self.acknowledged_end.get(&group).copied().unwrap_or_default();
+        let wanted = offset.0 as usize;
+        self.trims.insert(ticket, Trim { group, offset: wanted, at_least: wanted.min(end) });
+        Proposal { ticket, source: None, context: Command::SetLogStart { offset }.encode(), data: Bytes::new() }
+    }
+
+    /// Trims acknowledged.
+    #[must_use]
+    pub fn trims(&self) -> usize {
+        self.trimmed
+    }
+
+    /// A read may be served by a state whose records begin at `start` and end at `seen`.
+    pub fn read_served(&mut self, ticket: Ticket, start: usize, seen: usize, seed: u64) {
         let Some(read) = self.reads.remove(&ticket) else { return };
+        assert!(
+            start >= read.start,
+            "seed {seed}: a read found the log to start at {start}, after one had found it to start at {}",
+            read.start
+        );
+        let known = self.known_start.entry(read.group).or_default();
+        *known = (*known).max(start);
         assert!(
             seen >= read.must_see,
             "seed {seed}: a read saw {seen} records where {} were acknowledged",
@@ -124,6 +167,14 @@ impl Client {
 
     /// A write was answered.
     pub fn answered(&mut self, ticket: Ticket, reply: &Reply) {
+        if let Some(Trim { group, at_least, .. }) = self.trims.get(&ticket) {
+            if let Reply::Applied { .. } = reply {
+                self.trimmed += 1;
+                let known = self.known_start.entry(*group).or_default();
+                *known = (*known).max(*at_least);
+            }
+            return;
+        }
         let Some(write) = self.writes.get_mut(&ticket) else {
             self.reads.remove(&ticket);
             return;
@@ -164,10 +215,15 @@ impl Client {
         self.served
     }
 
-    /// Holds the final records of a group against the history.
-    pub fn check(&self, group: RaftGroupId, records: &[u64], seed: u64) {
+    /// Holds the final records of a group, which begin at `start`, against the history.
+    pub fn check(&self, group: RaftGroupId, start: Offset, records: &[u64], seed: u64) {
         let mut places: BTreeMap<Ticket, usize> = BTreeMap::new();
-        for (offset, record) in records.iter().enumerate() {
+        let start = start.0 as usize;
+        let wanted = self.trims.values().filter(|trim| trim.group == group).map(|trim| trim.offset).max();
+        let known = self.known_start.get(&group).copied().unwrap_or_default();
+        assert!(known <= start, "seed {seed}: group {group} starts at {start}, and has started at {known}");
+        assert!(start <= wanted.unwrap_or(0), "seed {seed}: nobody wanted group {group} to start at {start}");
+        for (offset, record) in (start..).zip(records) {
             let earlier = places.insert(Ticket(*record), offset);
             assert_eq!(earlier, None, "seed {seed}: a record of group {group} is there twice");
         }
@@ -176,6 +232,9 @@ impl Client {
             match write.fate {
                 Fate::Unknown => {}
                 Fate::Refused => assert_eq!(found, None, "seed {seed}: refused write {ticket:?} is there"),
+                Fate::Acknowledged(offset) if (offset.0 as usize) < start => {
+                    assert_eq!(found, None, "seed {seed}: removed write {ticket:?} of group {group} is there");
+                }
                 Fate::Acknowledged(offset) => {
                     assert_eq!(
                         found,

@@ -2,7 +2,8 @@
 //! what each was told is the history that the coordinators' promises are checked against.
 //!
 //! What a broker's shell does for a member is done here with one seed: a command is proposed, and what a member has to
-//! wait for is looked up in the state of the node that it asked. Timers are chance: a session may run out at any moment.
+//! wait for is looked up in the state of the node that it asked. Timers are chance: a session may run out at any
+//! moment.
 
 use crate::coordinator::command::{Action, Answer, Assign, Command, Commit, Expired, Join, Joined, Leaver, NewOffset};
 use crate::coordinator::group::{Group, Phase};
@@ -22,6 +23,8 @@ const CONSUMERS_EACH: usize = 3;
 pub const PARTITIONS: i32 = 5;
 /// The topic that every group reads.
 pub const TOPIC: &str = "orders";
+/// Words that are stored with an offset: a log of commits fills its segments.
+const TEXT_WORDS: usize = 500;
 /// Tickets of consumers begin here, those of writers end.
 const FIRST_TICKET: u64 = 1 << 40;
 
@@ -216,7 +219,8 @@ impl Consumers {
         self.ask(consumer, node, Question::Join { generation_before }, Action::Join(join))
     }
 
-    /// Where a consumer stands in the group, as its coordinator has it; a consumer that has lost its place begins again.
+    /// Where a consumer stands in the group, as its coordinator has it; a consumer that has lost its place begins
+    /// again.
     fn look(&mut self, consumer: usize, node: NodeId, sight: &impl Sight) -> Option<Arc<Group>> {
         let me = &mut self.consumers[consumer];
         let found = sight.group(node, me.key.0, &me.key.1);
@@ -331,7 +335,8 @@ impl Consumers {
         }
         let partition = *me.share.get(random.below(me.share.len().max(1) as u64) as usize)?;
         let offset = i64::try_from(self.asked).expect("few commands");
-        let new = NewOffset { offset, leader_epoch: 1, metadata: String::new() };
+        let metadata = "so far ".repeat(TEXT_WORDS);
+        let new = NewOffset { offset, leader_epoch: 1, metadata };
         let commit = Commit {
             group: me.key.1,
             member: me.id,
@@ -365,7 +370,7 @@ impl Consumers {
         let late = |first: bool| !only_strangers || first;
         let is_mine = |id: &String| self.consumers.iter().any(|consumer| consumer.key.0 == raft && consumer.id == *id);
         let silent: Vec<_> = group.members.values().filter(|member| !only_strangers || !is_mine(&member.id)).collect();
-        let pending = group.pending.iter().filter(|id| !only_strangers || !is_mine(id)).next();
+        let pending = group.pending.iter().find(|id| !only_strangers || !is_mine(id));
         let name = group.name.clone();
         let action = match (&group.phase, pending) {
             (_, Some(id)) if random.one_in(2) => {

@@ -1,8 +1,9 @@
 //! Effects that take time on a simulated node, until chance finishes them, and the places where a crash can hit.
 
 use super::node::Finished;
-use crate::multiraft::apply::Transferred;
+use crate::multiraft::apply::{FlushPlan, Transferred};
 use crate::multiraft::core::effect::{Effect, Input};
+use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
 use crate::raft::group_log::Wanted;
 use crate::sim::Random;
@@ -21,6 +22,8 @@ pub enum Kind {
     Read,
     /// State machines made durable.
     Flush,
+    /// Space given back.
+    Reclaim,
     /// Log to be freed.
     Release,
     /// A state taken for followers.
@@ -33,8 +36,17 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] =
-        [Self::Append, Self::Apply, Self::Read, Self::Flush, Self::Release, Self::Build, Self::Fetch, Self::Install];
+    pub const ALL: [Self; 9] = [
+        Self::Append,
+        Self::Apply,
+        Self::Read,
+        Self::Flush,
+        Self::Reclaim,
+        Self::Release,
+        Self::Build,
+        Self::Fetch,
+        Self::Install,
+    ];
 }
 
 /// Where a crash hit.
@@ -87,7 +99,9 @@ pub struct Open {
     /// Entries to read.
     pub reads: VecDeque<(RaftGroupId, Wanted)>,
     /// What a flush will have made durable.
-    pub flushes: VecDeque<Vec<(RaftGroupId, LogIndex)>>,
+    pub flushes: VecDeque<FlushPlan>,
+    /// What flushes have made durably deleted.
+    pub reclaims: VecDeque<Vec<Freed>>,
     /// Log to be freed.
     pub releases: VecDeque<Vec<(RaftGroupId, LogIndex)>>,
     /// States to take.
@@ -100,7 +114,7 @@ pub struct Open {
 
 impl Open {
     /// Adds an effect; `begin_flush` says what a flush that begins now covers.
-    pub fn add(&mut self, effect: Effect, begin_flush: impl FnOnce() -> Vec<(RaftGroupId, LogIndex)>) {
+    pub fn add(&mut self, effect: Effect, begin_flush: impl FnOnce() -> FlushPlan) {
         match effect {
             Effect::Append(turn) => {
                 assert!(self.append.is_none(), "one turn is in flight at a time");
@@ -125,6 +139,7 @@ impl Open {
             Kind::Apply => !self.applies.is_empty(),
             Kind::Read => !self.reads.is_empty(),
             Kind::Flush => !self.flushes.is_empty(),
+            Kind::Reclaim => !self.reclaims.is_empty(),
             Kind::Release => !self.releases.is_empty(),
             Kind::Build => !self.builds.is_empty(),
             Kind::Fetch => !self.fetches.is_empty(),

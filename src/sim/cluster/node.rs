@@ -1,8 +1,8 @@
 //! One simulated node: the production core, log and applier, and the effects that have not finished yet.
 
-use super::Scenario;
 use super::client::payload_of;
 use super::effects::{Crash, Kind, Open};
+use super::{Sabotage, Scenario};
 use crate::coordinator::{Coordinator, offsets};
 use crate::multiraft::apply::machine::Machine;
 use crate::multiraft::apply::transfer::SnapshotMessage;
@@ -10,6 +10,8 @@ use crate::multiraft::apply::{Applier, NoObserver};
 use crate::multiraft::core::effect::{Effect, Input, ReadFailure};
 use crate::multiraft::core::{BIRTH, Core, CoreOptions, GroupStart};
 use crate::partition::Partition;
+use crate::partition::read::PartitionView;
+use crate::partition::retention::Retention;
 use crate::raft::{Replica, Role};
 use crate::sim::engine::SimEngine;
 use crate::sim::{Random, SimDisk};
@@ -17,6 +19,7 @@ use crate::storage::{Engine, Family, WriteBatch};
 use crate::types::{LogEntry, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
 use crate::wal::{Identity, Log, LogChange, LogError, Options, ReadError, Turn, prepare_spare};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 /// The cluster that every simulated node belongs to.
 const CLUSTER: u128 = 0xac0d;
@@ -118,9 +121,11 @@ impl Node {
             }
             machines.insert(group, machine);
         }
+        let mut applier = Applier::new(self.engine.clone(), machines, Box::new(NoObserver));
+        inputs.extend(applier.take_flush_wish().then_some(Input::FlushWanted));
         self.running = Some(Running {
             core: Core::new(core_options(scenario), starts),
-            applier: Applier::new(self.engine.clone(), machines, Box::new(NoObserver)),
+            applier,
             log,
             disk: self.disk.clone(),
             open: Open::default(),
@@ -215,26 +220,34 @@ impl Node {
         self.replica(group).map(Replica::role)
     }
 
-    /// The payloads of a group's records as this node has them, by offset.
+    /// What readers know of a group here.
     #[must_use]
-    pub fn records(&self, group: RaftGroupId) -> Vec<u64> {
-        let Some(Machine::Partition(partition)) =
-            self.running.as_ref().and_then(|running| running.applier.machine(group))
-        else {
-            return Vec::new();
-        };
-        let view = partition.view();
-        let batches = view.fetch(&self.engine, Offset(0), usize::MAX, true).expect("what a view covers can be read");
-        batches.iter().map(|batch| payload_of(&batch.batch)).collect()
+    pub fn view(&self, group: RaftGroupId) -> Option<PartitionView> {
+        match self.running.as_ref().and_then(|running| running.applier.machine(group)) {
+            Some(Machine::Partition(partition)) => Some(partition.view()),
+            _ => None,
+        }
     }
 
-    /// How many records a group has here.
+    /// A group's log start as this node has it, and the payloads of the records from there on, by offset.
+    #[must_use]
+    pub fn records(&self, group: RaftGroupId) -> (Offset, Vec<u64>) {
+        let Some(view) = self.view(group) else { return (Offset(0), Vec::new()) };
+        let start = view.log_start;
+        let batches = view.fetch(&self.engine, start, usize::MAX, true).expect("what a view covers can be read");
+        (start, batches.iter().map(|batch| payload_of(&batch.batch)).collect())
+    }
+
+    /// Where a group's log should start as this node, its leader, sees it.
+    #[must_use]
+    pub fn retained_start(&self, group: RaftGroupId, retention: &Retention) -> Option<Offset> {
+        self.view(group)?.retained_start(&self.engine, retention, 0).expect("the simulated database reads")
+    }
+
+    /// Where a group's log ends here.
     #[must_use]
     pub fn record_count(&self, group: RaftGroupId) -> usize {
-        match self.running.as_ref().and_then(|running| running.applier.machine(group)) {
-            Some(Machine::Partition(partition)) => partition.view().high_watermark.0 as usize,
-            _ => 0,
-        }
+        self.view(group).map_or(0, |view| view.high_watermark.0 as usize)
     }
 
     /// One line for a failure's report.
@@ -266,7 +279,7 @@ impl Node {
     /// Keeps an effect until chance finishes it.
     pub fn defer(&mut self, effect: Effect) {
         if let Some(running) = self.running.as_mut() {
-            running.open.add(effect, || running.applier.begin_flush());
+            running.open.add(effect, || running.applier.begin_flush().expect("the simulated database works"));
         }
     }
 
@@ -323,6 +336,7 @@ impl Running {
                     self.log.release(group, last.index.next());
                 }
                 finished.inputs.push(Input::Applied { group, outcomes, bytes });
+                finished.inputs.extend(self.applier.take_flush_wish().then_some(Input::FlushWanted));
             }
             Kind::Read => {
                 let (group, wanted) = self.open.reads.pop_front().expect("a read is open");
@@ -336,9 +350,12 @@ impl Running {
                 finished.inputs.push(Input::EntriesRead { group, wanted, result });
             }
             Kind::Flush => {
-                let applied = self.open.flushes.pop_front().expect("a flush is open");
-                engine.flush().expect("the simulated database flushes");
+                let applied = self.flush(engine, scenario.sabotage);
                 finished.inputs.push(Input::Flushed { applied });
+            }
+            Kind::Reclaim => {
+                let freed = self.open.reclaims.pop_front().expect("a reclaim is open");
+                freed.iter().for_each(|freed| freed.reclaim(engine).expect("the simulated database reclaims"));
             }
             Kind::Release => {
                 for (group, below) in self.open.releases.pop_front().expect("a release is open") {
@@ -367,6 +384,34 @@ impl Running {
         Some(finished)
     }
 
+    fn flush(&mut self, engine: &SimEngine, sabotage: Sabotage) -> Vec<(RaftGroupId, LogIndex)> {
+        let plan = self.open.flushes.pop_front().expect("a flush is open");
+        if sabotage.reclaim_unflushed {
+            plan.freed.iter().for_each(|freed| freed.reclaim(engine).expect("it reclaims"));
+        }
+        if sabotage.trim_too_much && !plan.freed.is_empty() {
+            self.trim_too_much(engine);
+        }
+        engine.flush().expect("the simulated database flushes");
+        if !plan.freed.is_empty() {
+            self.open.reclaims.push_back(plan.freed);
+        }
+        plan.applied
+    }
+
+    /// Loses the first record that is still in the log of some group.
+    fn trim_too_much(&self, engine: &SimEngine) {
+        let mut first = None;
+        let visit = &mut |key: &[u8], _: &[u8]| {
+            first = Some(key.to_vec());
+            ControlFlow::Break(())
+        };
+        engine.scan(Family::Records, &[], &[0xff; 32], visit).expect("the simulated database reads");
+        let mut batch = WriteBatch::default();
+        first.into_iter().for_each(|key| batch.delete(Family::Records, key));
+        engine.write(batch).expect("the simulated database writes");
+    }
+
     fn append(&mut self, mut turn: Turn, scenario: &Scenario) -> Result<(), LogError> {
         if scenario.sabotage.forget_votes {
             turn.writes.iter_mut().for_each(|write| write.hard_state.vote = None);
@@ -387,6 +432,7 @@ fn core_options(scenario: &Scenario) -> CoreOptions {
         flush_after_bytes: scenario.flush_after_bytes,
         tail_bytes_per_group: 512,
         turn_bytes_max: 64 << 10,
+        space_flush_ticks: 20,
         ..CoreOptions::default()
     };
     options.replica.seed = scenario.seed;

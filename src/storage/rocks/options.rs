@@ -101,13 +101,13 @@ impl Tuning {
     /// written per byte of a batch, 3 GiB in 100 groups: leveled 4.0, universal with 8 runs 2.3, this 1.6, no merging
     /// at all 1.0 but reads ever slower (measured).
     ///
-    /// Merging also gives the space of deleted ranges back where small partitions share files, so that can't be dropped
-    /// whole: once the newer runs come to twice the oldest, all are merged. That bounds the disk to about three times
-    /// what is live.
+    /// Merging also gives the space of deleted ranges back where partitions share files, so that these can't be dropped
+    /// whole: when half of the family is deleted (`garbage`), or by itself once the newer of 32 runs come to twice the
+    /// oldest.
     fn records(&self) -> Options {
         let cache = self.limits.block_cache_bytes / 2;
         let mut options = base(&format!("block_based_table_factory={{block_cache={cache};{RECORDS_TABLE}}}"));
-        options.set_write_buffer_size(RECORDS_MEMTABLE_BYTES.min(self.limits.write_buffer_bytes / 3));
+        options.set_write_buffer_size(records_memtable_bytes(self.limits));
         options.set_max_write_buffer_number(4);
         options.set_compression_type(DBCompressionType::None);
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(PREFIX_BYTES));
@@ -129,6 +129,11 @@ impl Tuning {
         options.set_hard_pending_compaction_bytes_limit(0);
         options
     }
+}
+
+/// The size of one memtable of the records family.
+pub fn records_memtable_bytes(limits: RocksOptions) -> usize {
+    RECORDS_MEMTABLE_BYTES.min(limits.write_buffer_bytes / 3)
 }
 
 /// Whether two keys have the same group and generation, so that filters may be consulted between them.

@@ -1,11 +1,13 @@
 //! The apply thread: runs committed entries through the state machines and moves whole states between nodes. Beside it,
-//! flushes, which take long and need nothing of the machines.
+//! what takes long and needs nothing of the machines: flushes, and giving back the space of what a flush has made
+//! durably deleted.
 
 use super::Surroundings;
 use crate::multiraft::apply::machine::Machine;
 use crate::multiraft::apply::transfer::SnapshotMessage;
-use crate::multiraft::apply::{Applier, Transferred};
+use crate::multiraft::apply::{Applier, FlushPlan, Transferred};
 use crate::multiraft::core::effect::Input;
+use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
 use crate::storage::Engine;
 use crate::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
@@ -35,10 +37,14 @@ pub enum ApplyCommand {
 pub(super) fn run<E: Engine>(
     mut applier: Applier<E>,
     inbox: &Receiver<ApplyCommand>,
-    flushes: &Sender<Vec<(RaftGroupId, LogIndex)>>,
+    flushes: &Sender<FlushPlan>,
     surroundings: &Surroundings,
 ) {
-    while let Ok(command) = inbox.recv() {
+    loop {
+        if applier.take_flush_wish() {
+            surroundings.tell(Input::FlushWanted);
+        }
+        let Ok(command) = inbox.recv() else { return };
         match command {
             ApplyCommand::Apply { group, entries, memberships } => {
                 let bytes = entries.iter().map(LogEntry::payload_bytes).sum();
@@ -51,7 +57,10 @@ pub(super) fn run<E: Engine>(
                 });
             }
             // What was applied before this moment is in the memtables that the flush thread will write.
-            ApplyCommand::Flush => drop(flushes.send(applier.begin_flush())),
+            ApplyCommand::Flush => match applier.begin_flush() {
+                Ok(plan) => drop(flushes.send(plan)),
+                Err(error) => surroundings.outside.fatal(&error.to_string()),
+            },
             ApplyCommand::Add { group, machine } => applier.add(group, machine),
             ApplyCommand::Remove { group } => {
                 applier.remove(group);
@@ -105,16 +114,36 @@ fn install<E: Engine>(applier: &mut Applier<E>, group: RaftGroupId, at: LogId) -
 /// A database that can't be flushed has lost writes it had accepted: only a restart, which replays the log, is safe.
 pub(super) fn run_flushes<E: Engine>(
     engine: &E,
-    inbox: &Receiver<Vec<(RaftGroupId, LogIndex)>>,
+    inbox: &Receiver<FlushPlan>,
+    reclaims: &Sender<Vec<Freed>>,
     surroundings: &Surroundings,
 ) {
-    while let Ok(applied) = inbox.recv() {
+    while let Ok(FlushPlan { applied, freed }) = inbox.recv() {
         match engine.flush() {
-            Ok(()) => surroundings.tell(Input::Flushed { applied }),
+            Ok(()) => {
+                surroundings.tell(Input::Flushed { applied });
+                if !freed.is_empty() {
+                    // At most so many as there were flushes meanwhile, and each is small. A thread that has ended
+                    // has said why.
+                    let _gone = reclaims.send(freed);
+                }
+            }
             Err(error) => {
                 surroundings.outside.fatal(&error.to_string());
                 return;
             }
+        }
+    }
+}
+
+/// Gives space back, which may mean to rewrite what shares files with it. The log is not freed any later for that.
+pub(super) fn run_reclaims<E: Engine>(engine: &E, inbox: &Receiver<Vec<Freed>>, surroundings: &Surroundings) {
+    while let Ok(mut freed) = inbox.recv() {
+        freed.extend(inbox.try_iter().flatten());
+        let reclaimed = freed.iter().try_for_each(|freed| freed.reclaim(engine)).and_then(|()| engine.merge_deleted());
+        if let Err(error) = reclaimed {
+            surroundings.outside.fatal(&error.to_string());
+            return;
         }
     }
 }
