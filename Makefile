@@ -1,7 +1,8 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-clients topic-settings many-partitions many-groups jepsen fuzz fmt lint doc deny
+.PHONY: help setup build run demo test test-clients rolling-kills topic-settings many-partitions many-groups jepsen fuzz
+.PHONY: fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
@@ -28,11 +29,15 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 	cargo fmt --all --check
 	$(CARGO_LINKED) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO_LINKED) test --workspace --locked
+	cd tools && python3 -m unittest -q clients.test_history
 	tools/demo --records 20000 --binary "$${CARGO_TARGET_DIR:-target}"/debug/ackord
 	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && $(CARGO_LINKED) doc --workspace --no-deps --locked
 
-test-clients: build ## Real clients against a real cluster; writes docs/clients.md
+test-clients: build ## Real clients, alone and in groups, against a real cluster; writes docs/clients.md and README.md
 	tools/test-clients
+
+rolling-kills: build ## Three groups of several clients read while nodes are killed in turn, for 20 minutes
+	tools/rolling-kills --minutes 20
 
 topic-settings: setup ## Writes docs/topic-settings.md from the code's table
 	ACKORD_WRITE_DOCS=1 && export ACKORD_WRITE_DOCS && $(CARGO_LINKED) test --locked --test topic_settings

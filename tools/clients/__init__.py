@@ -1,1 +1,1 @@
-"""What `tools/demo` and `tools/test-clients` share."""
+"""What `tools/demo`, `tools/test-clients` and `tools/rolling-kills` share."""

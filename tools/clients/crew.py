@@ -146,12 +146,15 @@ class Crew:
             time.sleep(0.1)
 
     def close(self) -> None:
-        """Ends whatever still runs, without ceremony."""
+        """Ends whatever still runs, without ceremony, and leaves the history beside the nodes' logs."""
         for process in [*self.members.values(), *self.writers]:
             if process.lives():
                 process.kill()
         self.members.clear()
         self.writers.clear()
+        with open(self.cluster.directory / f"{self.name}.history.jsonl", "w") as file:
+            for who, event in self.history.of_all():
+                file.write(json.dumps({"who": who, **event}) + "\n")
 
 
 def native(cluster: Cluster) -> str:

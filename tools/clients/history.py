@@ -57,6 +57,10 @@ class History:
         with self.lock:
             return [(who, e) for who, e in self.events if e["event"] in kinds and since < e["t"] <= until]
 
+    def of_all(self) -> list[tuple[str, dict]]:
+        with self.lock:
+            return list(self.events)
+
     def of_whom(self, who: str) -> list[dict]:
         with self.lock:
             return [event for teller, event in self.events if teller == who]

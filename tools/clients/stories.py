@@ -262,7 +262,7 @@ class Story:
 
 def shares_of(crew: Crew, who: str) -> set[int]:
     """The partitions that a member was given records of, just now."""
-    return {delivery.partition for delivery in crew.history.deliveries(since=time.time() - 1) if delivery.who == who}
+    return {delivery.partition for delivery in crew.history.deliveries(since=time.time() - 2) if delivery.who == who}
 
 
 def new_values(crew: Crew, since: float) -> set[str]:

@@ -34,7 +34,8 @@ def command(job: Job) -> list[str]:
     settings |= {"partition.assignment.strategy": styles[job.style]} if job.style in styles else {}
     settings |= {"group.instance.id": job.instance} if job.instance else {}
     words = [word for name, value in settings.items() for word in ("-X", f"{name}={value}")]
-    return ["kcat", "-b", job.bootstrap, "-u", "-f", "%p %o %s\n", *words, "-G", job.group, job.topic]
+    # -E: it goes on when it has lost all its connections, as other clients do.
+    return ["kcat", "-E", "-b", job.bootstrap, "-u", "-f", "%p %o %s\n", *words, "-G", job.group, job.topic]
 
 
 def watch(stream) -> None:
