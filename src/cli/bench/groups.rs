@@ -119,6 +119,37 @@ struct Outcome {
     left_behind: usize,
 }
 
+/// A line of the table: what it is, and what it was with one number of groups.
+type Row = (&'static str, fn(&Outcome) -> String);
+
+const ROWS: &[Row] = &[
+    ("connections to each node", |outcome| outcome.clients.to_string()),
+    ("first join to every group stable", |outcome| duration(outcome.stable_after)),
+    ("a join", |outcome| outcome.joining.joins.text()),
+    ("heartbeats", |outcome| outcome.stable.heartbeats.count().to_string()),
+    ("a heartbeat", |outcome| outcome.stable.heartbeats.text()),
+    ("stored offsets", |outcome| outcome.stable.commits.count().to_string()),
+    ("a stored offset", |outcome| outcome.stable.commits.text()),
+    ("groups that rebalanced once stable", |outcome| outcome.stable.rebalanced.len().to_string()),
+];
+
+const FAILOVER_ROWS: &[Row] = &[
+    ("a node died: until all were heard of", |outcome| of_failover(outcome, |failover| duration(failover.took))),
+    ("slowest heartbeat meanwhile", |outcome| {
+        of_failover(outcome, |failover| duration(failover.recorded.heartbeats.max()))
+    }),
+    ("slowest stored offset meanwhile", |outcome| {
+        of_failover(outcome, |failover| duration(failover.recorded.commits.max()))
+    }),
+    ("groups that rebalanced meanwhile", |outcome| {
+        of_failover(outcome, |failover| failover.recorded.rebalanced.len().to_string())
+    }),
+];
+
+fn of_failover(outcome: &Outcome, text: fn(&Failover) -> String) -> String {
+    outcome.failover.as_ref().map_or_else(String::new, text)
+}
+
 impl Groups {
     pub(super) async fn run(self) -> Result<(), Failure> {
         if u64::from(self.groups) * u64::from(self.members) > MEMBERS_MAX {
@@ -199,36 +230,11 @@ impl Groups {
     }
 
     fn print(&self, outcomes: &[Outcome]) -> Result<(), Failure> {
-        let mut rows: Vec<(String, fn(&Outcome) -> String)> = vec![
-            ("connections to each node".to_owned(), |outcome| outcome.clients.to_string()),
-            ("first join to every group stable".to_owned(), |outcome| duration(outcome.stable_after)),
-            ("a join".to_owned(), |outcome| outcome.joining.joins.text()),
-            ("heartbeats".to_owned(), |outcome| outcome.stable.heartbeats.count().to_string()),
-            ("a heartbeat".to_owned(), |outcome| outcome.stable.heartbeats.text()),
-            ("stored offsets".to_owned(), |outcome| outcome.stable.commits.count().to_string()),
-            ("a stored offset".to_owned(), |outcome| outcome.stable.commits.text()),
-            ("groups that rebalanced once stable".to_owned(), |outcome| outcome.stable.rebalanced.len().to_string()),
-        ];
-        if self.failover {
-            rows.push(("a node died: until all were heard of".to_owned(), |outcome| {
-                outcome.failover.as_ref().map_or_else(String::new, |failover| duration(failover.took))
-            }));
-            rows.push(("slowest heartbeat, stored offset".to_owned(), |outcome| {
-                let slowest = |failover: &Failover| {
-                    let (beats, commits) = (&failover.recorded.heartbeats, &failover.recorded.commits);
-                    format!("{}, {}", duration(beats.max()), duration(commits.max()))
-                };
-                outcome.failover.as_ref().map_or_else(String::new, slowest)
-            }));
-            rows.push(("groups that rebalanced".to_owned(), |outcome| {
-                let rebalanced = |failover: &Failover| failover.recorded.rebalanced.len().to_string();
-                outcome.failover.as_ref().map_or_else(String::new, rebalanced)
-            }));
-        }
-        let row = |(what, value): &(String, fn(&Outcome) -> String)| {
-            std::iter::once(what.clone()).chain(outcomes.iter().map(value)).collect()
+        let rows = ROWS.iter().chain(if self.failover { FAILOVER_ROWS } else { &[] });
+        let row = |(what, value): &Row| -> Vec<String> {
+            std::iter::once((*what).to_owned()).chain(outcomes.iter().map(value)).collect()
         };
-        let mut cells: Vec<Vec<String>> = rows.iter().map(row).collect();
+        let mut cells: Vec<_> = rows.map(row).collect();
         for at in 0..self.pids.len() {
             let used = |outcome: &Outcome| text_of(&outcome.used[at]);
             let what = format!("process {}", self.pids[at]);
@@ -247,7 +253,10 @@ impl Groups {
                 "resident_before_bytes": used.resident_before, "resident_after_bytes": used.resident_after,
             })
         };
-        let failover = |failover: &Failover| json!({"all_heard_after_us": failover.took.as_micros() as u64, "meanwhile": json_of(&failover.recorded)});
+        let failover = |failover: &Failover| {
+            let (took, meanwhile) = (failover.took.as_micros() as u64, json_of(&failover.recorded));
+            json!({"all_heard_after_us": took, "meanwhile": meanwhile})
+        };
         json!({
             "groups": outcome.groups, "members": self.members, "clients": outcome.clients,
             "stable_after_us": outcome.stable_after.as_micros() as u64, "seconds": self.time.as_secs_f64(),

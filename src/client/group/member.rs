@@ -68,6 +68,9 @@ pub struct Chunk {
 /// How far a partition was processed: the offset to be read next, and the term of the last record.
 type Position = (i64, u64);
 
+/// What a join ends with: the member's share, and what the group has stored.
+type Joined = Result<(Share, Vec<native::GroupOffset>)>;
+
 /// What readers and heartbeats tell the member.
 enum Event {
     /// Records.
@@ -90,6 +93,8 @@ pub struct GroupMember {
     is_in: bool,
     /// Why it is to let its share go. Kept until that is done, which may be dropped on the way.
     over: Option<Error>,
+    /// The join under way, if there is one. It goes on when nobody waits for it.
+    joining: JoinSet<(MemberRequests, Joined)>,
     /// Readers and heartbeats of the generation.
     tasks: JoinSet<()>,
     /// What they tell.
@@ -115,6 +120,7 @@ impl GroupMember {
             options,
             is_in: false,
             over: None,
+            joining: JoinSet::new(),
             tasks: JoinSet::new(),
             events: mpsc::channel(AHEAD).1,
             stored_at: Instant::now(),
@@ -130,8 +136,8 @@ impl GroupMember {
     }
 
     /// The next records of any of its partitions. Joins the group when it has to, which may take as long as the other
-    /// members need to join, too. Dropping the future loses no record; dropped while it joins, it joins again. So it does
-    /// when it is called after an error.
+    /// members need to join, too. Dropping the future loses no record; dropped while it joins, it goes on with that.
+    /// Called after an error, it joins again.
     pub async fn next(&mut self) -> Result<Chunk> {
         loop {
             if let Some(error) = self.over.clone() {
@@ -192,6 +198,7 @@ impl GroupMember {
     pub async fn close(mut self) -> Result<()> {
         let stored = self.commit().await;
         self.tasks.shutdown().await;
+        self.joining.shutdown().await;
         if self.options.instance.is_none() && self.requests.is_known() {
             let left = self.requests.leave().await;
             stored?;
@@ -225,21 +232,28 @@ impl GroupMember {
     }
 
     async fn join(&mut self) -> Result<()> {
-        self.share = self.requests.join().await?;
-        self.begin().await?;
+        if self.joining.is_empty() {
+            let mut requests = self.requests.clone();
+            self.joining.spawn(async move {
+                let joined = join(&mut requests).await;
+                (requests, joined)
+            });
+        }
+        let Some(Ok((requests, joined))) = self.joining.join_next().await else {
+            return Err(Error::protocol("the join has ended without a result"));
+        };
+        self.requests = requests;
+        let (share, stored) = joined?;
+        self.share = share;
+        self.begin(stored);
         self.is_in = true;
         Ok(())
     }
 
     /// Begins to read what it is assigned, and to say that it is alive.
-    async fn begin(&mut self) -> Result<()> {
-        let stored: BTreeMap<_, _> = self
-            .requests
-            .committed()
-            .await?
-            .into_iter()
-            .map(|stored| ((stored.topic, stored.partition), stored.offset))
-            .collect();
+    fn begin(&mut self, stored: Vec<native::GroupOffset>) {
+        let stored: BTreeMap<_, _> =
+            stored.into_iter().map(|stored| ((stored.topic, stored.partition), stored.offset)).collect();
         let (sender, events) = mpsc::channel(AHEAD);
         self.events = events;
         for (topic, partition) in self.share.iter().flat_map(|(topic, all)| all.iter().map(move |one| (topic, *one))) {
@@ -248,8 +262,12 @@ impl GroupMember {
             self.tasks.spawn(read(router, (topic.clone(), partition), start, options, sender.clone()));
         }
         self.tasks.spawn(beat_until_refused(self.requests.clone(), self.options.heartbeat, sender));
-        Ok(())
     }
+}
+
+async fn join(requests: &mut MemberRequests) -> Joined {
+    let share = requests.join().await?;
+    Ok((share, requests.committed().await?))
 }
 
 async fn read(

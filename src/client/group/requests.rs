@@ -7,11 +7,12 @@ use crate::client::error::{Error, Result};
 use crate::client::routing::{Repeat, Router};
 use crate::proto::native::{self, ErrorCode, request, response};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A member of a consumer group that does nothing by itself: it does not even say that it is alive. Members for whom
-/// that is done are [`GroupMember`](super::member::GroupMember)s.
+/// that is done are [`GroupMember`](super::member::GroupMember)s. A clone is the same member, and knows what this one
+/// knew of its generation.
 #[derive(Clone)]
 pub struct MemberRequests {
     /// Whom to ask.
@@ -26,8 +27,8 @@ pub struct MemberRequests {
     session_timeout: Duration,
     /// How long it may take to join again.
     rebalance_timeout: Duration,
-    /// Its id, empty until it has one.
-    id: String,
+    /// Its id, empty until it has one. Shared, so that it can leave while a clone joins.
+    id: Arc<Mutex<String>>,
     /// The generation that it joined last, −1 before.
     generation: i32,
 }
@@ -47,7 +48,7 @@ impl MemberRequests {
             instance: options.instance.clone(),
             session_timeout: options.session_timeout,
             rebalance_timeout: options.rebalance_timeout,
-            id: String::new(),
+            id: Arc::default(),
             generation: -1,
         }
     }
@@ -66,7 +67,7 @@ impl MemberRequests {
     /// Whether an answer says that it has to join again.
     pub fn has_lost_its_place(&mut self, error: &Error) -> bool {
         if error.code() == Some(ErrorCode::UnknownMember) {
-            self.id.clear();
+            self.id().clear();
         }
         must_rejoin(error)
     }
@@ -79,18 +80,18 @@ impl MemberRequests {
 
     /// Whether the coordinator may know it.
     pub(super) fn is_known(&self) -> bool {
-        !self.id.is_empty()
+        !self.id().is_empty()
     }
 
     async fn try_join(&mut self) -> Result<Share> {
         let mut joined = self.join_once().await?;
-        self.id.clone_from(&joined.member);
+        self.id().clone_from(&joined.member);
         if joined.leader.is_empty() {
             joined = self.join_once().await?;
-            self.id.clone_from(&joined.member);
+            self.id().clone_from(&joined.member);
         }
         self.generation = joined.generation;
-        let assignments = if joined.leader == self.id { self.assign(&joined).await? } else { Vec::new() };
+        let assignments = if joined.leader == joined.member { self.assign(&joined).await? } else { Vec::new() };
         let body = request::Body::SyncGroup(native::SyncGroupRequest {
             group: self.group.clone(),
             generation: joined.generation,
@@ -172,7 +173,11 @@ impl MemberRequests {
     }
 
     fn identity(&self) -> Option<native::GroupMember> {
-        Some(native::GroupMember { id: self.id.clone(), instance: self.instance.clone() })
+        Some(native::GroupMember { id: self.id().clone(), instance: self.instance.clone() })
+    }
+
+    fn id(&self) -> MutexGuard<'_, String> {
+        self.id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long it waits for the others.
