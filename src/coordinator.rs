@@ -52,6 +52,14 @@ pub const STATE_BYTES_MAX: usize = 128 << 20;
 /// The longest snapshot, in bytes: everything in it is weighed with more than it takes there.
 pub const SNAPSHOT_BYTES_MAX: usize = STATE_BYTES_MAX + (64 << 10);
 
+/// How far one look for old offsets (`Action::ExpireOffsets`) may move the coordinator's time, in milliseconds: two
+/// hours.
+///
+/// Only these looks move it, because dropping offsets is what can't be taken back: a leader whose clock is wrong for a
+/// moment, by however much, drops nothing that would not have gone within this time anyway. After the cluster has been
+/// down for long the time catches up with the clocks over several looks; they must come more often than it allows.
+pub const LOOK_STEP_MS_MAX: i64 = 2 * 60 * 60 * 1000;
+
 /// The state machine of a Raft group that coordinates consumer groups.
 #[derive(Clone, Debug)]
 pub struct Coordinator {
@@ -80,7 +88,7 @@ impl Coordinator {
     /// A new group's machine, born at `born` with these members; its rows go to `batch`.
     #[must_use]
     pub fn create(group: RaftGroupId, born: LogId, membership: Membership, batch: &mut WriteBatch) -> Self {
-        let applied = Applied { position: born, membership, now_ms: 0 };
+        let applied = Applied { position: born, membership, time_ms: 0 };
         rows::put_applied(batch, group, &applied);
         Self { raft: group, applied, state: State::default(), changed: BTreeSet::new() }
     }
@@ -154,8 +162,8 @@ impl Coordinator {
         rows::delete_all(batch, group);
     }
 
-    fn execute(&mut self, action: Action, batch: &mut WriteBatch) -> Answer {
-        let (raft, now_ms) = (self.raft, self.applied.now_ms);
+    fn execute(&mut self, action: Action, now_ms: i64, batch: &mut WriteBatch) -> Answer {
+        let raft = self.raft;
         let editor = &mut Editor { state: &mut self.state, batch, raft, now_ms };
         match action {
             Action::Join(join) => Answer::Joined(join::join(editor, join)),
@@ -175,6 +183,7 @@ impl Coordinator {
             }
             Action::DeleteGroups { groups } => Answer::GroupsDeleted(commit::delete_groups(editor, &groups)),
             Action::ExpireOffsets { retention_ms } => {
+                editor.now_ms = self.applied.time_ms;
                 expire::expire_offsets(editor, retention_ms);
                 Answer::Done(Ok(()))
             }
@@ -203,8 +212,8 @@ impl Coordinator {
             EntryKind::Normal if entry.data.is_empty() => Outcome::None,
             EntryKind::Normal => {
                 let command = Command::decode(&entry.data).map_err(|error| error.to_string())?;
-                self.applied.now_ms = self.applied.now_ms.max(command.now_ms);
-                Outcome::Answer(self.execute(command.action, batch).encode())
+                let now_ms = self.applied.now_ms(&command);
+                Outcome::Answer(self.execute(command.action, now_ms, batch).encode())
             }
         };
         self.applied.position = entry.id;

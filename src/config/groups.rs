@@ -60,9 +60,9 @@ impl GroupsConfig {
         require((1..=10_000).contains(&self.max_size), "groups.max_size", "it is 1 to 10000")?;
         let minutes = self.offsets_retention_minutes;
         require(minutes >= 1, "groups.offsets_retention_minutes", "it is 0: offsets would go with the last member")?;
-        let interval = 1_000..=86_400_000;
+        let interval = 1_000..=3_600_000; // coordinator::LOOK_STEP_MS_MAX is longer
         let key = "groups.offsets_retention_check_interval_ms";
-        require(interval.contains(&self.offsets_retention_check_interval_ms), key, "it is 1000 to 86400000 (a day)")?;
+        require(interval.contains(&self.offsets_retention_check_interval_ms), key, "it is 1000 to 3600000 (an hour)")?;
         // A text is as long as one of the Kafka protocol at most.
         require(self.offset_metadata_bytes <= 32_767, "groups.offset_metadata_bytes", "it is at most 32767")
     }

@@ -13,7 +13,8 @@ pub const COMMAND_BYTES_MAX: usize = 32 << 20;
 /// One entry of a coordinator's log.
 #[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Command {
-    /// The leader's clock when it proposed, in milliseconds since 1970. The state machine's own time never goes back.
+    /// The leader's clock when it proposed, in milliseconds since 1970. The coordinator's own time never goes back, and
+    /// moves by [`super::LOOK_STEP_MS_MAX`] at a time.
     pub now_ms: i64,
     /// What is to be done.
     pub action: Action,
@@ -39,7 +40,7 @@ pub enum Action {
     DeleteOffsets { group: String, partitions: Vec<(String, i32)> },
     /// DeleteGroups.
     DeleteGroups { groups: Vec<String> },
-    /// Drops offsets of groups that have been empty for so long, and groups that have nothing left.
+    /// Drops offsets of groups that have been empty for so long, and groups that have nothing left. Moves the time.
     ExpireOffsets { retention_ms: i64 },
     /// Drops all offsets of topics that were deleted.
     ForgetTopics { topics: Vec<String> },

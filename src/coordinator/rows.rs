@@ -4,6 +4,8 @@
 //! row alone. Keys begin with the Raft group's number and a letter for the kind; names in them are behind their
 //! lengths, so that no name's rows begin like another's.
 
+use super::LOOK_STEP_MS_MAX;
+use super::command::{Action, Command};
 use super::group::{Group, Member};
 use super::offsets::{Committed, Stored};
 use super::state::State;
@@ -27,8 +29,24 @@ pub(super) struct Applied {
     pub position: LogId,
     /// The members of the Raft group.
     pub membership: Membership,
-    /// The latest time that a command came with, in milliseconds since 1970.
-    pub now_ms: i64,
+    /// The coordinator's time, in milliseconds since 1970: what has become too old is told by it. The first command's,
+    /// and then moved by looks for old offsets; 0 before the first command.
+    pub time_ms: i64,
+}
+
+impl Applied {
+    /// The time at which a command takes place. No earlier than the coordinator's own: an offset is not taken for older
+    /// than it is. A clock that is ahead makes it stay for longer, until it is stored again.
+    pub fn now_ms(&mut self, command: &Command) -> i64 {
+        if self.time_ms == 0 {
+            self.time_ms = command.now_ms;
+        }
+        if matches!(command.action, Action::ExpireOffsets { .. }) {
+            let furthest_ms = self.time_ms.saturating_add(LOOK_STEP_MS_MAX);
+            self.time_ms = command.now_ms.clamp(self.time_ms, furthest_ms);
+        }
+        command.now_ms.max(self.time_ms)
+    }
 }
 
 fn meta_key(raft: RaftGroupId) -> Vec<u8> {

@@ -219,7 +219,7 @@ pub(super) struct Editor<'a> {
     pub batch: &'a mut WriteBatch,
     /// The Raft group.
     pub raft: RaftGroupId,
-    /// The coordinator's time, in milliseconds since 1970.
+    /// When the change takes place, in milliseconds since 1970.
     pub now_ms: i64,
 }
 

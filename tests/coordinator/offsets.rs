@@ -3,7 +3,7 @@
 use crate::world::{G, RAFT, World, commit, dynamic, known, protocols, simple, subscription};
 use ackord::coordinator::command::{Commit, Join, Rejection};
 use ackord::coordinator::offsets::{self, Committed};
-use ackord::coordinator::{NAME_BYTES_MAX, STATE_BYTES_MAX};
+use ackord::coordinator::{LOOK_STEP_MS_MAX, NAME_BYTES_MAX, STATE_BYTES_MAX};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -189,6 +189,46 @@ fn a_group_that_stored_nothing_goes_when_it_is_empty() {
     assert_eq!(world.show(), "empty 2 -, leader -: (b)", "somebody is about to join");
     world.expire(&[("b", 0)]);
     world.expire_offsets(DAY_MS);
+    assert_eq!(world.show(), "none");
+}
+
+#[test]
+fn a_clock_that_is_wrong_for_a_moment_drops_nothing() {
+    let mut world = World::stable(&["a"]);
+    world.commit(commit("a", 1, &[("t", 0, 1)])).unwrap();
+    world.leave(&[("a", None)]);
+    world.commit(simple("simple", &[("t", 0, 1)])).unwrap();
+    let right_ms = world.now_ms;
+    // Far ahead, while it is looked for old offsets and others are stored.
+    world.now_ms += 50_000 * DAY_MS;
+    world.look_for_old_offsets(7 * DAY_MS);
+    world.commit(simple("late", &[("t", 0, 1)])).unwrap();
+    world.look_for_old_offsets(7 * DAY_MS);
+    // Right again. The looks moved the time a little, so the others go a little early, and only by that.
+    world.now_ms = right_ms + 6 * DAY_MS;
+    world.expire_offsets(7 * DAY_MS);
+    assert_eq!((world.offsets_of(G), world.offsets_of("simple")), ("t/0=1".to_owned(), "t/0=1".to_owned()));
+    world.now_ms = right_ms + 7 * DAY_MS;
+    world.expire_offsets(7 * DAY_MS);
+    assert_eq!((world.offsets_of(G), world.offsets_of("simple")), (String::new(), String::new()));
+    // What was stored meanwhile stays for too long rather than too short, until it is stored again.
+    assert_eq!(world.offsets_of("late"), "t/0=1");
+    world.commit(simple("late", &[("t", 0, 2)])).unwrap();
+    world.now_ms += 7 * DAY_MS;
+    world.expire_offsets(7 * DAY_MS);
+    assert_eq!(world.offsets_of("late"), "");
+}
+
+#[test]
+fn one_look_drops_no_more_than_its_step() {
+    let mut world = World::new();
+    world.commit(simple(G, &[("t", 0, 1)])).unwrap();
+    world.now_ms += LOOK_STEP_MS_MAX / 2;
+    world.commit(simple(G, &[("t", 1, 1)])).unwrap();
+    world.now_ms += DAY_MS;
+    world.look_for_old_offsets(LOOK_STEP_MS_MAX);
+    assert_eq!(world.offsets_of(G), "t/1=1", "half a step is left to it");
+    world.look_for_old_offsets(LOOK_STEP_MS_MAX);
     assert_eq!(world.show(), "none");
 }
 

@@ -6,7 +6,7 @@ use ackord::coordinator::command::{
 };
 use ackord::coordinator::group::{Group, Member, Phase};
 use ackord::coordinator::offsets::{self, Committed};
-use ackord::coordinator::{Coordinator, partition_of};
+use ackord::coordinator::{Coordinator, LOOK_STEP_MS_MAX, partition_of};
 use ackord::machine::{Outcome, StateMachine};
 use ackord::storage::{Engine, WriteBatch};
 use ackord::types::{EntryKind, LogEntry, LogId, Membership, NodeId, RaftGroupId, ReplicaId};
@@ -40,6 +40,8 @@ pub struct World {
     pub log: Vec<LogEntry>,
     /// The proposers' clock.
     pub now_ms: i64,
+    /// The coordinator's time, or less.
+    time_ms: i64,
 }
 
 impl World {
@@ -47,7 +49,7 @@ impl World {
         assert!(partition_of(G, 50) < 50);
         let engine = Memory::default();
         let coordinator = create(&engine);
-        Self { engine, coordinator, log: Vec::new(), now_ms: 1000 }
+        Self { engine, coordinator, log: Vec::new(), now_ms: 1000, time_ms: 1000 }
     }
 
     pub fn next_id(&self) -> LogId {
@@ -148,8 +150,18 @@ impl World {
         }
     }
 
+    /// Looks for old offsets as often as it takes for the coordinator's time to catch up with the clock.
     pub fn expire_offsets(&mut self, retention_ms: i64) {
+        self.look_for_old_offsets(retention_ms);
+        while self.time_ms < self.now_ms {
+            self.look_for_old_offsets(retention_ms);
+        }
+    }
+
+    /// Looks once.
+    pub fn look_for_old_offsets(&mut self, retention_ms: i64) {
         self.done(Action::ExpireOffsets { retention_ms }).unwrap();
+        self.time_ms = self.now_ms.clamp(self.time_ms, self.time_ms + LOOK_STEP_MS_MAX);
     }
 
     pub fn forget_topics(&mut self, topics: &[&str]) {
