@@ -394,6 +394,13 @@ impl Watched {
             round.extendable_ms = round.extendable_ms.map(|left_ms| left_ms - extension_ms);
             round.until_ms = now_ms.saturating_add(extension_ms);
         }
+        // Where only static members are left and none of them has come, nothing is made up. Their sessions end that, and
+        // it must not be tried over and over if they may take no time to join.
+        let is_idle = self.group.members.values().all(|member| member.instance.is_some() && !member.joined);
+        if round.until_ms <= now_ms && is_idle {
+            round.began_ms = now_ms;
+            round.until_ms = now_ms.saturating_add(rebalance_timeout_ms(&self.group).max(RETRY_MS));
+        }
         let over = round.until_ms <= now_ms;
         round.timer_ms = if over { now_ms.saturating_add(RETRY_MS) } else { round.until_ms };
         timers.insert((round.timer_ms, Arc::clone(&self.name), Timer::Round));

@@ -174,6 +174,25 @@ fn an_empty_group_waits_a_moment_and_longer_while_members_arrive() {
 }
 
 #[test]
+fn static_members_that_may_take_no_time_and_do_not_come_are_not_waited_for_over_and_over() {
+    let preparing = |joined| {
+        let mut group = group(Phase::Preparing { round: 7, first: false }, 4, &[("a", 1)]);
+        for member in group.members.values_mut() {
+            let changed = Arc::make_mut(member);
+            (changed.instance, changed.rebalance_timeout_ms, changed.joined) = (Some("desk".to_owned()), 0, joined);
+        }
+        group
+    };
+    let mut sessions = lead(0, preparing(false));
+    let said = run(&mut sessions, SESSION_MS as u64);
+    assert_eq!(said, [(SESSION_MS as u64, expire(&[("a", 1)]).remove(0))], "its session ends the group");
+    let mut sessions = lead(0, preparing(false));
+    assert_eq!(sessions.due(0), []);
+    sessions.observe(1_000, &Arc::new(preparing(true)));
+    assert_eq!(sessions.due(1_000), finish(7), "it has come");
+}
+
+#[test]
 fn a_new_leader_gives_a_preparation_its_whole_time() {
     let preparing = Phase::Preparing { round: 7, first: false };
     let mut sessions = lead(500_000, group(preparing, 4, &[("a", 1)]));
