@@ -143,6 +143,9 @@ impl<E: Engine + Clone + 'static> Keeper<E> {
 }
 
 async fn propose<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>, place: Place, action: sessions::Action) {
+    if !inner.place_of(place.raft).is_ok_and(|now| now == place) {
+        return; // it ran out in another term; who leads now counts anew
+    }
     let (group, action) = match action {
         sessions::Action::Expire { group, members } => {
             tracing::info!(%group, silent = members.len(), "members were not heard of in time");
