@@ -5,9 +5,9 @@ mod cluster;
 
 use ackord::broker::node::NodeBroker;
 use ackord::broker::{
-    Broker, CommitOffsets, CommittedOffset, ErrorKind, FetchOffsets, Generation, GroupState, Groups, Heartbeat,
-    JoinGroup, Joined, MemberIdentity, NewTopic, OffsetToCommit, PartitionIndex, Partitions, PerItem, SyncGroup,
-    Synced, TopicName, TopicRef,
+    Broker, ByteBudget, CommitOffsets, CommittedOffset, ErrorKind, FetchOffsets, Generation, GroupState, Groups,
+    Heartbeat, JoinGroup, Joined, MemberIdentity, NewTopic, OffsetToCommit, PartitionIndex, Partitions, PerItem,
+    SyncGroup, Synced, TopicName, TopicRef,
 };
 use ackord::server::data::SharedEngine;
 use ackord::types::Offset;
@@ -57,21 +57,10 @@ impl Client {
     }
 
     async fn join(&self, member: &str, instance: Option<&str>, session_ms: u64) -> Outcome<Joined> {
-        let request = JoinGroup {
-            group: "readers".to_owned(),
-            member: identity(member, instance),
-            client_id: "test".to_owned(),
-            client_host: "/127.0.0.1".to_owned(),
-            session_timeout: Duration::from_millis(session_ms),
-            rebalance_timeout: Duration::from_secs(20),
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![("range".to_owned(), Bytes::from(format!("what {member} reads")))],
-            two_steps: true,
-            can_skip_assignment: true,
-        };
+        let request = a_join(member, instance, session_ms);
         self.ask(|node| {
             let request = request.clone();
-            async move { node.join_group(request).await }
+            async move { node.join_group(request, None).await }
         })
         .await
     }
@@ -102,7 +91,7 @@ impl Client {
         };
         self.ask(|node| {
             let request = request.clone();
-            async move { node.sync_group(request).await }
+            async move { node.sync_group(request, None).await }
         })
         .await
     }
@@ -169,6 +158,21 @@ impl Client {
     }
 }
 
+fn a_join(member: &str, instance: Option<&str>, session_ms: u64) -> JoinGroup {
+    JoinGroup {
+        group: "readers".to_owned(),
+        member: identity(member, instance),
+        client_id: "test".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        session_timeout: Duration::from_millis(session_ms),
+        rebalance_timeout: Duration::from_secs(20),
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::from(format!("what {member} reads")))],
+        two_steps: true,
+        can_skip_assignment: true,
+    }
+}
+
 fn identity(id: &str, instance: Option<&str>) -> MemberIdentity {
     MemberIdentity { id: id.to_owned(), instance: instance.map(str::to_owned) }
 }
@@ -221,6 +225,25 @@ fn members_share_the_work_and_one_that_falls_silent_loses_its_share() {
         let stored = client.commit(Some(&one), &[("orders", 0, 1)]).await;
         assert_eq!(kind(stored), ErrorKind::IllegalGeneration);
         client.commit(Some(&alone), &[("orders", 0, 1)]).await.unwrap().remove(0).expect("it is a member");
+    });
+}
+
+#[test]
+fn a_member_that_waits_gives_the_memory_of_its_request_back() {
+    let cluster =
+        TestCluster::start_with(1, "[groups]\nmin_session_timeout_ms = 500\ninitial_rebalance_delay_ms = 600000");
+    let client = Client::new(&cluster);
+    cluster.runtime.block_on(async {
+        let memory = ByteBudget::new(100);
+        let waits = client.ask(|node| {
+            let (request, memory) = (JoinGroup { two_steps: false, ..a_join("", None, 30_000) }, memory.clone());
+            async move { node.join_group(request, Some(memory.reserve(100).await)).await }
+        });
+        tokio::select! {
+            joined = waits => panic!("nobody else has come: {joined:?}"),
+            () = until("it waits", || async { client.describe().await.1 == 1 }) => {}
+        }
+        assert_eq!(memory.available(), 100);
     });
 }
 

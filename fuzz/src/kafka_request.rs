@@ -28,7 +28,8 @@ pub fn run(data: &[u8]) {
     });
     let (_open, stop) = watch::channel(false);
     let caller = Arc::new(Caller { connection: CONNECTION, host: Ipv4Addr::LOCALHOST.into(), stop });
-    let Some(Ok(pending)) = poll_once(request.begin(&service, &caller)) else { return };
+    let memory = poll_once(service.request_memory.reserve(data.len())).expect("nobody else reserves any");
+    let Some(Ok(pending)) = poll_once(request.begin(&service, &caller, memory)) else { return };
     if let Some(Ok(Reply::Send(mut chunks))) = poll_once(pending) {
         let length = chunks.remaining();
         check(asked, chunks.copy_to_bytes(length));

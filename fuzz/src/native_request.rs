@@ -19,7 +19,8 @@ pub fn run(data: &[u8]) {
         connection_ids: ConnectionIds::default(),
     });
     let caller = Caller { connection: CONNECTION, host: None };
-    let Some(pending) = poll_once(answers::begin(&service, caller, request)) else { return };
+    let memory = poll_once(service.request_memory.reserve(data.len())).expect("nobody else reserves any");
+    let Some(pending) = poll_once(answers::begin(&service, caller, request, memory)) else { return };
     let Some(answer) = poll_once(pending) else { return };
     let response = native::Response { id, body: Some(answer.body) };
     let frame = proto::encode_frame(&response, u32::MAX as usize).expect("an answer fits into a frame");

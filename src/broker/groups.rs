@@ -4,7 +4,7 @@
 //! changed something is answered once that is committed. Member ids, protocol names, metadata and assignments are the
 //! clients' own; the broker only keeps them.
 
-use super::{PartitionIndex, Result, TopicName};
+use super::{PartitionIndex, Reservation, Result, TopicName};
 use crate::types::{LeaderEpoch, NodeId, Offset};
 use bytes::Bytes;
 use std::future::Future;
@@ -266,10 +266,21 @@ pub trait Groups: Send + Sync + 'static {
     fn coordinator(&self, group: &str) -> Result<NodeId>;
 
     /// Joins a group; answers when the next generation is made up. Dropping the future takes nothing back.
-    fn join_group(&self, request: JoinGroup) -> impl Future<Output = Result<Joined>> + Send;
+    ///
+    /// `memory` is what the request occupies. It is given back before the other members are waited for, which may take
+    /// minutes: else those who wait could leave no room for the request that they wait for.
+    fn join_group(
+        &self,
+        request: JoinGroup,
+        memory: Option<Reservation>,
+    ) -> impl Future<Output = Result<Joined>> + Send;
 
-    /// Brings the leader's assignments, and waits for the member's own.
-    fn sync_group(&self, request: SyncGroup) -> impl Future<Output = Result<Synced>> + Send;
+    /// Brings the leader's assignments, and waits for the member's own. `memory` as of [`Self::join_group`].
+    fn sync_group(
+        &self,
+        request: SyncGroup,
+        memory: Option<Reservation>,
+    ) -> impl Future<Output = Result<Synced>> + Send;
 
     /// Says that a member is alive, and learns whether it has to join again.
     fn heartbeat(&self, request: Heartbeat) -> impl Future<Output = Result<()>> + Send;

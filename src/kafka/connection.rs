@@ -19,7 +19,7 @@ use super::caller::Caller;
 use super::guard::{self, Hostile};
 use super::reply::{Chunks, Reply};
 use super::request::{Pending, Request};
-use crate::broker::{Broker, ConnectionId, Reservation};
+use crate::broker::{Broker, ConnectionId};
 use crate::edge::frame::{self, FrameError};
 use crate::edge::told_to_stop;
 use bytes::Buf;
@@ -67,10 +67,8 @@ pub enum End {
 
 /// A request on its way to its answer.
 struct InFlight {
-    /// The answer to come.
+    /// The answer to come, with the memory that the request occupies.
     answer: Pending,
-    /// The memory its frame occupies.
-    _memory: Reservation,
     /// Its place among the connection's unanswered requests.
     _place: OwnedSemaphorePermit,
 }
@@ -156,8 +154,8 @@ impl<B: Broker> Reader<B> {
         let length_of = |prefix| guard::frame_length(prefix, service.limits.request_bytes_max);
         let (frame, memory) =
             frame::read(&mut self.socket, length_of, service.limits.stall, &service.request_memory).await?;
-        let answer = Request::read(frame)?.begin(service, &self.caller).await?;
-        let request = InFlight { answer, _memory: memory, _place: place };
+        let answer = Request::read(frame)?.begin(service, &self.caller, memory).await?;
+        let request = InFlight { answer, _place: place };
         self.begun.send(request).map_err(|_| End::Closed)
     }
 }

@@ -15,7 +15,7 @@ use super::caller::Caller;
 use super::guard::{Guard, Hostile};
 use super::reply::{self, Chunks, Reply};
 use super::translate;
-use crate::broker::Broker;
+use crate::broker::{Broker, Reservation};
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{self, ApiKey};
 use kafka_protocol::protocol::Request as WireRequest;
@@ -73,8 +73,14 @@ impl Request {
         Ok(Self::Served { api, version, correlation_id, client_id, body })
     }
 
-    /// Does what must happen before the next request of the connection is read, and returns the answer to come.
-    pub async fn begin<B: Broker>(self, service: &Arc<Service<B>>, caller: &Arc<Caller>) -> Result<Pending, Hostile> {
+    /// Does what must happen before the next request of the connection is read, and returns the answer to come, which
+    /// holds the `memory` of the request's frame for as long as it needs it.
+    pub async fn begin<B: Broker>(
+        self,
+        service: &Arc<Service<B>>,
+        caller: &Arc<Caller>,
+        memory: Reservation,
+    ) -> Result<Pending, Hostile> {
         let (api, version, correlation_id, client_id, body) = match self {
             Self::UnservedApiVersions { correlation_id } => {
                 let chunks = reply::unsupported_api_versions(correlation_id, api_versions::API.serves);
@@ -86,12 +92,13 @@ impl Request {
         };
         let service = Arc::clone(service);
         if api.key != ApiKey::Produce {
-            let turn = Turn { version, correlation_id, caller: Arc::clone(caller), client_id, body };
+            let turn = Turn { version, correlation_id, caller: Arc::clone(caller), client_id, body, memory };
             return Ok(Box::pin(async move { turn.answer(api.key, &*service.broker).await.map(Reply::Send) }));
         }
         let request = decode::<messages::ProduceRequest>(body, version)?;
         let admitted = produce::admit(&*service.broker, caller.connection, request, version).await;
         Ok(Box::pin(async move {
+            let _memory = memory;
             match admitted.outcome(&*service.broker, version).await {
                 Ok(Some(response)) => {
                     reply::encode::<messages::ProduceRequest>(correlation_id, version, &response).map(Reply::Send)
@@ -115,6 +122,8 @@ struct Turn {
     client_id: Bytes,
     /// What follows the header.
     body: Bytes,
+    /// What its frame occupies.
+    memory: Reservation,
 }
 
 impl Turn {
@@ -184,15 +193,20 @@ impl Turn {
             }
             ApiKey::JoinGroup => {
                 let name = translate::client_id(&self.client_id);
-                let answer = async |r: m::JoinGroupRequest| join_group::answer(broker, r, version, &caller, name).await;
-                self.with(answer).await
+                self.with_memory(async |r: m::JoinGroupRequest, memory| {
+                    join_group::answer(broker, r, version, &caller, name, memory).await
+                })
+                .await
             }
             ApiKey::Heartbeat => self.with(async |r: m::HeartbeatRequest| heartbeat::answer(broker, r).await).await,
             ApiKey::LeaveGroup => {
                 self.with(async |r: m::LeaveGroupRequest| leave_group::answer(broker, r, version).await).await
             }
             ApiKey::SyncGroup => {
-                self.with(async |r: m::SyncGroupRequest| sync_group::answer(broker, r, version, &caller).await).await
+                self.with_memory(async |r: m::SyncGroupRequest, memory| {
+                    sync_group::answer(broker, r, version, &caller, memory).await
+                })
+                .await
             }
             ApiKey::DescribeGroups => {
                 self.with(async |r: m::DescribeGroupsRequest| describe_groups::answer(broker, r, version)).await
@@ -210,8 +224,19 @@ impl Turn {
 
     /// Decodes a request of the type `R`, has it answered, and encodes the answer.
     async fn with<R: WireRequest>(self, answer: impl AsyncFnOnce(R) -> R::Response) -> Result<Chunks, Hostile> {
+        let _memory = self.memory;
         let request = decode::<R>(self.body, self.version)?;
         reply::encode::<R>(self.correlation_id, self.version, &answer(request).await)
+    }
+
+    /// The same for a request that may wait for long: it gives back what its frame occupies, which nothing here keeps.
+    async fn with_memory<R: WireRequest>(
+        self,
+        answer: impl AsyncFnOnce(R, Reservation) -> R::Response,
+    ) -> Result<Chunks, Hostile> {
+        drop(self.client_id);
+        let request = decode::<R>(self.body, self.version)?;
+        reply::encode::<R>(self.correlation_id, self.version, &answer(request, self.memory).await)
     }
 }
 

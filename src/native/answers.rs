@@ -36,6 +36,8 @@ pub struct Answer {
     pub body: response::Body,
     /// The share of the node's memory that its content occupies.
     pub held: Option<Reservation>,
+    /// What the request occupies, if it was not given back before.
+    pub memory: Option<Reservation>,
 }
 
 /// Who asks.
@@ -72,8 +74,13 @@ impl From<native::Error> for Failure {
 
 type Outcome = Result<response::Body, Failure>;
 
-/// Begins a request.
-pub async fn begin<B: Broker>(service: &Arc<Service<B>>, caller: Caller, request: native::Request) -> Pending {
+/// Begins a request, which occupies `memory`.
+pub async fn begin<B: Broker>(
+    service: &Arc<Service<B>>,
+    caller: Caller,
+    request: native::Request,
+    memory: Reservation,
+) -> Pending {
     let time = match request.timeout_ms {
         0 => TIMEOUT_DEFAULT,
         millis => Duration::from_millis(millis.into()).min(TIMEOUT_MAX),
@@ -87,24 +94,28 @@ pub async fn begin<B: Broker>(service: &Arc<Service<B>>, caller: Caller, request
                     Ok(fate) => fate.await.map(produce::answer).map_err(Failure::from),
                     Err(failure) => Err(failure),
                 };
-                finish(&*service.broker, outcome, None)
+                finish(&*service.broker, outcome, None, Some(memory))
             })
         }
         Some(request::Body::Read(asked)) => Box::pin(async move {
             let found = within(time, read::read(&*service.broker, asked)).await;
             match found {
-                Ok((body, held)) => finish(&*service.broker, Ok(body), held),
-                Err(failure) => finish(&*service.broker, Err(failure), None),
+                Ok((body, held)) => finish(&*service.broker, Ok(body), held, Some(memory)),
+                Err(failure) => finish(&*service.broker, Err(failure), None, Some(memory)),
             }
         }),
         Some(request::Body::JoinGroup(asked)) => Box::pin(async move {
             let host = caller.host.map_or_else(String::new, |host| host.to_string());
-            let outcome = groups::join(&*service.broker, asked, host).await;
-            finish(&*service.broker, outcome, None)
+            let outcome = groups::join(&*service.broker, asked, host, memory).await;
+            finish(&*service.broker, outcome, None, None)
+        }),
+        Some(request::Body::SyncGroup(asked)) => Box::pin(async move {
+            let outcome = groups::sync(&*service.broker, asked, memory).await;
+            finish(&*service.broker, outcome, None, None)
         }),
         other => Box::pin(async move {
             let outcome = answer(&service, other, time).await;
-            finish(&*service.broker, outcome, None)
+            finish(&*service.broker, outcome, None, Some(memory))
         }),
     }
 }
@@ -130,7 +141,6 @@ async fn answer<B: Broker>(service: &Service<B>, body: Option<request::Body>, ti
         Some(Body::DeleteRecords(asked)) => admin::delete_records(broker, asked, time).await,
         Some(Body::TransferLeader(_)) => Err(errors::unsupported("this version does not serve that request").into()),
         Some(Body::FindCoordinator(asked)) => groups::find(broker, &asked),
-        Some(Body::SyncGroup(asked)) => groups::sync(broker, asked).await,
         Some(Body::Heartbeat(asked)) => groups::heartbeat(broker, asked).await,
         Some(Body::LeaveGroup(asked)) => groups::leave(broker, asked).await,
         Some(Body::CommitOffsets(asked)) => groups::commit(broker, asked).await,
@@ -139,18 +149,20 @@ async fn answer<B: Broker>(service: &Service<B>, body: Option<request::Body>, ti
         Some(Body::ListGroups(_)) => groups::list(broker),
         Some(Body::DescribeGroup(asked)) => groups::describe(broker, asked),
         Some(Body::DeleteGroup(asked)) => groups::delete(broker, asked).await,
-        Some(Body::Produce(_) | Body::Read(_) | Body::JoinGroup(_)) => unreachable!("begun elsewhere"),
+        Some(Body::Produce(_) | Body::Read(_) | Body::JoinGroup(_) | Body::SyncGroup(_)) => {
+            unreachable!("begun elsewhere")
+        }
         None => Err(errors::unsupported("the request has no body that this version knows").into()),
     }
 }
 
-fn finish<B: Broker>(broker: &B, outcome: Outcome, held: Option<Reservation>) -> Answer {
+fn finish<B: Broker>(broker: &B, outcome: Outcome, held: Option<Reservation>, memory: Option<Reservation>) -> Answer {
     let body = match outcome {
         Ok(body) => body,
         Err(Failure::Broker(error)) => response::Body::Error(errors::wire(broker, &error)),
         Err(Failure::Protocol(error)) => response::Body::Error(error),
     };
-    Answer { body, held }
+    Answer { body, held, memory }
 }
 
 /// Bounds something that has no effect.

@@ -58,8 +58,8 @@ struct Ready {
     frame: Bytes,
     /// What the answer's content occupies, where the broker counts it.
     _content: Option<Reservation>,
-    /// The memory its request occupies.
-    _memory: Reservation,
+    /// The memory its request occupies, if it was not given back before.
+    _memory: Option<Reservation>,
     /// Its place among the connection's unanswered requests.
     _place: OwnedSemaphorePermit,
 }
@@ -153,10 +153,12 @@ impl<B: Broker> Reader<B> {
             frame::read(&mut self.socket, length_of, service.limits.stall, &service.request_memory).await?;
         let request = proto::decode_request(frame)?;
         let id = request.id;
-        let answer = answers::begin(service, self.caller, request).await;
+        let answer = answers::begin(service, self.caller, request, memory).await;
         let ready = self.ready.clone();
         self.unanswered.spawn(async move {
-            let (frame, content) = encode(id, answer.await);
+            let mut answer = answer.await;
+            let memory = answer.memory.take();
+            let (frame, content) = encode(id, answer);
             // Nobody writes any more: the connection has ended.
             drop(ready.send(Ready { frame, _content: content, _memory: memory, _place: place }));
         });

@@ -331,6 +331,22 @@ async fn a_client_that_leaves_is_waited_for_no_longer() {
     server.stop().await;
 }
 
+/// Or many members that wait would leave no room for the request of the one that they wait for.
+#[tokio::test]
+async fn who_waits_for_other_members_occupies_no_memory() {
+    let server = Server::start(Limits::default()).await;
+    let (open, gates): (Vec<_>, Vec<_>) = (0..2).map(|_| oneshot::channel()).unzip();
+    server.broker.state().groups.gates.extend(gates);
+    let (mut joiner, mut syncer) = (server.connect().await, server.connect().await);
+    joiner.ask(ApiKey::JoinGroup, 9, 1, &join(9, MEMBER).into()).await;
+    syncer.ask(ApiKey::SyncGroup, 5, 2, &sync(5).into()).await;
+    until("both wait", || waiting(&server) == 2).await;
+    assert_eq!(server.memory.available(), server.memory.total());
+    open.into_iter().for_each(|gate| gate.send(()).expect("awaited"));
+    assert_eq!((joiner.correlation_id().await, syncer.correlation_id().await), (Some(1), Some(2)));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_listener_that_stops_waits_for_no_members() {
     let limits = Limits { grace: Duration::from_secs(3600), ..Limits::default() };

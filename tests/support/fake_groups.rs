@@ -112,11 +112,12 @@ impl Groups for FakeBroker {
         self.refuse().map(|()| NODE)
     }
 
-    async fn join_group(&self, request: JoinGroup) -> Result<Joined> {
+    async fn join_group(&self, request: JoinGroup, memory: Option<Reservation>) -> Result<Joined> {
         self.ask(Asked::Join(request.clone()))?;
         if request.two_steps && request.member.id.is_empty() {
             return Ok(Joined::Again { member: MEMBER.into() });
         }
+        drop(memory);
         self.pass_the_gate().await;
         let member = if request.member.id.is_empty() { MEMBER.to_owned() } else { request.member.id };
         let (protocol, metadata) = request.protocols.into_iter().next().ok_or(ErrorKind::InconsistentGroupProtocol)?;
@@ -134,8 +135,9 @@ impl Groups for FakeBroker {
         }))
     }
 
-    async fn sync_group(&self, request: SyncGroup) -> Result<Synced> {
+    async fn sync_group(&self, request: SyncGroup, memory: Option<Reservation>) -> Result<Synced> {
         self.ask(Asked::Sync(request.clone()))?;
+        drop(memory);
         self.pass_the_gate().await;
         let mut own = request.assignments.into_iter().filter(|(member, _)| *member == request.member.id);
         let assignment = own.next().map(|(_, assignment)| assignment).unwrap_or_default();

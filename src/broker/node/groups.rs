@@ -24,7 +24,7 @@ mod topics;
 use super::{Inner, NodeBroker, now_ms};
 use crate::broker::{
     CommitOffsets, DescribedGroup, Error, ErrorKind, FetchOffsets, FetchedOffset, Groups, Heartbeat, JoinGroup, Joined,
-    ListedGroup, MemberIdentity, PartitionIndex, PerItem, Result, SyncGroup, Synced, TopicName,
+    ListedGroup, MemberIdentity, PartitionIndex, PerItem, Reservation, Result, SyncGroup, Synced, TopicName,
 };
 use crate::coordinator::command::{Action, Answer, Command, Rejection};
 use crate::coordinator::group::{Group, Phase};
@@ -269,12 +269,12 @@ impl<E: Engine + Clone + 'static> Groups for NodeBroker<E> {
         Ok(leader.ok_or(ErrorKind::CoordinatorNotAvailable)?.node)
     }
 
-    async fn join_group(&self, request: JoinGroup) -> Result<Joined> {
-        join::join(Arc::clone(&self.0), request).await
+    async fn join_group(&self, request: JoinGroup, memory: Option<Reservation>) -> Result<Joined> {
+        join::join(Arc::clone(&self.0), request, memory).await
     }
 
-    async fn sync_group(&self, request: SyncGroup) -> Result<Synced> {
-        sync::sync(Arc::clone(&self.0), request).await
+    async fn sync_group(&self, request: SyncGroup, memory: Option<Reservation>) -> Result<Synced> {
+        sync::sync(Arc::clone(&self.0), request, memory).await
     }
 
     async fn heartbeat(&self, request: Heartbeat) -> Result<()> {

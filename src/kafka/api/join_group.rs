@@ -8,7 +8,8 @@
 
 use super::Api;
 use crate::broker::{
-    Broker, Error, ErrorKind, GROUP_TEXT_BYTES_MAX, Generation, GenerationMember, JoinGroup, Joined, Result,
+    Broker, Error, ErrorKind, GROUP_TEXT_BYTES_MAX, Generation, GenerationMember, JoinGroup, Joined, Reservation,
+    Result,
 };
 use crate::kafka::caller::Caller;
 use crate::kafka::error_codes;
@@ -52,10 +53,12 @@ pub async fn answer<B: Broker>(
     version: i16,
     caller: &Caller,
     client_id: String,
+    memory: Reservation,
 ) -> JoinGroupResponse {
-    let sent = request.member_id.clone();
+    // A copy: the frame goes while it is waited for the other members.
+    let sent = translate::text(&request.member_id);
     let joined = match question(request, version, caller, client_id) {
-        Ok(question) => caller.wait_for_members(broker.join_group(question)).await,
+        Ok(question) => caller.wait_for_members(broker.join_group(question, Some(memory))).await,
         Err(error) => Err(error),
     };
     match joined {

@@ -3,7 +3,7 @@
 //! From version 5 on, a member says which protocol it takes for chosen, and is told (KIP-559).
 
 use super::Api;
-use crate::broker::{Broker, Error, ErrorKind, Result, SyncGroup};
+use crate::broker::{Broker, Error, ErrorKind, Reservation, Result, SyncGroup};
 use crate::kafka::caller::Caller;
 use crate::kafka::error_codes;
 use crate::kafka::guard::{INT32, Kind, Shape, always, since};
@@ -35,9 +35,10 @@ pub async fn answer<B: Broker>(
     request: SyncGroupRequest,
     version: i16,
     caller: &Caller,
+    memory: Reservation,
 ) -> SyncGroupResponse {
     let synced = match question(request, version) {
-        Ok(question) => caller.wait_for_members(broker.sync_group(question)).await,
+        Ok(question) => caller.wait_for_members(broker.sync_group(question, Some(memory))).await,
         Err(error) => Err(error),
     };
     match synced {

@@ -3,7 +3,7 @@
 use super::{Failure, Outcome, partition};
 use crate::broker::{
     Broker, CommitOffsets, CommittedOffset, DescribedMember, Edge, ErrorKind, FetchOffsets, GroupState, Groups,
-    Heartbeat, JoinGroup, Joined, MemberIdentity, OffsetToCommit, PartitionIndex, SyncGroup, TopicName,
+    Heartbeat, JoinGroup, Joined, MemberIdentity, OffsetToCommit, PartitionIndex, Reservation, SyncGroup, TopicName,
 };
 use crate::native::errors;
 use crate::proto::native::{self, response};
@@ -35,7 +35,12 @@ pub(super) fn find<B: Broker>(broker: &B, asked: &native::FindCoordinatorRequest
 
 /// Joins a group. Who has neither an id nor a name is given an id first, and joins under it (KIP-394): of a client that
 /// goes away before it knows its id, no member stays behind.
-pub(super) async fn join<B: Groups>(broker: &B, asked: native::JoinGroupRequest, host: String) -> Outcome {
+pub(super) async fn join<B: Groups>(
+    broker: &B,
+    asked: native::JoinGroupRequest,
+    host: String,
+    memory: Reservation,
+) -> Outcome {
     let joining = identity(asked.member);
     let request = JoinGroup {
         group: asked.group,
@@ -49,7 +54,7 @@ pub(super) async fn join<B: Groups>(broker: &B, asked: native::JoinGroupRequest,
         protocols: asked.protocols.into_iter().map(|protocol| (protocol.name, protocol.metadata)).collect(),
         can_skip_assignment: false,
     };
-    let generation = match broker.join_group(request).await? {
+    let generation = match broker.join_group(request, Some(memory)).await? {
         Joined::In(generation) => generation,
         Joined::Again { member } => {
             let again = native::JoinGroupResponse { member, ..native::JoinGroupResponse::default() };
@@ -70,7 +75,7 @@ pub(super) async fn join<B: Groups>(broker: &B, asked: native::JoinGroupRequest,
 }
 
 /// Brings the leader's assignments and waits for the member's own.
-pub(super) async fn sync<B: Groups>(broker: &B, asked: native::SyncGroupRequest) -> Outcome {
+pub(super) async fn sync<B: Groups>(broker: &B, asked: native::SyncGroupRequest, memory: Reservation) -> Outcome {
     let request = SyncGroup {
         group: asked.group,
         generation: asked.generation,
@@ -79,7 +84,7 @@ pub(super) async fn sync<B: Groups>(broker: &B, asked: native::SyncGroupRequest)
         protocol: None,
         assignments: asked.assignments.into_iter().map(|share| (share.member, share.assignment)).collect(),
     };
-    let assignment = broker.sync_group(request).await?.assignment;
+    let assignment = broker.sync_group(request, Some(memory)).await?.assignment;
     Ok(response::Body::SyncGroup(native::SyncGroupResponse { assignment }))
 }
 

@@ -1,8 +1,10 @@
 //! JoinGroup: proposed with a fresh member id, answered when the generation is made up.
 
 use super::led::Waiting;
-use super::{Inner, Place, rejected, unexpected};
-use crate::broker::{Error, ErrorKind, Generation, GenerationMember, JoinGroup, Joined, MemberIdentity, Result};
+use super::{DECISION_WAIT, Inner, Place, rejected, unexpected};
+use crate::broker::{
+    Error, ErrorKind, Generation, GenerationMember, JoinGroup, Joined, MemberIdentity, Reservation, Result,
+};
 use crate::coordinator::command::{Action, Answer, Join, Joined as In};
 use crate::coordinator::group::{Group, Member};
 use crate::storage::Engine;
@@ -18,7 +20,11 @@ const GRACE: Duration = Duration::from_secs(60);
 /// What of a client's name is in the id of its member, in bytes.
 const NAME_IN_ID_BYTES_MAX: usize = 255;
 
-pub(super) async fn join<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>, request: JoinGroup) -> Result<Joined> {
+pub(super) async fn join<E: Engine + Clone + 'static>(
+    inner: Arc<Inner<E>>,
+    request: JoinGroup,
+    memory: Option<Reservation>,
+) -> Result<Joined> {
     let place = inner.place_of_named(&request.group)?;
     let settings = &inner.settings.groups;
     if !(settings.session_timeout_min..=settings.session_timeout_max).contains(&request.session_timeout) {
@@ -28,7 +34,10 @@ pub(super) async fn join<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>, requ
     let deadline = Instant::now() + request.rebalance_timeout + settings.initial_rebalance_delay + GRACE;
     let group = request.group.clone();
     let action = Action::Join(command(request, settings.members_max, !settings.initial_rebalance_delay.is_zero()));
-    match inner.decide_on(&place, Some(&group), action).await? {
+    let decided_by = Instant::now() + DECISION_WAIT;
+    let pending = inner.admit(&place, action, decided_by).await?;
+    drop(memory); // nothing is left of the request but its place in the log
+    match inner.answer(&place, Some(&group), pending, decided_by).await? {
         Answer::Joined(Ok(In::Again { member })) => {
             inner.led.touch(&inner.surroundings(), &place, &group, |now_ms, sessions| {
                 let timeout_ms = u64::try_from(session_timeout.as_millis()).unwrap_or(u64::MAX);

@@ -2,7 +2,7 @@
 
 use super::led::Waiting;
 use super::{Inner, check_member, join, rejected, unexpected};
-use crate::broker::{ErrorKind, MemberIdentity, Result, SyncGroup, Synced};
+use crate::broker::{ErrorKind, MemberIdentity, Reservation, Result, SyncGroup, Synced};
 use crate::coordinator::command::{Action, Answer, Assign};
 use crate::coordinator::group::{Group, Phase};
 use crate::storage::Engine;
@@ -14,7 +14,11 @@ use tokio::time::Instant;
 /// How much longer than the slowest member may take to bring the assignments they are waited for.
 const GRACE: Duration = Duration::from_secs(60);
 
-pub(super) async fn sync<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>, request: SyncGroup) -> Result<Synced> {
+pub(super) async fn sync<E: Engine + Clone + 'static>(
+    inner: Arc<Inner<E>>,
+    request: SyncGroup,
+    memory: Option<Reservation>,
+) -> Result<Synced> {
     let place = inner.place_of_named(&request.group)?;
     let group = inner.views.group(place.raft, &request.group).ok_or(ErrorKind::UnknownMember)?;
     check(&group, &request)?;
@@ -34,7 +38,10 @@ pub(super) async fn sync<E: Engine + Clone + 'static>(inner: Arc<Inner<E>>, requ
             Answer::Done(Err(why)) => return Err(rejected(why)),
             _ => return Err(unexpected()),
         }
+    } else {
+        drop(assignments); // nobody else's count
     }
+    drop(memory);
     let slowest_ms = group.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0);
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(slowest_ms).unwrap_or(0)) + GRACE;
     inner.wait_for(&place, &name, deadline, |group| share(group, generation, &member)).await
