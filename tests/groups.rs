@@ -112,6 +112,7 @@ impl Client {
             generation: by.map_or(-1, |by| by.generation),
             member: identity(by.map_or("", |by| &by.member), None),
             offsets: offsets.iter().map(to_commit).collect(),
+            all_or_none: false,
         };
         self.ask(|node| {
             let request = request.clone();
@@ -277,6 +278,14 @@ fn offsets_are_stored_one_by_one_and_read_back() {
         assert_eq!(kinds, [None, unknown, unknown, None]);
         assert_eq!(client.stored().await, [("orders".to_owned(), 0, 7), ("orders".to_owned(), 1, 8)]);
         assert_eq!(client.describe().await, (GroupState::Empty, 0));
+
+        let whole = client.ask(|node| async move {
+            let (group, member) = ("readers".to_owned(), identity("", None));
+            let offsets = [("orders", 0, 9), ("nowhere", 0, 9)].iter().map(to_commit).collect();
+            node.commit_offsets(CommitOffsets { group, generation: -1, member, offsets, all_or_none: true }).await
+        });
+        let refused = whole.await.unwrap().into_iter().filter(Result::is_err).count();
+        assert_eq!((refused, client.stored().await[0].2), (1, 7), "nothing is stored if it is all or none");
 
         let dropped = client.ask(|node| async move {
             let partitions =

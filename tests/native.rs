@@ -8,6 +8,8 @@ mod cli;
 mod client;
 #[path = "support/fake_broker.rs"]
 mod fake_broker;
+#[path = "native/groups.rs"]
+mod groups;
 #[path = "native/hostile.rs"]
 mod hostile;
 #[path = "native/server.rs"]

@@ -139,6 +139,8 @@ pub struct CommitOffsets {
     pub member: MemberIdentity,
     /// What is to be stored.
     pub offsets: Vec<OffsetToCommit>,
+    /// Whether nothing is stored if one of them is refused.
+    pub all_or_none: bool,
 }
 
 /// An offset to be stored.
@@ -290,7 +292,7 @@ pub trait Groups: Send + Sync + 'static {
 
     /// Stores offsets. Durable once answered, like a record. Partitions that do not exist, and texts longer than the
     /// node allows, are refused one by one (`UnknownTopicOrPartition`, `OffsetMetadataTooLarge`); the others are stored
-    /// all the same.
+    /// all the same, unless it is to be all or none.
     fn commit_offsets(&self, request: CommitOffsets) -> impl Future<Output = PerItem> + Send;
 
     /// What was stored. Never older than what was answered as stored. One answer per partition asked about, in the

@@ -51,7 +51,7 @@ pub async fn answer<B: Broker>(broker: &B, request: OffsetCommitRequest) -> Offs
         Ok(group) => {
             let member = translate::member(&request.member_id, request.group_instance_id.as_ref());
             let generation = request.generation_id_or_member_epoch;
-            broker.commit_offsets(CommitOffsets { group, generation, member, offsets }).await
+            broker.commit_offsets(CommitOffsets { group, generation, member, offsets, all_or_none: false }).await
         }
     };
     let mut codes = codes(asked, stored).into_iter();

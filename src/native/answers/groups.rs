@@ -2,8 +2,9 @@
 
 use super::{Failure, Outcome, partition};
 use crate::broker::{
-    Broker, CommitOffsets, CommittedOffset, DescribedMember, Edge, ErrorKind, FetchOffsets, GroupState, Groups,
-    Heartbeat, JoinGroup, Joined, MemberIdentity, OffsetToCommit, PartitionIndex, Reservation, SyncGroup, TopicName,
+    Broker, CommitOffsets, CommittedOffset, DescribedMember, Edge, ErrorKind, FetchOffsets, GROUP_TEXT_BYTES_MAX,
+    GroupState, Groups, Heartbeat, JoinGroup, Joined, MemberIdentity, OffsetToCommit, PartitionIndex, Reservation,
+    SyncGroup, TopicName,
 };
 use crate::native::errors;
 use crate::proto::native::{self, response};
@@ -15,7 +16,7 @@ fn identity(member: Option<native::GroupMember>) -> MemberIdentity {
     MemberIdentity { id: member.id, instance: member.instance }
 }
 
-fn member(identity: MemberIdentity) -> native::GroupMember {
+fn wire_member(identity: MemberIdentity) -> native::GroupMember {
     native::GroupMember { id: identity.id, instance: identity.instance }
 }
 
@@ -41,12 +42,17 @@ pub(super) async fn join<B: Groups>(
     host: String,
     memory: Reservation,
 ) -> Outcome {
-    let joining = identity(asked.member);
+    let (joining, mut client_id) = (identity(asked.member), asked.client_name);
+    let names = asked.protocols.iter().map(|protocol| &protocol.name).chain(&joining.instance);
+    if names.chain([&joining.id, &asked.protocol_type]).any(|name| name.len() > GROUP_TEXT_BYTES_MAX) {
+        return Err(errors::invalid("a name is too long").into());
+    }
+    client_id.truncate(client_id.floor_char_boundary(GROUP_TEXT_BYTES_MAX));
     let request = JoinGroup {
         group: asked.group,
         two_steps: joining.instance.is_none(),
         member: joining,
-        client_id: asked.client_name,
+        client_id,
         client_host: host,
         session_timeout: Duration::from_millis(asked.session_timeout_ms.into()),
         rebalance_timeout: Duration::from_millis(asked.rebalance_timeout_ms.into()),
@@ -64,7 +70,7 @@ pub(super) async fn join<B: Groups>(
     let members = generation
         .members
         .into_iter()
-        .map(|other| native::GenerationMember { member: Some(member(other.identity)), metadata: other.metadata });
+        .map(|other| native::GenerationMember { member: Some(wire_member(other.identity)), metadata: other.metadata });
     Ok(response::Body::JoinGroup(native::JoinGroupResponse {
         member: generation.member,
         generation: generation.generation,
@@ -117,8 +123,10 @@ pub(super) async fn commit<B: Groups>(broker: &B, asked: native::CommitOffsetsRe
             },
         });
     }
-    let (generation, member) = (asked.generation, identity(asked.member));
-    for stored in broker.commit_offsets(CommitOffsets { group: asked.group, generation, member, offsets }).await? {
+    let (group, generation, member) = (asked.group, asked.generation, identity(asked.member));
+    // There is one answer for all, and a definite error says that nothing has happened.
+    let commit = CommitOffsets { group, generation, member, offsets, all_or_none: true };
+    for stored in broker.commit_offsets(commit).await? {
         stored?;
     }
     Ok(response::Body::CommitOffsets(native::CommitOffsetsResponse {}))
@@ -167,7 +175,7 @@ pub(super) fn describe<B: Groups>(broker: &B, asked: native::DescribeGroupReques
     let described = described.ok_or_else(|| errors::internal("the broker did not answer"))??;
     let working = described.state == GroupState::Stable;
     let describe = |other: DescribedMember| native::DescribedMember {
-        member: Some(member(other.identity)),
+        member: Some(wire_member(other.identity)),
         client_name: other.client_id,
         client_host: other.client_host,
         assignment: if working { other.assignment } else { bytes::Bytes::new() },

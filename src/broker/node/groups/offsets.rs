@@ -32,7 +32,7 @@ pub(super) async fn commit<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, r
     let begun = Instant::now();
     let place = inner.place(&request.group)?;
     let deadline = begun + DECISION_WAIT;
-    let CommitOffsets { group, generation, member, offsets } = request;
+    let CommitOffsets { group, generation, member, offsets, all_or_none } = request;
     let texts_max = inner.settings.groups.offset_metadata_bytes as usize;
     // From the look at the topics until the commit has its place in the log, no topic's end is proposed: an offset of a
     // topic that is made anew is not forgotten with the old one's.
@@ -43,7 +43,7 @@ pub(super) async fn commit<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, r
             false => exists(&topics, &offset.topic, offset.partition),
         };
         let checked: Vec<Result<()>> = offsets.iter().map(check).collect();
-        if checked.iter().all(Result::is_err) {
+        if checked.iter().all(Result::is_err) || all_or_none && checked.iter().any(Result::is_err) {
             return Ok(checked);
         }
         let good = offsets.into_iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
