@@ -93,6 +93,7 @@ public final class Member implements ConsumerRebalanceListener {
     }
 
     private void run() {
+        Events.say("started", "\"pid\": " + ProcessHandle.current().pid());
         consumer.subscribe(List.of(topic), this);
         while (!ending) {
             for (ConsumerRecord<String, String> record : consumer.poll(Duration.ofMillis(100))) {
