@@ -13,8 +13,28 @@ use std::time::Duration;
 /// What Kafka writes where an id, an epoch or an offset is not known.
 pub const UNKNOWN: i32 = -1;
 
-/// What Kafka writes for "authorized operations were not asked for, or cannot be told".
-pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+/// What Kafka writes for "authorized operations were not asked for".
+const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+
+/// What may be done to something, where nobody is denied anything: a bit for each of Kafka's `AclOperation`s. "Unknown"
+/// is no answer to who asks: kafka-python 2 takes it for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operations {
+    /// Read, write, create, delete, alter, describe, describe and alter configs.
+    Topic = 0b1101_1111_1000,
+    /// Create, alter, describe, cluster action, describe and alter configs, idempotent write.
+    Cluster = 0b1_1111_1010_0000,
+    /// Read, delete, describe.
+    Group = 0b1_0100_1000,
+}
+
+impl Operations {
+    /// The answer, if it was asked for.
+    #[must_use]
+    pub const fn if_asked(self, asked: bool) -> i32 {
+        if asked { self as i32 } else { OPERATIONS_UNKNOWN }
+    }
+}
 
 /// Answers carry at most so much of a message for people.
 const MESSAGE_BYTES_MAX: usize = 1024;

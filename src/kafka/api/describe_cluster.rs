@@ -3,7 +3,7 @@
 use super::Api;
 use crate::broker::{Broker, Edge};
 use crate::kafka::guard::{INT8, Shape, always, since};
-use crate::kafka::translate;
+use crate::kafka::translate::{self, Operations};
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{ApiKey, DescribeClusterRequest, DescribeClusterResponse};
@@ -24,7 +24,8 @@ const BROKERS: i8 = 1;
 
 /// Describes the cluster.
 pub fn answer<B: Broker>(broker: &B, request: &DescribeClusterRequest) -> DescribeClusterResponse {
-    let response = DescribeClusterResponse::default().with_cluster_authorized_operations(translate::OPERATIONS_UNKNOWN);
+    let operations = Operations::Cluster.if_asked(request.include_cluster_authorized_operations);
+    let response = DescribeClusterResponse::default().with_cluster_authorized_operations(operations);
     if request.endpoint_type != BROKERS {
         return response
             .with_error_code(ResponseError::MismatchedEndpointType.code())

@@ -7,7 +7,7 @@ use super::Api;
 use crate::broker::{Broker, DescribedGroup, DescribedMember, Error, ErrorKind, GroupState, Result};
 use crate::kafka::error_codes;
 use crate::kafka::guard::{INT8, Kind, Shape, always, since};
-use crate::kafka::translate;
+use crate::kafka::translate::{self, Operations};
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup as WireGroup, DescribedGroupMember};
 use kafka_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use kafka_protocol::protocol::StrBytes;
@@ -28,15 +28,19 @@ const MESSAGES_SINCE: i16 = 6;
 /// Describes groups.
 pub fn answer<B: Broker>(broker: &B, request: DescribeGroupsRequest, version: i16) -> DescribeGroupsResponse {
     let asked = translate::distinct(request.groups);
+    let operations = Operations::Group.if_asked(request.include_authorized_operations);
     let names: Vec<String> = asked.iter().map(|group| group.to_string()).collect();
     let described = broker.describe_groups(&names);
     assert_eq!(described.len(), asked.len(), "one answer per group");
-    let groups = asked.into_iter().zip(described).map(|(group, described)| wire_group(group, described, version));
+    let groups = asked
+        .into_iter()
+        .zip(described)
+        .map(|(group, described)| wire_group(group, described, version).with_authorized_operations(operations));
     DescribeGroupsResponse::default().with_groups(groups.collect())
 }
 
 fn wire_group(name: GroupId, described: Result<DescribedGroup>, version: i16) -> WireGroup {
-    let wire = WireGroup::default().with_group_id(name).with_authorized_operations(translate::OPERATIONS_UNKNOWN);
+    let wire = WireGroup::default().with_group_id(name);
     match described {
         Err(error) => failure(wire, &error, version),
         Ok(group) if group.state == GroupState::Dead => {

@@ -7,7 +7,7 @@ use super::Api;
 use crate::broker::{Broker, Edge, ErrorKind, Partition, Topic, TopicAnswer, TopicQuery, TopicRef};
 use crate::kafka::error_codes::{self, NONE};
 use crate::kafka::guard::{INT8, Kind, Shape, UUID, always, between, since, until};
-use crate::kafka::translate;
+use crate::kafka::translate::{self, Operations};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -31,6 +31,8 @@ const TOPIC: Shape = Shape::of(&[since(10, UUID), since(10, Kind::NullableText),
 /// Describes the cluster and the topics asked about.
 pub fn answer<B: Broker>(broker: &B, request: MetadataRequest, version: i16) -> MetadataResponse {
     let cluster = broker.cluster(Edge::Kafka);
+    let of_cluster = Operations::Cluster.if_asked(request.include_cluster_authorized_operations);
+    let of_topics = Operations::Topic.if_asked(request.include_topic_authorized_operations);
     let topics = broker.topics(&query(request.topics, request.allow_auto_topic_creation, version));
     let brokers = cluster.nodes.iter().map(|node| {
         MetadataResponseBroker::default()
@@ -43,7 +45,8 @@ pub fn answer<B: Broker>(broker: &B, request: MetadataRequest, version: i16) -> 
         .with_brokers(brokers.collect())
         .with_cluster_id(Some(translate::text(&cluster.id)))
         .with_controller_id(translate::broker_id_or_unknown(cluster.controller))
-        .with_topics(topics.into_iter().map(wire_topic).collect())
+        .with_topics(topics.into_iter().map(|topic| wire_topic(topic, of_topics)).collect())
+        .with_cluster_authorized_operations(of_cluster)
 }
 
 /// Each topic once, however often it was named: an answer must not grow with repetitions.
@@ -59,9 +62,9 @@ fn query(topics: Option<Vec<MetadataRequestTopic>>, create_missing: bool, versio
     }
 }
 
-fn wire_topic(answer: TopicAnswer) -> MetadataResponseTopic {
+fn wire_topic(answer: TopicAnswer, operations: i32) -> MetadataResponseTopic {
     match answer.topic {
-        Ok(topic) => known_topic(&topic),
+        Ok(topic) => known_topic(&topic).with_topic_authorized_operations(operations),
         Err(error) => {
             let wire = MetadataResponseTopic::default().with_error_code(error_codes::code(&error));
             match answer.asked {
