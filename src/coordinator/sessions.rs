@@ -394,8 +394,8 @@ impl Watched {
             round.extendable_ms = round.extendable_ms.map(|left_ms| left_ms - extension_ms);
             round.until_ms = now_ms.saturating_add(extension_ms);
         }
-        // Where only static members are left and none of them has come, nothing is made up. Their sessions end that, and
-        // it must not be tried over and over if they may take no time to join.
+        // Where only static members are left and none of them has come, nothing is made up. Their sessions end that; it
+        // must not be tried over and over if they may take no time to join.
         let is_idle = self.group.members.values().all(|member| member.instance.is_some() && !member.joined);
         if round.until_ms <= now_ms && is_idle {
             round.began_ms = now_ms;
