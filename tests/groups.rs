@@ -14,6 +14,7 @@ use ackord::types::Offset;
 use bytes::Bytes;
 use cluster::{TestCluster, kcat};
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -236,12 +237,12 @@ fn a_member_that_waits_gives_the_memory_of_its_request_back() {
     let client = Client::new(&cluster);
     cluster.runtime.block_on(async {
         let memory = ByteBudget::new(100);
-        let waits = client.ask(|node| {
+        let mut waits = pin!(client.ask(|node| {
             let (request, memory) = (JoinGroup { two_steps: false, ..a_join("", None, 30_000) }, memory.clone());
             async move { node.join_group(request, Some(memory.reserve(100).await)).await }
-        });
+        }));
         tokio::select! {
-            joined = waits => panic!("nobody else has come: {joined:?}"),
+            joined = &mut waits => panic!("nobody else has come: {joined:?}"),
             () = until("it waits", || async { client.describe().await.1 == 1 }) => {}
         }
         assert_eq!(memory.available(), 100);
