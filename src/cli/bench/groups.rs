@@ -37,16 +37,19 @@ const DELETIONS: usize = 32;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Groups {
     /// How many groups
-    #[arg(long, short = 'g', value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, short = 'g', value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     groups: u32,
     /// Members of each
-    #[arg(long, short = 'm', value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, short = 'm', value_name = "N", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     members: u32,
     /// The topic; created if it does not exist, and kept
     #[arg(long, short = 't', default_value = "bench-groups")]
     topic: String,
     /// Partitions of the topic if it is created
-    #[arg(long, short = 'p', value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, short = 'p', value_name = "N", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     partitions: u32,
     /// How long to measure once all groups are stable
     #[arg(long = "for", value_name = "TIME", default_value = "20s", value_parser = values::duration)]
@@ -60,7 +63,7 @@ pub(in crate::cli) struct Groups {
     /// Silence after which a member is given up
     #[arg(long, value_name = "TIME", default_value = "45s", value_parser = values::duration)]
     session_timeout: Duration,
-    /// Processes whose use of processor and memory is shown, as numbers separated by commas: the nodes, if they run here
+    /// Processes whose use of processor and memory is shown, separated by commas: the nodes, if they run here
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pids: Vec<u32>,
     /// Do not measure a single group first
