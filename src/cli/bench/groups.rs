@@ -63,8 +63,7 @@ pub(in crate::cli) struct Groups {
     /// Silence after which a member is given up
     #[arg(long, value_name = "TIME", default_value = "45s", value_parser = values::duration)]
     session_timeout: Duration,
-    /// Processes whose use of processor and memory is shown, as numbers separated by commas: the nodes, if they run
-    /// here
+    /// Processes whose use of processor and memory is shown, separated by commas: the nodes, if they run here
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pids: Vec<u32>,
     /// Do not measure a single group first
