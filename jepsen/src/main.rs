@@ -1,7 +1,7 @@
 //! The `ackord-jepsen` program: whole workloads, as long as one likes.
 
 use ackord_jepsen::report::{Report, Round};
-use ackord_jepsen::workload::{away, kill, pause, power_cut, retention};
+use ackord_jepsen::workload::{FIRST_ACK_MAX_MS, away, kill, pause, power_cut, retention};
 use ackord_jepsen::{power, process};
 use clap::{Parser, Subcommand};
 use std::io;
@@ -99,7 +99,11 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     if let (false, Some(folder)) = (good, temporary.take()) {
         println!("the nodes' files are kept in {}", folder.keep().display());
     }
-    Ok(good)
+    let fast = is_control || report.is_within(FIRST_ACK_MAX_MS);
+    if !fast {
+        println!("a first acknowledgement took longer than {FIRST_ACK_MAX_MS} ms");
+    }
+    Ok(good && fast)
 }
 
 async fn work(arguments: &Arguments, binary: PathBuf, folder: PathBuf) -> io::Result<Report> {

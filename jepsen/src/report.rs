@@ -105,6 +105,13 @@ impl Report {
         self.rounds.iter().all(Round::is_clean)
     }
 
+    /// Whether every first acknowledgement after a fault came within so many milliseconds. What is fast depends on the
+    /// machine and what else it does, so the commands ask this and the tests do not.
+    #[must_use]
+    pub fn is_within(&self, first_ack_max_ms: u64) -> bool {
+        self.rounds.iter().all(|round| round.first_ack_ms.is_none_or(|time| time < first_ack_max_ms))
+    }
+
     /// One row for each fault: rounds, records, losses, worst times.
     #[must_use]
     pub fn table(&self) -> String {
