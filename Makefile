@@ -70,4 +70,5 @@ doc: setup ## Builds the documentation of the code
 
 deny: ## Licences, advisories and sources of the dependencies (needs cargo-deny and the network)
 	@command -v cargo-deny >/dev/null || { echo "install it first: cargo install --locked cargo-deny" >&2; exit 1; }
-	cargo deny check
+	cargo deny --workspace check
+	cargo deny --manifest-path fuzz/Cargo.toml check
