@@ -37,8 +37,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SLOW_EVERY: Duration = Duration::from_millis(250);
 /// What it reads at once, in bytes.
 const SLOW_BYTES: u32 = 256 << 10;
-/// How many times what is kept a node's data directory may hold.
-const DISK_FACTOR_MAX: u64 = 3;
+/// How many times what is kept a node's data directory may hold: what is kept, as much again that is deleted and not
+/// worth a merge yet, a merge's copy of what is kept, and what is written while it merges.
+const DISK_FACTOR_MAX: u64 = 4;
 /// What it may hold beside that, in bytes: the log with what is kept for replicas that were away, spare segments, and
 /// files of the database that are not worth a merge.
 const DISK_BESIDE_MAX: u64 = 1536 << 20;
