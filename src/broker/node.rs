@@ -2,7 +2,7 @@
 //!
 //! It decides nothing that must be the same everywhere; it looks things up, validates, proposes, and waits.
 //!
-//! * [`leaders`]: whom clients are told to ask.
+//! * `leaders`: whom clients are told to ask.
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
 //! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
