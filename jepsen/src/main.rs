@@ -17,9 +17,9 @@ struct Arguments {
     /// What to do to the cluster.
     #[command(subcommand)]
     workload: Workload,
-    /// Rounds of each kind of fault.
-    #[arg(long, global = true, default_value_t = 20)]
-    rounds: u32,
+    /// Rounds of each kind of fault. The default is 20, and 1 of retention, which writes --total in each.
+    #[arg(long, global = true, value_name = "N")]
+    rounds: Option<u32>,
     /// Records to be acknowledged in each round, at least.
     #[arg(long, global = true, default_value_t = 10_000)]
     records: usize,
@@ -108,7 +108,9 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
 
 async fn work(arguments: &Arguments, binary: PathBuf, folder: PathBuf) -> io::Result<Report> {
     let progress = |round: &Round| println!("{}", round.line());
-    let (rounds, records) = (arguments.rounds, arguments.records);
+    let rounds =
+        arguments.rounds.unwrap_or(if matches!(arguments.workload, Workload::Retention { .. }) { 1 } else { 20 });
+    let records = arguments.records;
     let cuts_power = matches!(arguments.workload, Workload::PowerCut | Workload::PowerCutControl);
     if let Some(obstacle) = power::obstacle().filter(|_| cuts_power) {
         return Err(io::Error::other(obstacle));
