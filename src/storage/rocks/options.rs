@@ -73,7 +73,8 @@ impl Tuning {
         // One flush and one merge at a time: both compete with the log for the same disk.
         // No rate limiter: flushes pass through it too, fall behind, and the apply thread waits for them. 3 GiB into 16
         // partitions, two merges per node: at 150 MB/s or tuned by itself below 300, the longest stall was 1.7 to 4.0 s
-        // and not 0.4 to 1.3, at a third less throughput. Smaller reads and writes of merges changed nothing (measured).
+        // and not 0.4 to 1.3, at a third less throughput. Smaller reads and writes of merges changed nothing
+        // (measured).
         options.set_max_background_jobs(2);
         options.set_max_log_file_size(4 << 20);
         options.set_keep_log_file_num(4);
