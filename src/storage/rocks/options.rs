@@ -72,9 +72,9 @@ impl Tuning {
         options.set_use_direct_io_for_flush_and_compaction(self.direct_io);
         // One flush and one merge at a time: both compete with the log for the same disk.
         // No rate limiter: flushes pass through it too, fall behind, and the apply thread waits for them. 3 GiB into 16
-        // partitions, two merges per node: at 150 MB/s or tuned by itself below 300, the longest stall was 1.7 to 4.0 s
-        // and not 0.4 to 1.3, at a third less throughput. Smaller reads and writes of merges changed nothing
-        // (measured).
+        // partitions with one or two merges per node, beside other load, so that only ratios count: at 150 MB/s or
+        // tuned by itself below 300, throughput was 31 to 44 % less, and the longest stall 1.7 to 4.0 s instead of
+        // 0.4 to 1.3 (three pairs). Merges that read and write 256 KiB at a time did not shorten it (two pairs).
         options.set_max_background_jobs(2);
         options.set_max_log_file_size(4 << 20);
         options.set_keep_log_file_num(4);
