@@ -1,0 +1,3 @@
+//! A whole cluster in one thread, under faults, with one seed deciding everything.
+
+mod observe;

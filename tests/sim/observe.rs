@@ -1,0 +1,75 @@
+//! What happens in a simulated cluster, as its invariants see it: the world tells, every invariant listens, and the
+//! first one that was promised something else ends the run.
+
+use ackord::machine::Outcome;
+use ackord::multiraft::core::effect::{Leadership, Ticket};
+use ackord::types::{LogEntry, LogId, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId, Term};
+use ackord::wal::{GroupRecovery, GroupWrite};
+use std::collections::BTreeMap;
+
+/// Something that has happened. Within one node, observations come in the order in which things happened there.
+#[derive(Clone, Debug)]
+pub enum Observation<'a> {
+    /// A process has started, and this is what its log remembers.
+    Started { node: NodeId, groups: &'a BTreeMap<RaftGroupId, GroupRecovery> },
+    /// A process has ended without warning.
+    Crashed { node: NodeId },
+    /// A node's disk was damaged, rolled back or replaced: what it had promised may be gone from it.
+    Damaged { node: NodeId },
+    /// A node has made this durable: one group's part of a turn, in order.
+    Persisted { node: NodeId, write: &'a GroupWrite },
+    /// A replica has become its group's leader in a term.
+    Led { node: NodeId, group: RaftGroupId, replica: ReplicaId, term: Term },
+    /// A node has published who leads a group.
+    Published { node: NodeId, group: RaftGroupId, leadership: Leadership },
+    /// A replica knows that everything up to `commit` is committed. Its log, in memory, begins after `start`; `terms`
+    /// tells where each term begins.
+    Committed { node: NodeId, group: RaftGroupId, commit: LogId },
+    /// A replica was handed this committed entry, and its state machine has applied it.
+    Applied { node: NodeId, group: RaftGroupId, entry: &'a LogEntry, outcome: &'a Outcome },
+    /// A replica's state is a snapshot's now.
+    Restored { node: NodeId, group: RaftGroupId, at: LogId },
+    /// The whole state of a replica's state machine, when it has applied exactly up to `at`.
+    Digest { node: NodeId, group: RaftGroupId, at: LogId, digest: u64, membership: &'a Membership },
+    /// A replica's bounds of readable records, whenever they change.
+    Bounds { node: NodeId, group: RaftGroupId, log_start: Offset, high_watermark: Offset },
+    /// A client has sent something to write: `value` is unique, `sequence` its place among its producer's batches.
+    Wrote { ticket: Ticket, group: RaftGroupId, node: NodeId, value: u64, producer: Option<(i64, i32)> },
+    /// A write was acknowledged by a node, which has applied it at `at`.
+    Acked { ticket: Ticket, node: NodeId, group: RaftGroupId, at: LogId, outcome: &'a Outcome },
+    /// A write was certainly not done.
+    Refused { ticket: Ticket },
+    /// Nobody will ever answer a write: its fate is open.
+    Open { ticket: Ticket },
+    /// A client has asked a node where a group's log ends (`linearizable`), or reads what that node shows anyway.
+    ReadBegan { ticket: Ticket, node: NodeId, group: RaftGroupId, linearizable: bool },
+    /// It was told: the log starts here and ends there, and these records (offset, value) were among it.
+    ReadEnded {
+        ticket: Ticket,
+        node: NodeId,
+        group: RaftGroupId,
+        epoch: Term,
+        log_start: Offset,
+        end: Offset,
+        records: &'a [(Offset, u64)],
+    },
+    /// A client wants the log to start here.
+    TrimBegan { ticket: Ticket, group: RaftGroupId, offset: Offset },
+    /// A replica takes no part any more.
+    Quarantined { node: NodeId, group: RaftGroupId, reason: &'a str },
+    /// A quarantined replica takes part again: its log holds everything from `start` to `last`.
+    Repaired { node: NodeId, group: RaftGroupId, start: LogId, last: LogId },
+    /// A node's memory and mailboxes, in bytes and items, as far as they are bounded.
+    Load { node: NodeId, name: &'static str, used: usize, limit: usize },
+    /// The faults have stopped, everything has drained: the final contents of every replica, by node.
+    Final { group: RaftGroupId, start: LogIndex, records: &'a BTreeMap<NodeId, (Offset, Vec<u64>)> },
+}
+
+/// Something that must never happen. Each lies in a file of its own, named after it.
+pub trait Invariant {
+    /// Its name, as it stands in a report.
+    fn name(&self) -> &'static str;
+
+    /// Takes in what has happened; an error is the sentence for the report, and ends the run.
+    fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String>;
+}
