@@ -29,7 +29,7 @@ pub use log::Log;
 pub use read::{Location, Reader};
 pub use space::{Headroom, Spare, SpareOrder, prepare_spare};
 
-use crate::types::{HardState, LogEntry, LogId, LogIndex, NodeId, RaftGroupId};
+use crate::types::{HardState, LogEntry, LogId, LogIndex, NodeId, RaftGroupId, Term};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -158,6 +158,9 @@ pub enum LogChange {
     Installing { at: LogId, generation: u64 },
     /// That snapshot is durable in the state machine: the log is now empty and continues after `at`.
     Installed { at: LogId, generation: u64 },
+    /// Entries that were lost here, as a peer has them: they take the places that the log kept for them, and cut
+    /// nothing off.
+    Refill(Vec<LogEntry>),
     /// The group was deleted by the controller and never comes back under this number.
     Tombstone,
 }
@@ -191,8 +194,32 @@ pub struct GroupRecovery {
     pub terms: Vec<LogId>,
     /// The newest `Installing` that no `Installed` has followed.
     pub installing: Option<(LogId, u64)>,
-    /// Why this group may neither vote nor acknowledge: a sentence for the operator.
-    pub damage: Option<String>,
+    /// Why this group may neither vote nor acknowledge, if it may not.
+    pub damage: Option<Damage>,
+}
+
+/// What a log has lost of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// A sentence for the operator.
+    pub reason: String,
+    /// Whether it is not known what the group has promised: terms, votes and entries may be missing that nothing here
+    /// tells of. Otherwise the hard state is certain and only the entries in `holes` are lost.
+    pub doubt: bool,
+    /// Entries that the log promised and can't produce, ascending.
+    pub holes: Vec<Hole>,
+}
+
+/// Consecutive entries that are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The first.
+    pub first: LogIndex,
+    /// The last.
+    pub last: LogIndex,
+    /// The first entry at or after `last` whose identity is certain. A log that holds this one holds the lost ones
+    /// before it (log matching, Raft §5.3).
+    pub anchor: LogId,
 }
 
 impl GroupRecovery {
@@ -200,5 +227,23 @@ impl GroupRecovery {
     #[must_use]
     pub fn first_index(&self) -> LogIndex {
         self.start.index.next()
+    }
+
+    /// The term of the entry at `index`, from `start` to `last`, as far as it is certain.
+    #[must_use]
+    pub fn term_of(&self, index: LogIndex) -> Option<Term> {
+        if index == self.start.index {
+            return Some(self.start.term);
+        }
+        let lost = |hole: &Hole| hole.first <= index && index <= hole.last && hole.anchor.index != index;
+        let holes = self.damage.as_ref().map_or(&[][..], |damage| &damage.holes);
+        if index < self.start.index || index > self.last.index || holes.iter().any(lost) {
+            return None;
+        }
+        if index == self.last.index {
+            return Some(self.last.term);
+        }
+        let after = self.terms.partition_point(|begin| begin.index <= index);
+        self.terms.get(after.checked_sub(1)?).map(|begin| begin.term)
     }
 }

@@ -14,8 +14,9 @@ fn number(name: &str) -> Option<u64> {
 /// Runs one seed; a failure says how to repeat it.
 fn run(scenario: Scenario) -> Report {
     let (seed, test) = (scenario.seed, if scenario.coordinators > 0 { "consumer_groups" } else { "acknowledged" });
-    catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario).run()))
-        .unwrap_or_else(|_| panic!("repeat with: ACKORD_SEED={seed} cargo test --test second_driver {test} -- --nocapture"))
+    catch_unwind(AssertUnwindSafe(|| Cluster::new(scenario).run())).unwrap_or_else(|_| {
+        panic!("repeat with: ACKORD_SEED={seed} cargo test --test second_driver {test} -- --nocapture")
+    })
 }
 
 #[test]

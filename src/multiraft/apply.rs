@@ -236,8 +236,12 @@ impl<E: Engine> Applier<E> {
         }
     }
 
-    /// Switches to the state that was fetched. The caller flushes before it says so, then calls `Freed::reclaim`.
+    /// Switches to the state that was fetched; one that is here already stays. The caller flushes before it says so,
+    /// then calls `Freed::reclaim`.
     pub fn install(&mut self, group: RaftGroupId, at: LogId) -> Result<Option<Freed>, String> {
+        if self.machines.get(&group).is_some_and(|machine| machine.applied() == at) {
+            return Ok(None);
+        }
         let transfer = self.transfers.remove(&group).filter(|transfer| transfer.meta.at == at);
         let arrival = transfer.and_then(|transfer| transfer.arrival).ok_or("no such snapshot was fetched")?;
         let machine = self.machines.get_mut(&group).ok_or("the group is gone")?;

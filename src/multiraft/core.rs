@@ -11,16 +11,19 @@
 //! * [`effect`]: the vocabulary of the waist.
 //! * [`group`]: one group: its replica, the proposals and reads that wait on it.
 //! * [`options`]: the limits.
+//! * [`repair`]: how a replica that lost something is made whole by its peers.
 //! * [`snapshot`]: how a replica that fell behind the log gets the state instead.
 //! * [`turn`]: what waits for the log, and what leaves once it is durable.
 
 pub mod effect;
 pub mod group;
 pub mod options;
+pub mod repair;
 pub mod snapshot;
 pub mod turn;
 
-use crate::raft::{Broken, MessageKind, RaftMessage, Replica, ReplicaStart};
+use crate::raft::group_log::Wanted;
+use crate::raft::{Broken, MessageKind, RaftMessage, Replica};
 use crate::types::{
     CONTROLLER_GROUP, HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId,
 };
@@ -28,6 +31,7 @@ use crate::wal::{GroupRecovery, GroupWrite, LogChange};
 use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Room, Ticket};
 use group::Group;
 pub use options::{CoreOptions, PROPOSAL_OVERHEAD_BYTES};
+use repair::{Cause, Repair, Serving};
 use std::collections::{BTreeMap, BTreeSet};
 use turn::{Done, Then, TurnQueue};
 
@@ -51,6 +55,10 @@ pub struct GroupStart {
     pub applied: LogId,
     /// The members as of `applied`.
     pub membership: Membership,
+    /// Why the state machine can't be used, if it can't: a peer's is to take its place.
+    pub state_damage: Option<String>,
+    /// The log does not know the group, and may have forgotten it: then it may have promised anything.
+    pub forgotten: bool,
 }
 
 /// A group that takes part, or one that must not.
@@ -58,8 +66,8 @@ pub struct GroupStart {
 enum Slot {
     /// Takes part.
     Live(Box<Group>),
-    /// Keeps its promises by silence; the reason is for the operator.
-    Quarantined(String),
+    /// Keeps its promises by silence until it is repaired.
+    Quarantined(Box<Repair>),
 }
 
 /// See the module.
@@ -91,6 +99,10 @@ pub struct Core {
     unapplied_bytes: usize,
     /// Where there is no room for new entries.
     full: BTreeSet<Room>,
+    /// What is being done to repair other nodes' replicas.
+    serving: Serving,
+    /// Repairs begun here.
+    attempts: u64,
     /// Effects not taken yet, but for messages.
     effects: Vec<Effect>,
     /// Messages not taken yet, by node: one frame per peer and poll.
@@ -115,6 +127,8 @@ impl Core {
             flush_started: 0,
             unapplied_bytes: 0,
             full: BTreeSet::new(),
+            serving: Serving::default(),
+            attempts: 0,
             effects: Vec::new(),
             outbox: BTreeMap::new(),
         };
@@ -124,41 +138,14 @@ impl Core {
         core
     }
 
-    fn add(&mut self, mut start: GroupStart) {
+    fn add(&mut self, start: GroupStart) {
         let group = start.group;
-        if let Some(change) = snapshot::resolve_install(&mut start.recovery, start.applied) {
-            let hard_state = start.recovery.hard_state;
-            self.queue.push_change(GroupWrite { group, hard_state, change }, Then::Nothing);
+        let slot = self.open(start, None);
+        if let Slot::Quarantined(repair) = &slot {
+            self.effects.push(Effect::Quarantined { group, reason: repair.reason().to_owned() });
         }
-        let slot = match Self::open_replica(&self.options, start) {
-            Ok(opened) => Slot::Live(Box::new(opened)),
-            Err(Broken(reason)) => {
-                self.effects.push(Effect::Quarantined { group, reason: reason.clone() });
-                Slot::Quarantined(reason)
-            }
-        };
         self.groups.insert(group, slot);
         self.touched.insert(group);
-    }
-
-    fn open_replica(options: &CoreOptions, start: GroupStart) -> Result<Group, Broken> {
-        if let Some(damage) = start.recovery.damage {
-            return Err(Broken(damage));
-        }
-        let replica = Replica::new(
-            ReplicaStart {
-                group: start.group,
-                replica: start.replica,
-                hard_state: start.recovery.hard_state,
-                start: start.recovery.start,
-                last: start.recovery.last,
-                terms: start.recovery.terms,
-                applied: start.applied.index,
-                membership: start.membership,
-            },
-            options.replica_options(),
-        )?;
-        Ok(Group::new(start.group, replica, start.applied.index))
     }
 
     /// Takes in one event. Effects are taken with `poll`, after any number of inputs.
@@ -190,7 +177,8 @@ impl Core {
             }
             Input::ApplyFailed { group, reason, bytes } => {
                 self.unapplied_bytes -= bytes;
-                self.quarantine(group, reason);
+                self.with_repair(group, |repair, _| repair.switch_failed(&reason));
+                self.quarantine(group, reason, Some(Cause::State), None);
             }
             Input::FlushWanted => self.flush_wanted = true,
             Input::Flushed { applied } => {
@@ -198,18 +186,14 @@ impl Core {
                 let release = |(group, index): (RaftGroupId, LogIndex)| (group, index.next());
                 self.effects.push(Effect::Release(applied.into_iter().map(release).collect()));
             }
-            Input::EntriesRead { group, wanted, result } => match result {
-                Ok(entries) => self.with_group(group, |group, _| group.entries_read(wanted, Some(entries))),
-                Err(ReadFailure::Released { first }) => self.with_group(group, |group, _| {
-                    group.replica.log_mut().advance_start(first.previous());
-                    group.entries_read(wanted, None)
-                }),
-                Err(ReadFailure::Damaged(reason)) => self.quarantine(group, reason),
-            },
-            Input::SnapshotBuilt { group, meta } => self.with_group(group, |group, _| {
-                group.snapshot_built(meta);
-                Ok(())
-            }),
+            Input::EntriesRead { group, wanted, result } => self.entries_read(group, wanted, result),
+            Input::SnapshotBuilt { group, meta } => {
+                self.offer_built(group, &meta);
+                self.with_group(group, |group, _| {
+                    group.snapshot_built(meta);
+                    Ok(())
+                });
+            }
             Input::SnapshotPulled { group, by } => {
                 let now = self.now;
                 self.with_group(group, |group, _| {
@@ -219,8 +203,12 @@ impl Core {
             }
             Input::SnapshotFetched { group, at, generation } => {
                 self.with_group(group, |group, _| group.snapshot_fetched(at, generation));
+                self.with_repair(group, |repair, steps| repair.fetched(at, generation, steps));
             }
             Input::SnapshotInstalled { group } => self.snapshot_installed(group),
+            Input::Repair(message) => self.hear_of_repair(message),
+            Input::Examined { group, recovery, state } => self.examined(group, recovery, state),
+            Input::Adopt { group, replica, membership } => self.adopt(group, replica, membership),
             Input::Create { group, replica, membership, preferred } => {
                 self.create(group, replica, membership, preferred);
             }
@@ -256,18 +244,22 @@ impl Core {
         let result = act(group, &mut self.effects);
         self.touched.insert(id);
         if let Err(Broken(reason)) = result {
-            self.quarantine(id, reason);
+            self.quarantine(id, reason, Some(Cause::Promises), None);
         }
     }
 
-    fn quarantine(&mut self, id: RaftGroupId, reason: String) {
-        let Some(slot @ Slot::Live(_)) = self.groups.get_mut(&id) else { return };
-        let Slot::Live(mut group) = std::mem::replace(slot, Slot::Quarantined(reason.clone())) else {
-            unreachable!("the slot was just seen to be live")
-        };
-        group.abandon(&mut self.effects);
-        self.queue.forget(id);
-        self.effects.push(Effect::Quarantined { group: id, reason });
+    fn entries_read(&mut self, id: RaftGroupId, wanted: Wanted, result: Result<Vec<LogEntry>, ReadFailure>) {
+        self.pass_on_read(id, wanted, &result);
+        match result {
+            Ok(entries) => self.with_group(id, |group, _| group.entries_read(wanted, Some(entries))),
+            Err(ReadFailure::Released { first }) => self.with_group(id, |group, _| {
+                group.replica.log_mut().advance_start(first.previous());
+                group.entries_read(wanted, None)
+            }),
+            Err(ReadFailure::Damaged { first, last, reason }) => {
+                self.quarantine(id, reason, None, Some((first, last)));
+            }
+        }
     }
 
     /// At most one tick per group and call. While the log has been stuck for an election timeout nothing ticks: a
@@ -299,8 +291,9 @@ impl Core {
             }
         }
         for (id, reason) in broken {
-            self.quarantine(id, reason);
+            self.quarantine(id, reason, Some(Cause::Promises), None);
         }
+        self.tick_repairs();
     }
 
     /// Entries are dropped, not queued, beyond the limits: Raft sends them again.
@@ -364,6 +357,7 @@ impl Core {
             match done.then {
                 Then::Nothing => {}
                 Then::Install => self.install(done.group),
+                Then::Examine => self.examine_again(done.group),
                 Then::Removed => self.effects.push(Effect::Removed { group: done.group }),
             }
             // A quarantined group promises nothing more, not even what it had already written.
@@ -374,13 +368,18 @@ impl Core {
     }
 
     fn install(&mut self, id: RaftGroupId) {
-        let Some(Slot::Live(group)) = self.groups.get(&id) else { return };
+        let group = match self.groups.get(&id) {
+            Some(Slot::Live(group)) => group,
+            Some(Slot::Quarantined(repair)) => return self.effects.extend(repair.switch()),
+            None => return,
+        };
         let install = group.installing().expect("an announced snapshot stays until it is installed");
         let (meta, generation) = (install.meta.clone(), install.generation);
         self.effects.push(Effect::InstallSnapshot { group: id, meta, generation });
     }
 
     fn snapshot_installed(&mut self, id: RaftGroupId) {
+        self.with_repair(id, Repair::switched);
         let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
         let Some((write, install)) = group.snapshot_installed(&mut self.effects) else { return };
         self.queue.push_change(write, Then::Nothing);
@@ -398,7 +397,8 @@ impl Core {
         self.queue
             .push_change(GroupWrite { group: id, hard_state, change: LogChange::Born { start: BIRTH } }, Then::Nothing);
         let recovery = GroupRecovery { hard_state, start: BIRTH, last: BIRTH, ..GroupRecovery::default() };
-        self.add(GroupStart { group: id, replica, recovery, applied: BIRTH, membership });
+        let (state_damage, forgotten) = (None, false);
+        self.add(GroupStart { group: id, replica, recovery, applied: BIRTH, membership, state_damage, forgotten });
         if preferred {
             let until = self.now + u64::from(self.options.replica.election_ticks);
             self.with_group(id, |group, _| group.campaign_eagerly(until));
@@ -449,7 +449,7 @@ impl Core {
         let may_replay = self.unapplied_bytes <= self.options.unapplied_bytes_max;
         let tail_bytes = self.options.tail_bytes_per_group;
         if let Err(Broken(reason)) = group.drain(self.now, tail_bytes, may_replay, &mut readies, &mut self.effects) {
-            return self.quarantine(id, reason);
+            return self.quarantine(id, reason, Some(Cause::Promises), None);
         }
         let mut announcement = group.announcement();
         for ready in readies {
@@ -539,7 +539,7 @@ impl Core {
     pub fn quarantine_reason(&self, id: RaftGroupId) -> Option<&str> {
         match self.groups.get(&id)? {
             Slot::Live(_) => None,
-            Slot::Quarantined(reason) => Some(reason),
+            Slot::Quarantined(repair) => Some(repair.reason()),
         }
     }
 

@@ -10,8 +10,10 @@ use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;
 use super::core::PROPOSAL_OVERHEAD_BYTES;
 use super::core::effect::{Input, Leadership, Refused, Reply, Room, Source};
+use super::core::repair::message::RepairMessage;
 use crate::raft::RaftMessage;
 use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId, Term};
+use crate::wal::GroupRecovery;
 use bytes::Bytes;
 use order::{Order, Sequence};
 use std::collections::BTreeMap;
@@ -35,6 +37,10 @@ pub(super) enum Event {
     Messages { messages: Vec<(RaftGroupId, RaftMessage)>, _room: OwnedSemaphorePermit },
     /// What a peer says of a state in transit, and the room it takes.
     Snapshot { message: SnapshotMessage, _room: OwnedSemaphorePermit },
+    /// What a peer says of a repair, and the room it takes.
+    Repair { message: RepairMessage, _room: OwnedSemaphorePermit },
+    /// What the log has of a group whose repair looks at it; the state machine is looked at next.
+    Examined { group: RaftGroupId, recovery: Option<GroupRecovery> },
     /// The controller wants this node to take part in a new group, whose state machine is durable.
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine, preferred: bool },
     /// A command, admitted to the mailbox.
@@ -236,6 +242,13 @@ impl Handle {
         let bytes = MESSAGE_OVERHEAD_BYTES + message.payload_bytes();
         let room = self.room(&self.peer_mailbox, bytes).await?;
         self.send(Event::Snapshot { message, _room: room })
+    }
+
+    /// Hands in what a peer says of a repair; waits while too much of peers waits already.
+    pub async fn deliver_repair(&self, message: RepairMessage) -> Result<(), Refused> {
+        let bytes = MESSAGE_OVERHEAD_BYTES + message.payload_bytes();
+        let room = self.room(&self.peer_mailbox, bytes).await?;
+        self.send(Event::Repair { message, _room: room })
     }
 
     /// Whether the disk has room for new entries.

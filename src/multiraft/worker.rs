@@ -22,6 +22,7 @@ pub mod threads;
 use super::apply::Applier;
 use super::apply::transfer::SnapshotMessage;
 use super::core::effect::{Effect, Input, Proposal, Reply, Source, Ticket};
+use super::core::repair::message::RepairMessage;
 use super::core::{Core, CoreOptions, GroupStart};
 use super::handle::order::Order;
 use super::handle::{Board, Event, Handle, MAILBOX_BYTES_MAX, Waiting};
@@ -53,6 +54,9 @@ pub trait Outside: Send + Sync + 'static {
 
     /// Sends a piece of a state to the node of its receiver; may lose it. Must not block.
     fn send_snapshot(&self, message: SnapshotMessage);
+
+    /// Says something about a repair to the node of its receiver; may lose it. Must not block.
+    fn send_repair(&self, message: RepairMessage);
 
     /// This node now leads a group and answers clients for it.
     fn leads(&self, group: RaftGroupId, term: Term);
@@ -217,6 +221,8 @@ impl Driver {
         match event {
             Event::Input(input) => self.core.handle(input),
             Event::Messages { messages, .. } => self.core.handle(Input::Messages(messages)),
+            Event::Repair { message, .. } => self.core.handle(Input::Repair(message)),
+            Event::Examined { group, recovery } => self.threads.apply(ApplyCommand::Examine { group, recovery }),
             Event::Snapshot { message, .. } => self.threads.apply(ApplyCommand::Transferred(message)),
             Event::Create { group, replica, membership, machine, preferred } => {
                 self.threads.apply(ApplyCommand::Add { group, machine });
@@ -281,6 +287,13 @@ impl Driver {
                 Effect::Quarantined { group, reason } => {
                     tracing::error!(%group, reason, "replica quarantined: it no longer votes or acknowledges");
                     self.board.update(group, |status| status.quarantined = Some(reason.into()));
+                }
+                Effect::Repair(message) => self.outside.send_repair(message),
+                Effect::Examine { group, lost } => self.threads.log(LogCommand::Examine { group, lost }),
+                Effect::Repairing { group, step } => tracing::warn!(%group, step, "repairing a quarantined replica"),
+                Effect::Repaired { group, last } => {
+                    tracing::info!(%group, %last, "replica repaired: it votes and acknowledges again");
+                    self.board.update(group, |status| status.quarantined = None);
                 }
             }
         }

@@ -96,8 +96,9 @@ impl GroupLog {
         self.tail_bytes
     }
 
-    /// The first index held in memory.
-    fn tail_first(&self) -> LogIndex {
+    /// The first index held in memory; after the last, if none is.
+    #[must_use]
+    pub fn tail_first(&self) -> LogIndex {
         LogIndex(self.last.index.0 + 1 - self.tail.len() as u64)
     }
 
@@ -236,6 +237,18 @@ impl GroupLog {
             return self.fetched.iter().skip((low.0 - fetched_first.0) as usize).take(count).collect();
         }
         Vec::new()
+    }
+
+    /// The entries from `first`, which is held in memory, to `last`, until `max_bytes` of payload; at least one.
+    #[must_use]
+    pub fn from_tail(&self, first: LogIndex, last: LogIndex, max_bytes: u64) -> Vec<LogEntry> {
+        let mut bytes = 0;
+        let held = self.held(first, last.min(self.last.index).next()).into_iter().enumerate();
+        let fits = held.take_while(|(position, entry)| {
+            bytes += entry.payload_bytes() as u64;
+            *position == 0 || bytes <= max_bytes
+        });
+        fits.map(|(_, entry)| entry.clone()).collect()
     }
 
     /// The committed entries `low .. high`, all of them; only for ranges that are pinned in the tail.

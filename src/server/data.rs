@@ -219,28 +219,22 @@ fn find_machine(engine: &SharedEngine, group: RaftGroupId) -> Result<Option<Mach
     Ok(coordinator.map(|coordinator| Machine::Coordinator(Box::new(coordinator))))
 }
 
-/// Log and state machine of one group. What does not fit is quarantined, with the reason.
+/// Log and state machine of one group. What does not fit is quarantined, with the reason, and repaired from its peers.
 fn fit(
     node: NodeId,
     group: RaftGroupId,
-    mut recovery: GroupRecovery,
+    recovery: GroupRecovery,
     opened: OpenedMachine,
 ) -> (GroupStart, Option<Machine>) {
-    let machine = match opened {
-        Ok(Some(machine)) => Some(machine),
-        Ok(None) => {
-            recovery.damage.get_or_insert_with(|| "the log knows this group and the database does not".to_owned());
-            None
-        }
-        Err(damage) => {
-            recovery.damage.get_or_insert(damage);
-            None
-        }
+    let (machine, state_damage) = match opened {
+        Ok(Some(machine)) => (Some(machine), None),
+        Ok(None) => (None, Some("the log knows this group and the database does not".to_owned())),
+        Err(damage) => (None, Some(damage)),
     };
     let membership = machine.as_ref().map(|machine| machine.membership().clone()).unwrap_or_default();
     let replica = own_replica(&membership, node).unwrap_or(ReplicaId::new(node, 0));
     let applied = machine.as_ref().map_or(LogId::default(), Machine::applied);
-    (GroupStart { group, replica, recovery, applied, membership }, machine)
+    (GroupStart { group, replica, recovery, applied, membership, state_damage, forgotten: false }, machine)
 }
 
 fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {

@@ -6,6 +6,7 @@ use crate::broker::node::views::Views;
 use crate::controller::command::Command;
 use crate::metrics::Metrics;
 use crate::multiraft::apply::transfer::SnapshotMessage;
+use crate::multiraft::core::repair::message::RepairMessage;
 use crate::multiraft::handle::Handle;
 use crate::multiraft::worker::Outside;
 use crate::raft::RaftMessage;
@@ -47,6 +48,10 @@ impl Outside for NodeOutside {
 
     fn send_snapshot(&self, message: SnapshotMessage) {
         self.sender.send_snapshot(message);
+    }
+
+    fn send_repair(&self, message: RepairMessage) {
+        self.sender.send_repair(message);
     }
 
     fn turn_done(&self, turn: TurnNumber, took: Duration, bytes: usize) {

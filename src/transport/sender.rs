@@ -140,6 +140,14 @@ impl PeerSender {
         }
     }
 
+    /// Says something about a repair to the node of its receiver; may lose it.
+    pub fn send_repair(&self, message: crate::multiraft::core::repair::message::RepairMessage) {
+        match self.queue(message.to.node()) {
+            Some(_) => self.lose(1),
+            None => self.lose(1),
+        }
+    }
+
     /// Sends a piece of a state to the node of its receiver; may lose it.
     pub fn send_snapshot(&self, message: SnapshotMessage) {
         match self.queue(message.to.node()) {

@@ -7,7 +7,7 @@
 //! past it, a copy in another place) heals it by itself.
 
 use super::layout::{SectionHeader, SectionKind};
-use super::{GroupRecovery, Recovery};
+use super::{Damage, GroupRecovery, Hole, Recovery};
 use crate::types::{HardState, LogId, LogIndex, RaftGroupId, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -155,14 +155,38 @@ impl GroupLog {
     }
 
     /// Why the group may not take part, if it may not.
-    pub(crate) fn damage(&self) -> Option<String> {
+    pub(crate) fn damage(&self) -> Option<Damage> {
+        let holes: Vec<Hole> = self.holes().into_iter().map(|(first, last)| self.hole(first, last)).collect();
         if let Some(doubt) = &self.doubt {
-            return Some(doubt.clone());
+            return Some(Damage { reason: doubt.clone(), doubt: true, holes });
         }
-        let holes = self.holes();
-        let (first, last) = (holes.first()?.0, holes.last()?.1);
+        let (first, last) = (holes.first()?.first, holes.last()?.last);
         let flaw = self.flaw.as_deref().unwrap_or("the segment that held them is missing or damaged");
-        Some(format!("entries are damaged in {} place(s) between {first} and {last}: {flaw}", holes.len()))
+        let reason = format!("entries are damaged in {} place(s) between {first} and {last}: {flaw}", holes.len());
+        Some(Damage { reason, doubt: false, holes })
+    }
+
+    fn hole(&self, first: LogIndex, last: LogIndex) -> Hole {
+        let next = self.runs_between(last.next(), last.next()).next();
+        let anchor = next.map_or(self.last, |run| LogId { index: run.first, term: run.term });
+        Hole { first, last, anchor }
+    }
+
+    /// Takes in that entries which should be readable are not.
+    fn lose(&mut self, first: LogIndex, last: LogIndex, flaw: &str) {
+        let lost = self.runs.iter().filter(|run| run.first <= last && run.last >= first);
+        let kept = lost.flat_map(|run| {
+            let before = (run.first < first).then(|| Run { last: first.previous(), ..*run });
+            let after = (run.last > last).then(|| Run { first: last.next(), ..*run });
+            before.into_iter().chain(after)
+        });
+        let kept: Vec<Run> = kept.collect();
+        let at = self.runs.partition_point(|run| run.last < first);
+        self.runs.retain(|run| run.first > last || run.last < first);
+        for (position, run) in kept.into_iter().enumerate() {
+            self.runs.insert(at + position, run);
+        }
+        self.flaw = Some(flaw.to_owned());
     }
 
     /// As the log's owner wants it.
@@ -304,6 +328,14 @@ impl Index {
         if let Some(log) = self.groups.get_mut(&group) {
             log.released = log.released.max(below).min(log.last.index.next());
         }
+    }
+
+    /// Records that entries which should be readable are not. Yields the segments that hold them.
+    pub(crate) fn lose(&mut self, group: RaftGroupId, first: LogIndex, last: LogIndex, flaw: &str) -> BTreeSet<u64> {
+        let Some(log) = self.groups.get_mut(&group) else { return BTreeSet::new() };
+        let segments = log.runs_between(first, last).map(|run| run.place.segment).collect();
+        log.lose(first, last, flaw);
+        segments
     }
 
     /// Whether some group still needs an entry that lies in `segment`.

@@ -81,16 +81,16 @@ pub(super) struct TurnSize {
 impl TurnSize {
     fn of(turn: &Turn) -> Self {
         let entries_of = |write: &GroupWrite| match &write.change {
-            LogChange::Append(entries) => section_bytes(entries),
+            LogChange::Append(entries) | LogChange::Refill(entries) => section_bytes(entries),
             _ => SECTION_HEADER as u64,
         };
         Self {
             bytes: turn.writes.iter().map(entries_of).sum(),
             sections: turn.writes.len(),
-            entries: turn
-                .writes
-                .iter()
-                .any(|write| matches!(&write.change, LogChange::Append(some) if !some.is_empty())),
+            entries: turn.writes.iter().any(|write| match &write.change {
+                LogChange::Append(entries) | LogChange::Refill(entries) => !entries.is_empty(),
+                _ => false,
+            }),
         }
     }
 
@@ -250,6 +250,10 @@ impl<D: Disk> Log<D> {
             }
             &LogChange::Installing { at, generation } => (SectionKind::Installing, last, at, generation, &[]),
             &LogChange::Installed { at, generation } => (SectionKind::Installed, at, at, generation, &[]),
+            LogChange::Refill(entries) => {
+                let base = self.check_refill(group, entries);
+                (SectionKind::Moved, base, entries[entries.len() - 1].id, 0, entries)
+            }
             LogChange::Tombstone => (SectionKind::Tombstone, last, last, 0, &[]),
         };
         let is_first = matches!(kind, SectionKind::Born | SectionKind::Installed | SectionKind::Tombstone);
@@ -270,6 +274,26 @@ impl<D: Disk> Log<D> {
             entry.id
         });
         base
+    }
+
+    /// The entry before the first of `entries`, after checking that all of them are lost here.
+    fn check_refill(&self, group: RaftGroupId, entries: &[LogEntry]) -> LogId {
+        let log = self.index.groups.get(&group).unwrap_or_else(|| panic!("group {group} was never born, or is gone"));
+        let (first, last) = (entries[0].id.index, entries[entries.len() - 1].id.index);
+        let is_lost = log.holes().iter().any(|hole| hole.0 <= first && last <= hole.1);
+        assert!(is_lost, "group {group}: entries {first} to {last} are not lost, and must not be replaced");
+        log.id_at(first.previous()).unwrap_or_else(|| panic!("group {group}: a hole is filled from its beginning"))
+    }
+
+    /// Says that entries which the log should be able to read are damaged. Their bytes are kept. If a flushed state
+    /// machine covers them, the group's log begins behind them from now on, as after a start.
+    pub fn mark_lost(&mut self, group: RaftGroupId, first: LogIndex, last: LogIndex, flaw: &str) {
+        for number in self.index.lose(group, first, last, flaw) {
+            if let Some(segment) = self.segments.get_mut(&number) {
+                segment.flawed = true;
+            }
+        }
+        self.index.skip_released_holes();
     }
 
     pub(super) fn blank(&self, kind: SectionKind, group: RaftGroupId, hard_state: HardState) -> SectionHeader {
@@ -477,7 +501,7 @@ impl<D: Disk> Log<D> {
             locations.push(location);
         }
         if next < high && (locations.is_empty() || bytes < max_bytes) {
-            let reason = log.damage().unwrap_or_default();
+            let reason = log.damage().unwrap_or_default().reason;
             return Err(ReadError::Damaged { group, first: next, last: high.previous(), reason });
         }
         Ok(locations)

@@ -94,5 +94,5 @@ pub fn kill<P: Place>(disk: &P, log: Log<P>) {
 }
 
 pub fn damage_of(recovery: &Recovery, group: u64) -> Option<&str> {
-    recovery.groups[&RaftGroupId(group)].damage.as_deref()
+    recovery.groups[&RaftGroupId(group)].damage.as_ref().map(|damage| damage.reason.as_str())
 }

@@ -1,10 +1,11 @@
 //! The vocabulary of the waist: what can happen to a node's groups, and what they want done.
 
+use super::repair::message::RepairMessage;
 use crate::machine::Outcome;
 use crate::raft::group_log::Wanted;
 use crate::raft::{RaftMessage, SnapshotMeta};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
-use crate::wal::Turn;
+use crate::wal::{GroupRecovery, Turn};
 use bytes::Bytes;
 
 /// The driver's own number for somebody who waits for an answer. Unique among those waiting.
@@ -64,8 +65,8 @@ pub enum Reply {
 pub enum ReadFailure {
     /// Their segments were freed, and the group's entries begin here now. Whoever needs older ones needs a snapshot.
     Released { first: LogIndex },
-    /// They are damaged.
-    Damaged(String),
+    /// These are damaged.
+    Damaged { first: LogIndex, last: LogIndex, reason: String },
 }
 
 /// Where there may be no room for new entries.
@@ -112,6 +113,14 @@ pub enum Input {
     SnapshotFetched { group: RaftGroupId, at: LogId, generation: Option<u64> },
     /// The state machine has switched to it, durably.
     SnapshotInstalled { group: RaftGroupId },
+    /// Something about the repair of a replica, here or there.
+    Repair(RepairMessage),
+    /// What `Effect::Examine` has found: the log's side, if it knows the group, and the state machine's entry and
+    /// members, if it can be used.
+    Examined { group: RaftGroupId, recovery: Option<GroupRecovery>, state: Option<(LogId, Membership)> },
+    /// The controller says that this node hosts a replica of a group that the log, which has lost turns, may have
+    /// forgotten: it is repaired, not born. Says who the members are, too, to a replica that does not know it.
+    Adopt { group: RaftGroupId, replica: ReplicaId, membership: Membership },
     /// The controller wants this node to host a replica of a new group; its state machine exists, durably. The
     /// preferred leader does not wait for an election timeout.
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, preferred: bool },
@@ -167,4 +176,14 @@ pub enum Effect {
     Publish { group: RaftGroupId, leadership: Leadership },
     /// The group no longer takes part here. Tell the operator.
     Quarantined { group: RaftGroupId, reason: String },
+    /// Say this to another replica, for a repair. It may be lost.
+    Repair(RepairMessage),
+    /// Look at the log, after everything it was asked before, and then at the state machine, after everything that was
+    /// asked before, and say `Input::Examined`. `lost`: entries that were found unreadable, which the log does not
+    /// know.
+    Examine { group: RaftGroupId, lost: Option<(LogIndex, LogIndex, String)> },
+    /// A quarantined group goes about its repair. Tell the operator what it waits for.
+    Repairing { group: RaftGroupId, step: String },
+    /// A quarantined group takes part again; its log ends at `last`. Tell the operator.
+    Repaired { group: RaftGroupId, last: LogId },
 }

@@ -3,11 +3,12 @@
 //! An outcome is matched by place *and* term: after a change of leader another entry may stand where ours would have.
 
 use super::effect::{Effect, Leadership, Proposal, Refused, Reply, Source, Ticket};
+use super::repair::message::{RepairBody, RepairMessage};
 use super::snapshot::{Incoming, Install, Outgoing};
 use crate::machine::Outcome;
 use crate::raft::group_log::Wanted;
 use crate::raft::{Broken, MessageKind, ProposeError, Ready, Replica, Role, SnapshotMeta};
-use crate::types::{LogEntry, LogId, LogIndex, RaftGroupId, Term};
+use crate::types::{LogEntry, LogId, LogIndex, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +38,23 @@ struct Read {
     deadline: u64,
 }
 
+/// A question of a replica that does not know what it has promised, until a majority confirms the answer.
+#[derive(Debug)]
+struct FloorRead {
+    /// Its context within raft-rs.
+    number: u64,
+    /// Who asks.
+    to: ReplicaId,
+    /// Its own number for the question.
+    nonce: u64,
+    /// The term in which it was asked.
+    term: Term,
+    /// Where the log ended.
+    last: LogIndex,
+    /// When it is given up.
+    deadline: u64,
+}
+
 /// See the module.
 pub struct Group {
     /// Its number.
@@ -54,6 +72,8 @@ pub struct Group {
     first_deadline: Option<u64>,
     /// Reads in order of arrival.
     reads: Vec<Read>,
+    /// Questions of replicas that are being repaired: whether this one leads, and where its log ended.
+    floors: Vec<FloorRead>,
     /// The next read's number.
     next_read: u64,
     /// What was last published.
@@ -92,6 +112,7 @@ impl Group {
             unknown_refusals: BTreeMap::new(),
             first_deadline: None,
             reads: Vec::new(),
+            floors: Vec::new(),
             next_read: 0,
             published: Leadership::default(),
             replaying: None,
@@ -208,6 +229,35 @@ impl Group {
             Err(error) => effects.push(refusal(ticket, refused(error))),
         }
         Ok(())
+    }
+
+    /// Lets a majority confirm that this replica leads, for one that is being repaired and has no voice.
+    pub(super) fn confirm_floor(&mut self, to: ReplicaId, nonce: u64, deadline: u64) -> Result<(), Broken> {
+        let number = self.next_read;
+        let (term, last) = (self.replica.term(), self.replica.log().last().index);
+        self.floors.retain(|floor| floor.to != to && floor.deadline + self.replica.election_ticks() > deadline);
+        if self.replica.read_index(&Bytes::copy_from_slice(&number.to_be_bytes()))?.is_ok() {
+            self.next_read += 1;
+            self.floors.push(FloorRead { number, to, nonce, term, last, deadline });
+        }
+        Ok(())
+    }
+
+    /// The answer to such a question, if `context` is its.
+    fn confirm_repair(&mut self, context: &[u8], effects: &mut Vec<Effect>) {
+        let Some(position) = self.floors.iter().position(|floor| floor.number.to_be_bytes() == context) else { return };
+        let FloorRead { to, nonce, term, last, .. } = self.floors.remove(position);
+        if term != self.replica.term() {
+            return;
+        }
+        let membership = self.replica.membership().clone();
+        let body = RepairBody::Floor { nonce, term, last, membership };
+        effects.push(Effect::Repair(RepairMessage { group: self.id, from: self.replica.id(), to, body }));
+    }
+
+    /// Whether a state is to be taken now; one that is being taken serves all who ask.
+    pub(super) fn begin_build(&mut self) -> bool {
+        !std::mem::replace(&mut self.building, true)
     }
 
     /// The state machine has applied these entries.
@@ -342,14 +392,14 @@ impl Group {
             }
             for (context, index) in &ready.reads {
                 self.confirm_read(context, *index);
+                self.confirm_repair(context, effects);
             }
             readies.push(ready);
         }
         effects.extend(
             self.replica.take_fetches().into_iter().map(|wanted| Effect::ReadEntries { group: self.id, wanted }),
         );
-        if self.replica.log_mut().take_snapshot_request().is_some() && !self.building {
-            self.building = true;
+        if self.replica.log_mut().take_snapshot_request().is_some() && self.begin_build() {
             effects.push(Effect::BuildSnapshot { group: self.id });
         }
         let below = self.replica.evictable_below();

@@ -162,15 +162,16 @@ impl Group {
 }
 
 /// Decides, on start, what an `Installing` without an `Installed` came to. Returns what must be written before the
-/// group goes on.
+/// group goes on. With promises in doubt nothing is decided: what followed may be what was lost.
 pub(super) fn resolve_install(recovery: &mut GroupRecovery, applied: LogId) -> Option<LogChange> {
     let (at, generation) = recovery.installing.take()?;
-    if at != applied {
+    if at != applied || recovery.damage.as_ref().is_some_and(|damage| damage.doubt) {
         return None; // never switched: the old state and the old log stand
     }
     recovery.start = at;
     recovery.last = at;
     recovery.terms.clear();
+    recovery.damage = None;
     recovery.hard_state.commit = recovery.hard_state.commit.max(at.index);
     if recovery.hard_state.term < at.term {
         recovery.hard_state.term = at.term;

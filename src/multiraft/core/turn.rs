@@ -44,6 +44,8 @@ pub enum Then {
     Nothing,
     /// The snapshot that was announced can be installed.
     Install,
+    /// A step of the group's repair is durable.
+    Examine,
     /// The group's end is durable.
     Removed,
 }

@@ -159,6 +159,7 @@ impl Threads {
 mod tests {
     use super::*;
     use crate::multiraft::apply::transfer::SnapshotMessage;
+    use crate::multiraft::core::repair::message::RepairMessage;
     use crate::raft::RaftMessage;
     use crate::types::{NodeId, RaftGroupId, Term};
     use crate::wal::TurnNumber;
@@ -173,6 +174,7 @@ mod tests {
         fn send(&self, _to: NodeId, _messages: Vec<(RaftGroupId, RaftMessage)>) {}
         fn turn_done(&self, _turn: TurnNumber, _took: Duration, _bytes: usize) {}
         fn send_snapshot(&self, _message: SnapshotMessage) {}
+        fn send_repair(&self, _message: RepairMessage) {}
         fn leads(&self, _group: RaftGroupId, _term: Term) {}
         fn removed(&self, _group: RaftGroupId) {}
         fn fatal(&self, reason: &str) {

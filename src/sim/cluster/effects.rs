@@ -189,5 +189,9 @@ pub fn describe(effect: &Effect) -> String {
         Effect::Reply { ticket, reply } => format!("reply to {}: {reply:?}", ticket.0),
         Effect::Publish { group, leadership } => format!("group {group}: {leadership:?}"),
         Effect::Quarantined { group, reason } => format!("quarantined group {group}: {reason}"),
+        Effect::Repair(message) => format!("about a repair: {message:?}"),
+        Effect::Examine { group, lost } => format!("examine group {group}: {lost:?}"),
+        Effect::Repairing { group, step } => format!("repairing group {group}: {step}"),
+        Effect::Repaired { group, last } => format!("repaired group {group} up to {last}"),
     }
 }

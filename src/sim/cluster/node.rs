@@ -111,6 +111,8 @@ impl Node {
                     recovery: recovered.clone(),
                     applied: machine.applied(),
                     membership: machine.membership().clone(),
+                    state_damage: None,
+                    forgotten: false,
                 }),
                 None => inputs.push(Input::Create {
                     group,
@@ -345,7 +347,7 @@ impl Running {
                     ReadError::Released { group } => ReadFailure::Released {
                         first: self.log.bounds(group).map_or(LogIndex(1), |(start, _)| start.index.next()),
                     },
-                    damaged @ ReadError::Damaged { .. } => ReadFailure::Damaged(damaged.to_string()),
+                    ReadError::Damaged { first, last, reason, .. } => ReadFailure::Damaged { first, last, reason },
                 });
                 finished.inputs.push(Input::EntriesRead { group, wanted, result });
             }

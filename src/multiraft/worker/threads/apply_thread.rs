@@ -11,6 +11,7 @@ use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
 use crate::storage::Engine;
 use crate::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
+use crate::wal::GroupRecovery;
 use std::sync::mpsc::{Receiver, Sender};
 
 /// What the apply thread is asked to do.
@@ -29,6 +30,8 @@ pub enum ApplyCommand {
     Fetch { group: RaftGroupId, own: ReplicaId, from: ReplicaId, meta: SnapshotMeta },
     /// Switch to the state that was fetched.
     Install { group: RaftGroupId, at: LogId },
+    /// Say how a group's state machine stands, beside what the log has of it.
+    Examine { group: RaftGroupId, recovery: Option<GroupRecovery> },
     /// A peer says something about a state in transit.
     Transferred(SnapshotMessage),
 }
@@ -78,6 +81,10 @@ pub(super) fn run<E: Engine>(
                 Ok(()) => Input::SnapshotInstalled { group },
                 Err(reason) => Input::ApplyFailed { group, reason, bytes: 0 },
             }),
+            ApplyCommand::Examine { group, recovery } => {
+                let state = applier.machine(group).map(|machine| (machine.applied(), machine.membership().clone()));
+                surroundings.tell(Input::Examined { group, recovery, state });
+            }
             ApplyCommand::Transferred(message) => {
                 let group = message.group;
                 match applier.transferred(message) {

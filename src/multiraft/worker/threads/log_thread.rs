@@ -5,6 +5,7 @@
 
 use super::Surroundings;
 use crate::multiraft::core::effect::{Input, ReadFailure, Room};
+use crate::multiraft::handle::Event;
 use crate::raft::group_log::Wanted;
 use crate::types::{LogEntry, LogIndex, RaftGroupId};
 use crate::wal::disk::Disk;
@@ -25,6 +26,8 @@ pub enum LogCommand {
     Release(Vec<(RaftGroupId, LogIndex)>),
     /// Find old entries and have them read.
     Read { group: RaftGroupId, wanted: Wanted },
+    /// Say what the log has of a group; `lost`: entries that could not be read.
+    Examine { group: RaftGroupId, lost: Option<(LogIndex, LogIndex, String)> },
     /// Seal and end.
     Stop,
 }
@@ -87,6 +90,7 @@ impl<D: Disk> LogThread<D> {
                     bounds.into_iter().for_each(|(group, below)| self.log.release(group, below));
                 }
                 Ok(LogCommand::Read { group, wanted }) => self.locate(group, wanted),
+                Ok(LogCommand::Examine { group, lost }) => self.examine(group, lost),
                 Err(RecvTimeoutError::Timeout) => self.log.seal()?,
                 Ok(LogCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
@@ -137,11 +141,20 @@ impl<D: Disk> LogThread<D> {
                 let result = Err(ReadFailure::Released { first });
                 self.surroundings.tell(Input::EntriesRead { group, wanted, result });
             }
-            Err(damaged @ ReadError::Damaged { .. }) => {
-                let result = Err(ReadFailure::Damaged(damaged.to_string()));
+            Err(damaged @ ReadError::Damaged { first, last, .. }) => {
+                let result = Err(ReadFailure::Damaged { first, last, reason: damaged.to_string() });
                 self.surroundings.tell(Input::EntriesRead { group, wanted, result });
             }
         }
+    }
+
+    fn examine(&mut self, group: RaftGroupId, lost: Option<(LogIndex, LogIndex, String)>) {
+        if let Some((first, last, reason)) = lost {
+            self.log.mark_lost(group, first, last, &reason);
+        }
+        let recovery = self.log.group(group);
+        // A worker that is gone is stopping.
+        let _gone = self.surroundings.worker.send(Event::Examined { group, recovery });
     }
 
     /// Takes spares that are ready, orders more, and says when there is too little room for new entries.
@@ -167,7 +180,7 @@ impl<D: Disk> LogThread<D> {
 
 fn payload_bytes(write: &GroupWrite) -> usize {
     match &write.change {
-        LogChange::Append(entries) => entries.iter().map(LogEntry::payload_bytes).sum(),
+        LogChange::Append(entries) | LogChange::Refill(entries) => entries.iter().map(LogEntry::payload_bytes).sum(),
         _ => 0,
     }
 }
@@ -184,8 +197,8 @@ pub(super) fn run_reads<D: Disk>(
         match reader.read(&locations, wanted.max_bytes) {
             Ok(entries) => surroundings.tell(Input::EntriesRead { group, wanted, result: Ok(entries) }),
             Err(ReadError::Released { .. }) => drop(log.send(LogCommand::Read { group, wanted })),
-            Err(damaged @ ReadError::Damaged { .. }) => {
-                let result = Err(ReadFailure::Damaged(damaged.to_string()));
+            Err(damaged @ ReadError::Damaged { first, last, .. }) => {
+                let result = Err(ReadFailure::Damaged { first, last, reason: damaged.to_string() });
                 surroundings.tell(Input::EntriesRead { group, wanted, result });
             }
         }

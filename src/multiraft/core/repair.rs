@@ -1,0 +1,507 @@
+//! How a replica that lost something is made whole by its peers, without ever voting or acknowledging past a hole
+//! (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST '18).
+//!
+//! A damaged replica is none of its group: it has no Raft state machine, says nothing and promises nothing, so that
+//! whatever it has forgotten can't be broken. It comes back when its log holds, durably, all that it has promised, or
+//! something at least as strong:
+//!
+//! * **Entries are lost, and it is known which.** A peer whose log holds an entry that came after them holds the lost
+//!   ones, too (log matching). Peers that are damaged elsewhere can give them as well, so a group whose majority is
+//!   damaged, each in another place, repairs itself before it has a leader.
+//! * **The state machine is lost, or nobody has the entries.** A peer's state as of the last entry promised here, or a
+//!   later one, takes the place of both: everything up to there is decided. A leader whose log is shorter writes empty
+//!   entries until it is not.
+//! * **What was promised is not known:** terms, votes or entries may be missing. Every replica says its term; the
+//!   leader lets a majority confirm that it leads, which can't include the one that asks, because that one is silent.
+//!   Let the leader's log end at `last` when it was asked. Any majority that ever counted a promise of ours has a
+//!   member in the one that confirmed. So whatever was committed with our help is in that log; whatever else we had
+//!   acknowledged can't be committed any more, except by that leader, in that log, up to `last`; and no vote of ours in
+//!   a term above all that were said is on its way to anybody. A state as of `last` or later, and never to vote in a
+//!   term up to the highest one said, is therefore at least as much as was promised. It takes answers of all voters:
+//!   one that stays away may be a candidate with our vote.
+//!
+//! If nobody can help, the replica stays as it is and says what it waits for. Nothing is given up: its bytes are kept.
+//!
+//! * [`message`]: what is said.
+//! * `drive`: how it comes into the core.
+//! * `serve`: what the others answer.
+
+mod drive;
+pub mod message;
+mod serve;
+
+use super::GroupStart;
+use super::effect::Effect;
+use super::turn::Then;
+use crate::raft::SnapshotMeta;
+use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId, Term};
+use crate::wal::{GroupRecovery, GroupWrite, Hole, LogChange};
+use message::{ANCHORS_MAX, Lack, RepairBody, RepairMessage};
+pub(super) use serve::Serving;
+use std::collections::BTreeMap;
+
+/// What is wrong with a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Entries of the log are lost, and it is known which.
+    Entries,
+    /// The state machine can't go on from where it is.
+    State,
+    /// It is not known what was promised.
+    Promises,
+}
+
+/// How far a repair is.
+#[derive(Debug)]
+enum Stage {
+    /// The driver looks at the log and the state machine.
+    Examining,
+    /// Peers are asked for the entries of the first hole.
+    Entries,
+    /// Peers are asked what may have been promised to them.
+    Floor(Floor),
+    /// Peers are asked for a state.
+    State { floor: Floor, fetching: Option<(ReplicaId, SnapshotMeta)> },
+    /// A state is being switched to.
+    Installing { floor: Floor, meta: SnapshotMeta, generation: u64 },
+    /// Something is on its way to the disk.
+    Writing,
+}
+
+/// What a state must be as of, and what is promised with it.
+#[derive(Clone, Debug, Default)]
+struct Floor {
+    /// The least index.
+    at_least: LogIndex,
+    /// What every replica has said of its term, if promises are not known.
+    terms: BTreeMap<ReplicaId, Term>,
+    /// The leader's members, if promises are not known and it has said where its log ends.
+    members: Option<Membership>,
+}
+
+/// What a peer has said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// It can't give entries.
+    Lacks(Lack),
+    /// Its state ends here.
+    StateAt(LogIndex),
+}
+
+/// What a step wants done.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    /// Effects.
+    pub effects: Vec<Effect>,
+    /// Writes, and what follows when each is durable.
+    pub writes: Vec<(GroupWrite, Then)>,
+}
+
+/// One replica that is being repaired.
+#[derive(Debug)]
+pub(super) struct Repair {
+    /// The group.
+    id: RaftGroupId,
+    /// This replica.
+    own: ReplicaId,
+    /// Why it takes no part: a sentence for the operator.
+    reason: String,
+    /// What is wrong beyond what log and state machine show by themselves.
+    known: Option<Cause>,
+    /// The log, as it was found last; nothing if it does not know the group.
+    recovery: Option<GroupRecovery>,
+    /// The state machine's entry, if there is one.
+    applied: Option<LogId>,
+    /// The members as far as they are known here.
+    membership: Membership,
+    /// See the type.
+    stage: Stage,
+    /// What peers have said since the last progress.
+    said: BTreeMap<ReplicaId, Said>,
+    /// Questions asked since the last progress.
+    asked: u64,
+    /// Distinguishes answers to this attempt from others.
+    nonce: u64,
+    /// When to ask again, in ticks.
+    due: u64,
+    /// What was last shown to the operator.
+    shown: String,
+}
+
+impl Repair {
+    /// A replica that has to be looked at.
+    pub fn new(id: RaftGroupId, own: ReplicaId, membership: Membership, reason: String, known: Option<Cause>) -> Self {
+        Self {
+            id,
+            own,
+            reason,
+            known,
+            recovery: None,
+            applied: None,
+            membership,
+            stage: Stage::Examining,
+            said: BTreeMap::new(),
+            asked: 0,
+            nonce: 0,
+            due: 0,
+            shown: String::new(),
+        }
+    }
+
+    /// Why it takes no part.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// This replica.
+    pub fn own(&self) -> ReplicaId {
+        self.own
+    }
+
+    /// The term that it is known to have been in.
+    fn term(&self) -> Term {
+        self.recovery.as_ref().map_or(Term(0), |recovery| recovery.hard_state.term)
+    }
+
+    /// The controller says who the members are.
+    pub fn learn_members(&mut self, members: Membership) {
+        if self.membership.voters.is_empty() {
+            self.membership = members;
+            self.due = 0;
+        }
+    }
+
+    /// Decides what to do from what the driver has found.
+    pub fn plan(&mut self, start: GroupStart, cause: Cause, reason: String, nonce: u64) {
+        let last = start.recovery.last.index;
+        self.reason = reason;
+        self.applied = Some(start.applied).filter(|_| start.state_damage.is_none());
+        if !start.membership.voters.is_empty() {
+            self.membership = start.membership;
+        }
+        let forgotten = start.forgotten;
+        self.recovery = Some(start.recovery).filter(|_| !forgotten);
+        self.nonce = nonce;
+        self.stage = match cause {
+            Cause::Entries => Stage::Entries,
+            Cause::State => Stage::State { floor: Floor { at_least: last, ..Floor::default() }, fetching: None },
+            Cause::Promises => Stage::Floor(Floor::default()),
+        };
+        self.known = None;
+        self.progress();
+    }
+
+    /// What is asked for is not what was asked for before.
+    fn progress(&mut self) {
+        self.said.clear();
+        self.asked = 0;
+        self.due = 0;
+    }
+
+    fn holes(&self) -> &[Hole] {
+        let damage = self.recovery.as_ref().and_then(|recovery| recovery.damage.as_ref());
+        damage.map_or(&[], |damage| &damage.holes)
+    }
+
+    /// Everybody who may be asked, ascending.
+    fn peers(&self) -> Vec<ReplicaId> {
+        let floor = match &self.stage {
+            Stage::Floor(floor) | Stage::State { floor, .. } => floor.members.as_ref(),
+            _ => None,
+        };
+        let mut peers: Vec<_> = [Some(&self.membership), floor]
+            .into_iter()
+            .flatten()
+            .flat_map(|members| members.voters.iter().chain(&members.voters_outgoing).chain(&members.learners))
+            .copied()
+            .filter(|peer| *peer != self.own)
+            .collect();
+        peers.sort_unstable();
+        peers.dedup();
+        peers
+    }
+
+    /// Asks, if it is time to.
+    pub fn tick(&mut self, now: u64, patience: u64, steps: &mut Steps) {
+        if now < self.due {
+            return;
+        }
+        self.due = now + patience;
+        self.ask(steps);
+        let shown = self.describe();
+        if shown != self.shown {
+            steps.effects.push(Effect::Repairing { group: self.id, step: shown.clone() });
+            self.shown = shown;
+        }
+    }
+
+    fn ask(&mut self, steps: &mut Steps) {
+        let peers = self.peers();
+        let turn = usize::try_from(self.asked).unwrap_or_default();
+        let next = peers.get(turn % peers.len().max(1)).copied();
+        self.asked += 1;
+        let everybody_asked = turn >= 2 * peers.len() && !peers.is_empty();
+        let has_holes = !self.holes().is_empty();
+        match &mut self.stage {
+            Stage::Examining | Stage::Installing { .. } | Stage::Writing => {}
+            Stage::Entries => {
+                if everybody_asked {
+                    return self.want_state();
+                }
+                let Some(body) = self.want_entries() else { return };
+                self.say(next, body, steps);
+            }
+            Stage::State { fetching: Some((from, meta)), .. } => {
+                let (group, own, from, meta) = (self.id, self.own, *from, meta.clone());
+                steps.effects.push(Effect::FetchSnapshot { group, own, from, meta });
+            }
+            Stage::State { floor, fetching: None } => {
+                let at_least = floor.at_least;
+                if let Some(at) = self.applied.filter(|applied| applied.index >= at_least && at_least.0 > 0) {
+                    let meta = SnapshotMeta { at, membership: self.membership.clone() };
+                    return self.install(meta, 0, steps);
+                }
+                if everybody_asked && has_holes && floor.members.is_none() {
+                    self.stage = Stage::Entries; // somebody may have come back who has them
+                    return self.progress();
+                }
+                self.say(next, RepairBody::WantState { at_least }, steps);
+            }
+            Stage::Floor(floor) => {
+                let missing: Vec<_> = match floor.members {
+                    Some(_) => peers.into_iter().filter(|peer| !floor.terms.contains_key(peer)).collect(),
+                    None => peers,
+                };
+                for peer in missing {
+                    self.say(Some(peer), RepairBody::WantFloor { nonce: self.nonce }, steps);
+                }
+            }
+        }
+    }
+
+    fn say(&self, to: Option<ReplicaId>, body: RepairBody, steps: &mut Steps) {
+        let Some(to) = to else { return };
+        let message = RepairMessage { group: self.id, from: self.own, to, body };
+        steps.effects.push(Effect::Repair(message));
+    }
+
+    fn want_entries(&self) -> Option<RepairBody> {
+        let hole = self.holes().first()?;
+        let last = self.recovery.as_ref()?.last;
+        let mut anchors: Vec<_> = self.holes().iter().map(|hole| hole.anchor).take(ANCHORS_MAX - 1).collect();
+        anchors.push(last);
+        anchors.dedup();
+        Some(RepairBody::WantEntries { first: hole.first, last: hole.last, anchors })
+    }
+
+    /// Nobody has the entries: a state takes their place.
+    fn want_state(&mut self) {
+        let at_least = self.recovery.as_ref().map_or(LogIndex(0), |recovery| recovery.last.index);
+        self.stage = Stage::State { floor: Floor { at_least, ..Floor::default() }, fetching: None };
+        self.progress();
+    }
+
+    /// Takes in what a peer says.
+    pub fn hear(&mut self, from: ReplicaId, body: RepairBody, steps: &mut Steps) {
+        match body {
+            RepairBody::Entries(entries) => self.refill(entries, steps),
+            RepairBody::NoEntries { first, lack } => self.no_entries(from, first, lack),
+            RepairBody::State(meta) => self.offered(from, meta, steps),
+            RepairBody::NoState { applied } => self.no_state(from, applied),
+            RepairBody::Term { nonce, term } if nonce == self.nonce => self.hear_term(from, term),
+            RepairBody::Floor { nonce, term, last, membership } if nonce == self.nonce => {
+                self.hear_floor(from, term, last, membership);
+            }
+            _ => {}
+        }
+    }
+
+    /// Entries that are the lost ones go to the log, where they belong.
+    fn refill(&mut self, entries: Vec<LogEntry>, steps: &mut Steps) {
+        let (Stage::Entries, Some(hole), Some(recovery)) = (&self.stage, self.holes().first(), &self.recovery) else {
+            return;
+        };
+        let before = recovery.term_of(hole.first.previous());
+        let (Some(mut previous), Some(last)) = (before, entries.last()) else { return };
+        for (index, entry) in (hole.first.0..).zip(&entries) {
+            if entry.id.index.0 != index || entry.id.term < previous {
+                return;
+            }
+            previous = entry.id.term;
+        }
+        let identical = last.id.index != hole.anchor.index || last.id.term == hole.anchor.term;
+        if last.id.index > hole.last || previous > hole.anchor.term || !identical {
+            return;
+        }
+        let write = GroupWrite { group: self.id, hard_state: recovery.hard_state, change: LogChange::Refill(entries) };
+        self.stage = Stage::Writing;
+        self.progress();
+        steps.writes.push((write, Then::Examine));
+    }
+
+    fn no_entries(&mut self, from: ReplicaId, first: LogIndex, lack: Lack) {
+        if !matches!(self.stage, Stage::Entries) || self.holes().first().is_none_or(|hole| hole.first != first) {
+            return;
+        }
+        self.said.insert(from, Said::Lacks(lack));
+        self.due = 0; // the next one
+        if self.peers().iter().all(|peer| self.said.contains_key(peer)) {
+            self.want_state();
+        }
+    }
+
+    fn offered(&mut self, from: ReplicaId, meta: SnapshotMeta, steps: &mut Steps) {
+        let Stage::State { floor, fetching } = &mut self.stage else { return };
+        if fetching.is_some() || meta.at.index < floor.at_least {
+            return;
+        }
+        *fetching = Some((from, meta));
+        self.progress();
+        self.ask(steps);
+    }
+
+    fn no_state(&mut self, from: ReplicaId, applied: LogIndex) {
+        if matches!(self.stage, Stage::State { fetching: None, .. }) {
+            self.said.insert(from, Said::StateAt(applied));
+        }
+    }
+
+    fn hear_term(&mut self, from: ReplicaId, term: Term) {
+        let Stage::Floor(floor) = &mut self.stage else { return };
+        let known = floor.terms.entry(from).or_default();
+        *known = (*known).max(term);
+        self.leave_floor();
+    }
+
+    fn hear_floor(&mut self, from: ReplicaId, term: Term, last: LogIndex, members: Membership) {
+        let Stage::Floor(floor) = &mut self.stage else { return };
+        let known = floor.terms.entry(from).or_default();
+        *known = (*known).max(term);
+        if floor.members.is_none() || last >= floor.at_least {
+            floor.at_least = last;
+            floor.members = Some(members);
+        }
+        self.leave_floor();
+    }
+
+    /// Goes on when the floor is known, and every voter has said its term.
+    fn leave_floor(&mut self) {
+        let Stage::Floor(floor) = &self.stage else { return };
+        let Some(members) = &floor.members else { return };
+        let heard = |voter: &ReplicaId| *voter == self.own || floor.terms.contains_key(voter);
+        let all_heard = |members: &Membership| members.voters.iter().chain(&members.voters_outgoing).all(heard);
+        if all_heard(&self.membership) && all_heard(members) {
+            self.stage = Stage::State { floor: floor.clone(), fetching: None };
+            self.progress();
+        }
+    }
+
+    /// The data of the state at `at` is here, or could not be had.
+    pub fn fetched(&mut self, at: LogId, generation: Option<u64>, steps: &mut Steps) {
+        let Stage::State { fetching, .. } = &mut self.stage else { return };
+        let Some((_, meta)) = fetching.take_if(|(_, meta)| meta.at == at) else { return };
+        match generation {
+            Some(generation) => self.install(meta, generation, steps),
+            None => self.due = 0,
+        }
+    }
+
+    /// Announces the switch in the log, which must know of it before; a log that has forgotten the group learns of it
+    /// when it is done.
+    fn install(&mut self, meta: SnapshotMeta, generation: u64, steps: &mut Steps) {
+        let Stage::State { floor, .. } = &self.stage else { return };
+        let floor = floor.clone();
+        let hard_state = self.promise(&floor);
+        let change = LogChange::Installing { at: meta.at, generation };
+        self.stage = Stage::Installing { floor, meta, generation };
+        match self.recovery {
+            Some(_) => steps.writes.push((GroupWrite { group: self.id, hard_state, change }, Then::Install)),
+            None => steps.effects.extend(self.switch()),
+        }
+    }
+
+    /// What is promised from now on: what was, or if that is not known, never to vote in a term of before.
+    fn promise(&self, floor: &Floor) -> HardState {
+        let was = self.recovery.as_ref().map(|recovery| recovery.hard_state).unwrap_or_default();
+        if floor.members.is_none() {
+            return was;
+        }
+        let term = floor.terms.values().copied().max().unwrap_or_default().max(was.term);
+        HardState { term, vote: Some(self.own), commit: was.commit }
+    }
+
+    /// The announcement is durable: the switch.
+    pub fn switch(&self) -> Option<Effect> {
+        let Stage::Installing { meta, generation, .. } = &self.stage else { return None };
+        Some(Effect::InstallSnapshot { group: self.id, meta: meta.clone(), generation: *generation })
+    }
+
+    /// The state machine has switched, durably.
+    pub fn switched(&mut self, steps: &mut Steps) {
+        let Stage::Installing { floor, meta, generation } = &self.stage else { return };
+        let mut hard_state = self.promise(floor);
+        if hard_state.term < meta.at.term {
+            hard_state = HardState { term: meta.at.term, vote: None, ..hard_state };
+        }
+        hard_state.commit = hard_state.commit.max(meta.at.index);
+        let change = LogChange::Installed { at: meta.at, generation: *generation };
+        steps.writes.push((GroupWrite { group: self.id, hard_state, change }, Then::Examine));
+        self.stage = Stage::Writing;
+    }
+
+    /// The state machine could not switch: another state has to be found.
+    pub fn switch_failed(&mut self, reason: &str) {
+        if let Stage::Installing { floor, .. } = &self.stage {
+            self.stage = Stage::State { floor: floor.clone(), fetching: None };
+            self.applied = None;
+            self.said.clear();
+            reason.clone_into(&mut self.shown);
+        }
+    }
+
+    /// One sentence for the operator: what it waits for.
+    pub fn describe(&self) -> String {
+        if self.peers().is_empty() {
+            return "there is no other replica to repair it from; nothing was changed".to_owned();
+        }
+        match &self.stage {
+            Stage::Examining => "looking at what is left".to_owned(),
+            Stage::Writing => "writing what was found".to_owned(),
+            Stage::Entries => match self.holes().first() {
+                Some(Hole { first, last, .. }) => {
+                    format!("asking for entries {first} to {last}{}", self.describe_answers())
+                }
+                None => "asking for nothing".to_owned(),
+            },
+            Stage::Floor(floor) => {
+                let missing = self.peers().into_iter().filter(|peer| !floor.terms.contains_key(peer));
+                let missing: Vec<_> = missing.map(|peer| peer.node().to_string()).collect();
+                let waits = match missing.is_empty() {
+                    true => "a leader that a majority without it confirms".to_owned(),
+                    false => format!("what node(s) {} say of their terms", missing.join(", ")),
+                };
+                format!("what it has promised is not known; waiting for {waits}")
+            }
+            Stage::State { fetching: Some((from, meta)), .. } => {
+                format!("fetching the state as of entry {} from node {}", meta.at, from.node())
+            }
+            Stage::State { floor, fetching: None } => {
+                format!("asking for a state as of entry {} or later{}", floor.at_least, self.describe_answers())
+            }
+            Stage::Installing { meta, .. } => format!("switching to the state as of entry {}", meta.at),
+        }
+    }
+
+    fn describe_answers(&self) -> String {
+        let one = |(peer, said): (&ReplicaId, &Said)| {
+            let what = match said {
+                Said::Lacks(Lack::Different) => "does not have what followed them".to_owned(),
+                Said::Lacks(Lack::Released) => "has let go of them".to_owned(),
+                Said::Lacks(Lack::Damaged) => "has lost them, too".to_owned(),
+                Said::StateAt(index) => format!("has one as of entry {index}"),
+            };
+            format!("; node {} {what}", peer.node())
+        };
+        self.said.iter().map(one).collect()
+    }
+}

@@ -1,0 +1,194 @@
+//! How repairs come into the core: what makes a replica one, what its steps lead to, how it ends.
+
+use super::super::effect::Effect;
+use super::super::group::Group;
+use super::super::turn::Then;
+use super::super::{Core, GroupStart, Slot, snapshot};
+use super::message::RepairBody;
+use super::{Cause, Repair, Stage, Steps};
+use crate::raft::{Broken, Replica, ReplicaStart};
+use crate::types::{LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
+use crate::wal::{GroupRecovery, GroupWrite};
+
+/// What was found wrong before a replica was opened.
+fn diagnose(start: &GroupStart) -> Option<(Cause, String)> {
+    if start.forgotten {
+        let reason = "the log has lost turns, and may have forgotten what it promised in this group";
+        return Some((Cause::Promises, reason.to_owned()));
+    }
+    let (damage, recovery) = (start.recovery.damage.as_ref(), &start.recovery);
+    if let Some(damage) = damage.filter(|damage| damage.doubt) {
+        return Some((Cause::Promises, damage.reason.clone()));
+    }
+    if let Some(reason) = &start.state_damage {
+        return Some((Cause::State, reason.clone()));
+    }
+    if start.applied.index < recovery.start.index {
+        let reason = format!("the state is as of entry {}, and the log begins after {}", start.applied, recovery.start);
+        return Some((Cause::State, reason));
+    }
+    damage.map(|damage| (Cause::Entries, damage.reason.clone()))
+}
+
+impl Core {
+    /// A group as it was found: one that takes part, or one that is to be repaired.
+    pub(in super::super) fn open(&mut self, mut start: GroupStart, known: Option<(Cause, String)>) -> Slot {
+        let group = start.group;
+        if let Some(change) = snapshot::resolve_install(&mut start.recovery, start.applied) {
+            let hard_state = start.recovery.hard_state;
+            self.queue.push_change(GroupWrite { group, hard_state, change }, Then::Nothing);
+        }
+        let found = known.or_else(|| diagnose(&start));
+        let (cause, reason) = match found {
+            Some(found) => found,
+            None => match self.open_replica(&start) {
+                Ok(opened) => return Slot::Live(Box::new(opened)),
+                Err(Broken(reason)) => (Cause::Promises, reason),
+            },
+        };
+        let mut repair = Repair::new(group, start.replica, start.membership.clone(), reason.clone(), None);
+        repair.plan(start, cause, reason, self.next_nonce());
+        Slot::Quarantined(Box::new(repair))
+    }
+
+    fn next_nonce(&mut self) -> u64 {
+        self.attempts += 1;
+        self.options.life.wrapping_add(self.attempts)
+    }
+
+    fn open_replica(&self, start: &GroupStart) -> Result<Group, Broken> {
+        let replica = Replica::new(
+            ReplicaStart {
+                group: start.group,
+                replica: start.replica,
+                hard_state: start.recovery.hard_state,
+                start: start.recovery.start,
+                last: start.recovery.last,
+                terms: start.recovery.terms.clone(),
+                applied: start.applied.index,
+                membership: start.membership.clone(),
+            },
+            self.options.replica_options(),
+        )?;
+        Ok(Group::new(start.group, replica, start.applied.index))
+    }
+
+    /// A replica that takes part finds that it must not. `lost`: entries that can't be read.
+    pub(in super::super) fn quarantine(
+        &mut self,
+        id: RaftGroupId,
+        reason: String,
+        known: Option<Cause>,
+        lost: Option<(LogIndex, LogIndex)>,
+    ) {
+        let Some(slot @ Slot::Live(_)) = self.groups.get_mut(&id) else { return };
+        let Slot::Live(group) = slot else { unreachable!("the slot was just seen to be live") };
+        let (own, members) = (group.replica.id(), group.replica.membership().clone());
+        let repair = Box::new(Repair::new(id, own, members, reason.clone(), known));
+        let Slot::Live(mut group) = std::mem::replace(slot, Slot::Quarantined(repair)) else {
+            unreachable!("the slot was just seen to be live")
+        };
+        group.abandon(&mut self.effects);
+        self.queue.forget(id);
+        self.effects.push(Effect::Quarantined { group: id, reason: reason.clone() });
+        let lost = lost.map(|(first, last)| (first, last, reason));
+        self.effects.push(Effect::Examine { group: id, lost });
+    }
+
+    /// The controller says that a replica of this group is here, and the log may have forgotten it.
+    pub(in super::super) fn adopt(&mut self, group: RaftGroupId, replica: ReplicaId, membership: Membership) {
+        if let Some(slot) = self.groups.get_mut(&group) {
+            if let Slot::Quarantined(repair) = slot {
+                repair.learn_members(membership);
+            }
+            return;
+        }
+        let recovery = GroupRecovery::default();
+        let state_damage = Some("there is none".to_owned());
+        let applied = LogId::default();
+        self.add(GroupStart { group, replica, recovery, applied, membership, state_damage, forgotten: true });
+    }
+
+    /// What the driver has found of a replica that it was to look at.
+    pub(in super::super) fn examined(
+        &mut self,
+        id: RaftGroupId,
+        recovery: Option<GroupRecovery>,
+        state: Option<(LogId, Membership)>,
+    ) {
+        let Some(Slot::Quarantined(repair)) = self.groups.get_mut(&id) else { return };
+        if !matches!(repair.stage, Stage::Examining) {
+            return;
+        }
+        let known = repair.known.map(|cause| (cause, repair.reason.clone()));
+        let state_damage = state.is_none().then(|| "the state machine is damaged or missing".to_owned());
+        let (applied, membership) = state.unwrap_or_else(|| (LogId::default(), repair.membership.clone()));
+        let start = GroupStart {
+            group: id,
+            replica: repair.own,
+            forgotten: recovery.is_none(),
+            recovery: recovery.unwrap_or_default(),
+            applied,
+            membership,
+            state_damage,
+        };
+        let last = start.recovery.last;
+        let slot = self.open(start, known);
+        if let Slot::Live(_) = slot {
+            self.effects.push(Effect::Repaired { group: id, last });
+        }
+        self.groups.insert(id, slot);
+        self.touched.insert(id);
+    }
+
+    /// Lets every repair ask again that has waited long enough.
+    pub(in super::super) fn tick_repairs(&mut self) {
+        let (now, patience) = (self.now, u64::from(self.options.replica.election_ticks));
+        let mut steps = Steps::default();
+        for slot in self.groups.values_mut() {
+            if let Slot::Quarantined(repair) = slot {
+                repair.tick(now, patience, &mut steps);
+            }
+        }
+        self.take_steps(steps);
+    }
+
+    fn take_steps(&mut self, steps: Steps) {
+        self.effects.extend(steps.effects);
+        for (write, then) in steps.writes {
+            self.queue.push_change(write, then);
+        }
+    }
+
+    /// Runs `act` on a replica that is being repaired.
+    pub(in super::super) fn with_repair(&mut self, id: RaftGroupId, act: impl FnOnce(&mut Repair, &mut Steps)) {
+        let Some(Slot::Quarantined(repair)) = self.groups.get_mut(&id) else { return };
+        let mut steps = Steps::default();
+        act(repair, &mut steps);
+        self.take_steps(steps);
+    }
+
+    pub(super) fn hear_answer(&mut self, group: RaftGroupId, (own, from): (ReplicaId, ReplicaId), body: RepairBody) {
+        self.with_repair(group, |repair, steps| {
+            if repair.own == own {
+                repair.hear(from, body, steps);
+            }
+        });
+    }
+
+    /// What a repair has written is durable: another look decides what comes next.
+    pub(in super::super) fn examine_again(&mut self, id: RaftGroupId) {
+        let Some(Slot::Quarantined(repair)) = self.groups.get_mut(&id) else { return };
+        repair.stage = Stage::Examining;
+        self.effects.push(Effect::Examine { group: id, lost: None });
+    }
+
+    /// What a replica that is being repaired waits for.
+    #[must_use]
+    pub fn repair_step(&self, id: RaftGroupId) -> Option<String> {
+        match self.groups.get(&id)? {
+            Slot::Live(_) => None,
+            Slot::Quarantined(repair) => Some(repair.describe()),
+        }
+    }
+}
