@@ -12,7 +12,7 @@
 //! Nothing of correctness lies here. Raft repeats what is lost and drops what is not meant for it.
 
 mod accept;
-mod admission;
+pub mod admission;
 mod peer;
 mod queue;
 mod sender;

@@ -114,15 +114,7 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
     }
     let engine = Arc::new(RocksEngine::open(&config.data_dir.join(STATE_FOLDER), RocksOptions::default())?);
     let views = Views::new(identity.cluster);
-    let mut machines = BTreeMap::new();
-    let mut starts = Vec::new();
-    let unborn_controller = open_controller(&identity, &engine, &recovery, &mut machines, &mut starts)?;
-    for (group, recovered) in recovery.groups.iter().filter(|(group, _)| **group != CONTROLLER_GROUP) {
-        let opened = open_machine(&engine, *group)?;
-        let (start, machine) = fit(identity.node, *group, recovered.clone(), opened);
-        starts.push(start);
-        machines.extend(machine.map(|machine| (*group, machine)));
-    }
+    let OpenedGroups { machines, starts, unborn_controller } = open_groups(&identity, &engine, &recovery)?;
     let applier = Applier::new(Arc::clone(&engine), machines, Box::new(views.clone()));
     let durable_turn = recovery.durable_turn;
     let incomplete = recovery.incomplete;
@@ -175,10 +167,38 @@ fn sync_wanted() -> bool {
     !unsafe_wanted
 }
 
+/// The groups of an opened log and database.
+pub struct OpenedGroups {
+    /// The state machines.
+    pub machines: BTreeMap<RaftGroupId, Machine>,
+    /// The groups as they start.
+    pub starts: Vec<GroupStart>,
+    /// See [`Opened`].
+    pub unborn_controller: Option<(ReplicaId, Machine)>,
+}
+
+/// Decides for every group that the log knows whether its replica may take part.
+pub fn open_groups(
+    identity: &Identity,
+    engine: &dyn Engine,
+    recovery: &Recovery,
+) -> Result<OpenedGroups, DataError> {
+    let mut machines = BTreeMap::new();
+    let mut starts = Vec::new();
+    let unborn_controller = open_controller(identity, engine, recovery, &mut machines, &mut starts)?;
+    for (group, recovered) in recovery.groups.iter().filter(|(group, _)| **group != CONTROLLER_GROUP) {
+        let opened = open_machine(engine, *group)?;
+        let (start, machine) = fit(identity.node, *group, recovered.clone(), opened);
+        starts.push(start);
+        machines.extend(machine.map(|machine| (*group, machine)));
+    }
+    Ok(OpenedGroups { machines, starts, unborn_controller })
+}
+
 /// The controller's state must be readable: everything else depends on it.
 fn open_controller(
     identity: &Identity,
-    engine: &SharedEngine,
+    engine: &dyn Engine,
     recovery: &Recovery,
     machines: &mut BTreeMap<RaftGroupId, Machine>,
     starts: &mut Vec<GroupStart>,
@@ -202,7 +222,7 @@ fn open_controller(
 /// A group's state machine; the inner error is damage, which concerns this group alone.
 type OpenedMachine = Result<Option<Machine>, String>;
 
-fn open_machine(engine: &SharedEngine, group: RaftGroupId) -> Result<OpenedMachine, DataError> {
+fn open_machine(engine: &dyn Engine, group: RaftGroupId) -> Result<OpenedMachine, DataError> {
     match find_machine(engine, group) {
         Ok(machine) => Ok(Ok(machine)),
         Err(MachineError::Engine(error)) => Err(error.into()),
@@ -211,7 +231,7 @@ fn open_machine(engine: &SharedEngine, group: RaftGroupId) -> Result<OpenedMachi
 }
 
 /// The database tells by its rows which kind of state machine a group has.
-fn find_machine(engine: &SharedEngine, group: RaftGroupId) -> Result<Option<Machine>, MachineError> {
+fn find_machine(engine: &dyn Engine, group: RaftGroupId) -> Result<Option<Machine>, MachineError> {
     if let Some(partition) = Partition::open(engine, group)? {
         return Ok(Some(Machine::Partition(Box::new(partition))));
     }
@@ -243,7 +263,7 @@ fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {
 
 /// Creates the state machines of new groups, durably; one that is there already is taken as it is.
 pub fn create_machines(
-    engine: &SharedEngine,
+    engine: &dyn Engine,
     plans: &[(RaftGroupId, GroupKind, Membership)],
 ) -> Result<Vec<Machine>, MachineError> {
     let mut batch = WriteBatch::default();
@@ -266,7 +286,7 @@ pub fn create_machines(
 }
 
 /// Deletes the rows of deleted groups and gives their space back.
-pub fn destroy_machines(engine: &SharedEngine, groups: &BTreeSet<RaftGroupId>) -> Result<(), EngineError> {
+pub fn destroy_machines(engine: &dyn Engine, groups: &BTreeSet<RaftGroupId>) -> Result<(), EngineError> {
     if groups.is_empty() {
         return Ok(());
     }

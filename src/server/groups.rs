@@ -12,35 +12,75 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// See the module.
-pub struct Groups {
+/// What this node has of what the controller wants.
+pub struct Known {
     /// This node.
     node: NodeId,
+    /// Groups of partitions that have a replica here.
+    groups: BTreeSet<RaftGroupId>,
+    /// The log may have forgotten groups, so that none may be born here.
+    incomplete: bool,
+}
+
+/// What is to be done.
+pub struct Work {
+    /// Groups to end.
+    pub remove: Vec<RaftGroupId>,
+    /// Groups to create, and whether this node's replica is the preferred leader.
+    pub create: Vec<(GroupPlan, bool)>,
+}
+
+impl Known {
+    /// Groups that were there at the start. The controller's own is not among those that it plans and ends: its view
+    /// calls a number that is no partition's deleted.
+    #[must_use]
+    pub fn new(node: NodeId, mut groups: BTreeSet<RaftGroupId>, incomplete: bool) -> Self {
+        groups.remove(&CONTROLLER_GROUP);
+        Self { node, groups, incomplete }
+    }
+
+    /// What the controller's state as of `now` wants beyond what that of `seen` did. All of it counts as known.
+    pub fn take_work(&mut self, seen: &MetadataView, now: &MetadataView) -> Work {
+        let changes = now.changes_since(seen, self.node);
+        // A group may have been deleted while this node was down, or before it had applied its creation.
+        let gone = |group: &&RaftGroupId| matches!(now.group(**group), GroupFate::Deleted);
+        let remove: Vec<_> = self.groups.iter().filter(gone).copied().collect();
+        self.groups.retain(|group| !remove.contains(group));
+        let mut create = Vec::new();
+        for plan in changes.create {
+            if !self.incomplete && self.groups.insert(plan.group) {
+                let preferred = is_preferred(&plan, now);
+                create.push((plan, preferred));
+            }
+        }
+        Work { remove, create }
+    }
+}
+
+/// Whether this node's replica comes first among the partition's.
+fn is_preferred(plan: &GroupPlan, now: &MetadataView) -> bool {
+    let topic = now.topic(plan.topic);
+    let partition = topic.and_then(|topic| topic.partitions.get(plan.partition));
+    partition.and_then(|partition| partition.replicas.first()) == Some(&plan.replica)
+}
+
+/// See the module.
+pub struct Groups {
     /// The Raft groups.
     handle: Handle,
     /// The database.
     engine: SharedEngine,
     /// The controller's state, to follow.
     views: Views,
-    /// Groups of partitions that have a replica here.
-    known: BTreeSet<RaftGroupId>,
-    /// The log may have forgotten groups, so that none may be born here.
-    incomplete: bool,
+    /// What there is.
+    known: Known,
 }
 
 impl Groups {
-    /// Groups that were there at the start. The controller's own is not among those that it plans and ends: its view
-    /// calls a number that is no partition's deleted.
+    /// Groups that were there at the start are known.
     #[must_use]
-    pub fn new(
-        node: NodeId,
-        handle: Handle,
-        (engine, views): (SharedEngine, Views),
-        mut known: BTreeSet<RaftGroupId>,
-        incomplete: bool,
-    ) -> Self {
-        known.remove(&CONTROLLER_GROUP);
-        Self { node, handle, engine, views, known, incomplete }
+    pub fn new(handle: Handle, (engine, views): (SharedEngine, Views), known: Known) -> Self {
+        Self { handle, engine, views, known }
     }
 
     /// Follows the controller until the node stops. `removed` brings groups whose end is durable. Returns why it can't
@@ -72,41 +112,28 @@ impl Groups {
     }
 
     async fn reconcile(&mut self, seen: &MetadataView, now: &MetadataView) -> Result<(), String> {
-        let changes = now.changes_since(seen, self.node);
-        // A group may have been deleted while this node was down, or before it had applied its creation.
-        let gone = |group: &&RaftGroupId| matches!(now.group(**group), GroupFate::Deleted);
-        for group in self.known.iter().filter(gone).copied().collect::<Vec<_>>() {
-            self.known.remove(&group);
+        let Work { remove, create } = self.known.take_work(seen, now);
+        for group in remove {
             if self.handle.remove(group).is_err() {
                 return Err("the Raft worker has stopped".to_owned());
             }
         }
-        let new: Vec<_> = changes.create.into_iter().filter(|plan| !self.known.contains(&plan.group)).collect();
-        if new.is_empty() || self.incomplete { Ok(()) } else { self.create(new, now).await }
+        if create.is_empty() { Ok(()) } else { self.create(create).await }
     }
 
-    async fn create(&mut self, plans: Vec<GroupPlan>, now: &MetadataView) -> Result<(), String> {
-        let wanted: Vec<_> = plans.iter().map(|plan| (plan.group, plan.kind, plan.members.clone())).collect();
+    async fn create(&self, plans: Vec<(GroupPlan, bool)>) -> Result<(), String> {
+        let wanted: Vec<_> = plans.iter().map(|(plan, _)| (plan.group, plan.kind, plan.members.clone())).collect();
         let engine = Arc::clone(&self.engine);
         let machines = tokio::task::spawn_blocking(move || data::create_machines(&engine, &wanted))
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
-        for (plan, machine) in plans.into_iter().zip(machines) {
-            let preferred = self.is_preferred(&plan, now);
-            self.known.insert(plan.group);
+        for ((plan, preferred), machine) in plans.into_iter().zip(machines) {
             if self.handle.create(plan.group, plan.replica, machine, preferred).is_err() {
                 return Err("the Raft worker has stopped".to_owned());
             }
         }
         Ok(())
-    }
-
-    /// Whether this node's replica comes first among the partition's.
-    fn is_preferred(&self, plan: &GroupPlan, now: &MetadataView) -> bool {
-        let topic = now.topic(plan.topic);
-        let partition = topic.and_then(|topic| topic.partitions.get(plan.partition));
-        partition.and_then(|partition| partition.replicas.first()) == Some(&plan.replica)
     }
 
     async fn destroy(&self, groups: BTreeSet<RaftGroupId>) -> Result<(), String> {

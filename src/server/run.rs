@@ -4,7 +4,7 @@
 //! run. A node that is told to stop hands its leaderships over, ends its connections, seals the log and flushes.
 
 use super::data::{self, DataError, SharedEngine};
-use super::groups::Groups;
+use super::groups::{Groups, Known};
 use super::inside::Inside;
 use super::listeners::{Addresses, Edges, Sockets};
 use super::observe::{self, LateBroker};
@@ -130,7 +130,7 @@ impl Node {
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let groups =
-            Groups::new(identity.node, handle.clone(), (Arc::clone(&engine), views.clone()), known, incomplete);
+            Groups::new(handle.clone(), (Arc::clone(&engine), views.clone()), Known::new(identity.node, known, incomplete));
         tasks.spawn(async move {
             let reason = groups.follow(removals).await;
             // A node that is stopping needs no reason to end.

@@ -49,7 +49,7 @@ impl Order {
     }
 
     /// Sends a batch, unless one before it was refused and has not been sent again.
-    pub(super) fn send<T>(
+    pub fn send<T>(
         &self,
         group: RaftGroupId,
         sequence: Sequence,
