@@ -194,13 +194,7 @@ impl Core {
                     Ok(())
                 });
             }
-            Input::SnapshotPulled { group, by } => {
-                let now = self.now;
-                self.with_group(group, |group, _| {
-                    group.snapshot_progress(by, now);
-                    Ok(())
-                });
-            }
+            Input::SnapshotPulled { group, by } => self.snapshot_pulled(group, by),
             Input::SnapshotFetched { group, at, generation } => {
                 self.with_group(group, |group, _| group.snapshot_fetched(at, generation));
                 self.with_repair(group, |repair, steps| repair.fetched(at, generation, steps));
@@ -246,6 +240,14 @@ impl Core {
         if let Err(Broken(reason)) = result {
             self.quarantine(id, reason, Some(Cause::Promises), None);
         }
+    }
+
+    fn snapshot_pulled(&mut self, id: RaftGroupId, by: ReplicaId) {
+        let now = self.now;
+        self.with_group(id, |group, _| {
+            group.snapshot_progress(by, now);
+            Ok(())
+        });
     }
 
     fn entries_read(&mut self, id: RaftGroupId, wanted: Wanted, result: Result<Vec<LogEntry>, ReadFailure>) {

@@ -486,7 +486,12 @@ impl Repair {
                 format!("fetching the state as of entry {} from node {}", meta.at, from.node())
             }
             Stage::State { floor, fetching: None } => {
-                format!("asking for a state as of entry {} or later{}", floor.at_least, self.describe_answers())
+                let lost = match self.holes().first().filter(|_| floor.members.is_none()) {
+                    Some(hole) => format!("nobody asked has given entries {} to {}; ", hole.first, hole.last),
+                    None => String::new(),
+                };
+                let answers = self.describe_answers();
+                format!("{lost}asking for a state as of entry {} or later{answers}", floor.at_least)
             }
             Stage::Installing { meta, .. } => format!("switching to the state as of entry {}", meta.at),
         }
