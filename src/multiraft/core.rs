@@ -221,7 +221,7 @@ impl Core {
             for id in std::mem::take(&mut self.touched) {
                 self.drain(id);
             }
-            let done = self.queue.take_without_write();
+            let done = self.queue.take_without_write(self.options.omit_turn_order);
             self.finish(done);
         }
         self.start_turn();
