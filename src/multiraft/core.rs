@@ -183,8 +183,9 @@ impl Core {
             Input::FlushWanted => self.flush_wanted = true,
             Input::Flushed { applied } => {
                 self.flushing = false;
-                let release = |(group, index): (RaftGroupId, LogIndex)| (group, index.next());
-                self.effects.push(Effect::Release(applied.into_iter().map(release).collect()));
+                let release = |(group, index): &(RaftGroupId, LogIndex)| (*group, index.next());
+                self.effects.push(Effect::Release(applied.iter().map(release).collect()));
+                applied.into_iter().for_each(|(group, index)| self.look_behind_flush(group, index));
             }
             Input::EntriesRead { group, wanted, result } => self.entries_read(group, wanted, result),
             Input::SnapshotBuilt { group, meta } => {

@@ -268,7 +268,7 @@ impl Node {
                 if let Some((first, last, reason)) = lost {
                     process.log.mark_lost(group, first, last, &reason);
                 }
-                let recovery = process.log.group(group);
+                let recovery = process.log.examine(group);
                 let machine = process.applier.machine(group);
                 let state = machine.map(|machine| (machine.applied(), machine.membership().clone()));
                 vec![Input::Examined { group, recovery, state }]
