@@ -222,6 +222,9 @@ impl Driver {
             Event::Input(input) => self.core.handle(input),
             Event::Messages { messages, .. } => self.core.handle(Input::Messages(messages)),
             Event::Repair { message, .. } => self.core.handle(Input::Repair(message)),
+            Event::StateDamaged { group, generation, reason } => {
+                self.threads.apply(ApplyCommand::Condemn { group, generation, reason });
+            }
             Event::Examined { group, recovery } => self.threads.apply(ApplyCommand::Examine { group, recovery }),
             Event::Snapshot { message, .. } => self.threads.apply(ApplyCommand::Transferred(message)),
             Event::Create { group, replica, membership, machine, preferred } => {

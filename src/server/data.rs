@@ -115,7 +115,7 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
     let engine = Arc::new(RocksEngine::open(&config.data_dir.join(STATE_FOLDER), RocksOptions::default())?);
     let views = Views::new(identity.cluster);
     let OpenedGroups { machines, starts, unborn_controller } = open_groups(&identity, &engine, &recovery)?;
-    let applier = Applier::new(Arc::clone(&engine), machines, Box::new(views.clone()));
+    let applier = Applier::new(Arc::clone(&engine), identity.cluster, machines, Box::new(views.clone()));
     let durable_turn = recovery.durable_turn;
     let incomplete = recovery.incomplete;
     if incomplete {
