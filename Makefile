@@ -55,6 +55,7 @@ jepsen: setup ## Kills nodes and cuts their power for real, under load, for a qu
 	$(HARNESS) power-cut
 	$(HARNESS) power-cut-control --rounds 3
 	$(HARNESS) away --rounds 5
+	$(HARNESS) damage --rounds 28
 	$(HARNESS) retention
 
 fuzz: setup ## Fuzzes everything that comes from outside, SECONDS=60 each (installs cargo-fuzz; see tools/fuzz)

@@ -15,5 +15,5 @@ pub mod ready;
 pub mod replica;
 
 pub use message::{MessageKind, RaftMessage, SnapshotMeta};
-pub use ready::{Broken, FollowerProgress, ProposeError, Ready, ReplicaOptions, ReplicaStart, Role, Write};
+pub use ready::{Broken, FollowerProgress, Omissions, ProposeError, Ready, ReplicaOptions, ReplicaStart, Role, Write};
 pub use replica::Replica;

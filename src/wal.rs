@@ -64,6 +64,9 @@ pub struct Options {
     /// Whether an empty directory becomes a new log. Otherwise it is a lost disk, and refused: a replica that comes
     /// back without its promises can lose what others committed.
     pub create: bool,
+    /// A negative control of the simulator: entries that were copied forward are replayed as if they had been appended.
+    /// False anywhere else.
+    pub replay_moved_as_appended: bool,
 }
 
 impl Default for Options {
@@ -75,6 +78,7 @@ impl Default for Options {
             spares: 2,
             recycled_max: 8,
             create: false,
+            replay_moved_as_appended: false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Ackord under faults that are real: processes that die, disks that lose what was not synced.
 //!
+//! * [`damage`]: damage to a node's files.
 //! * [`process`]: a cluster of real `ackord serve` processes.
 //! * [`power`]: disks whose power can be cut.
 //! * [`client`], [`producer`], [`reader`]: Kafka clients that hide nothing, and write down exactly what they know.
@@ -14,6 +15,7 @@
 
 pub mod check;
 pub mod client;
+pub mod damage;
 pub mod history;
 pub mod load;
 pub mod power;

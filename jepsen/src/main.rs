@@ -1,7 +1,7 @@
 //! The `ackord-jepsen` program: whole workloads, as long as one likes.
 
 use ackord_jepsen::report::{Report, Round};
-use ackord_jepsen::workload::{FIRST_ACK_MAX_MS, away, kill, pause, power_cut, retention};
+use ackord_jepsen::workload::{FIRST_ACK_MAX_MS, away, damage, kill, pause, power_cut, retention};
 use ackord_jepsen::{power, process};
 use clap::{Parser, Subcommand};
 use std::io;
@@ -39,6 +39,8 @@ enum Workload {
     Pause,
     /// One node away while the others write more than the log keeps; ignores --records.
     Away,
+    /// One node's files are damaged in every way there is, one after another; it must be repaired by the others.
+    Damage,
     /// A topic that keeps little is written far more; ignores --records.
     Retention {
         /// What the topic keeps, all partitions together (64MiB, 1GiB, or bytes).
@@ -118,6 +120,7 @@ async fn work(arguments: &Arguments, binary: PathBuf, folder: PathBuf) -> io::Re
     match arguments.workload {
         Workload::Kill => kill::run(&kill::Options { binary, rounds, records, folder }, progress).await,
         Workload::Pause => pause::run(&pause::Options { binary, rounds, records, folder }, progress).await,
+        Workload::Damage => damage::run(&damage::Options { binary, rounds, records, folder }, progress).await,
         Workload::Away => away::run(&away::Options { binary, rounds, folder }, progress).await,
         Workload::Retention { limit, total } => {
             let options = retention::Options { binary, rounds, folder, limit_bytes: limit, total_bytes: total };

@@ -1,6 +1,7 @@
 //! Workloads: a load, faults, and what is reported about them.
 
 pub mod away;
+pub mod damage;
 pub mod kill;
 pub mod pause;
 pub mod power_cut;

@@ -183,8 +183,9 @@ impl Core {
             Input::FlushWanted => self.flush_wanted = true,
             Input::Flushed { applied } => {
                 self.flushing = false;
-                let release = |(group, index): (RaftGroupId, LogIndex)| (group, index.next());
-                self.effects.push(Effect::Release(applied.into_iter().map(release).collect()));
+                let release = |(group, index): &(RaftGroupId, LogIndex)| (*group, index.next());
+                self.effects.push(Effect::Release(applied.iter().map(release).collect()));
+                applied.into_iter().for_each(|(group, index)| self.look_behind_flush(group, index));
             }
             Input::EntriesRead { group, wanted, result } => self.entries_read(group, wanted, result),
             Input::SnapshotBuilt { group, meta } => {
@@ -194,13 +195,7 @@ impl Core {
                     Ok(())
                 });
             }
-            Input::SnapshotPulled { group, by } => {
-                let now = self.now;
-                self.with_group(group, |group, _| {
-                    group.snapshot_progress(by, now);
-                    Ok(())
-                });
-            }
+            Input::SnapshotPulled { group, by } => self.snapshot_pulled(group, by),
             Input::SnapshotFetched { group, at, generation } => {
                 self.with_group(group, |group, _| group.snapshot_fetched(at, generation));
                 self.with_repair(group, |repair, steps| repair.fetched(at, generation, steps));
@@ -227,7 +222,7 @@ impl Core {
             for id in std::mem::take(&mut self.touched) {
                 self.drain(id);
             }
-            let done = self.queue.take_without_write();
+            let done = self.queue.take_without_write(self.options.omit_turn_order);
             self.finish(done);
         }
         self.start_turn();
@@ -246,6 +241,14 @@ impl Core {
         if let Err(Broken(reason)) = result {
             self.quarantine(id, reason, Some(Cause::Promises), None);
         }
+    }
+
+    fn snapshot_pulled(&mut self, id: RaftGroupId, by: ReplicaId) {
+        let now = self.now;
+        self.with_group(id, |group, _| {
+            group.snapshot_progress(by, now);
+            Ok(())
+        });
     }
 
     fn entries_read(&mut self, id: RaftGroupId, wanted: Wanted, result: Result<Vec<LogEntry>, ReadFailure>) {

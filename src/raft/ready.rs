@@ -21,6 +21,17 @@ pub struct ReplicaOptions {
     pub max_committed_bytes: u64,
     /// Shifts this replica's election timeouts against those of others.
     pub seed: u64,
+    /// What is left out, in the simulator's negative controls; nothing anywhere else.
+    pub omit: Omissions,
+}
+
+/// Precautions that a negative control leaves out, to show that the simulator notices.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Omissions {
+    /// `next_idx` is not restored after a delayed rejection (tikv/raft-rs#557).
+    pub next_index: bool,
+    /// Messages of a leader leave before its own term is durable.
+    pub promise_first: bool,
 }
 
 impl Default for ReplicaOptions {
@@ -33,6 +44,7 @@ impl Default for ReplicaOptions {
             max_uncommitted_bytes: 64 << 20,
             max_committed_bytes: 8 << 20,
             seed: 0,
+            omit: Omissions::default(),
         }
     }
 }

@@ -197,7 +197,7 @@ impl Replica {
             message.commit = LogIndex(0);
             message.commit_term = Term(0);
         }
-        let (kind, from) = (message.kind, message.from);
+        let (kind, from, restores) = (message.kind, message.from, !self.options.omit.next_index);
         if self.node.raft.prs().get(from.0).is_some() {
             self.heard.insert(from, self.ticks);
         }
@@ -206,6 +206,7 @@ impl Replica {
             // An error means "dropped": an unknown peer, a stale answer.
             let _dropped = node.step(message.into_raft());
             if kind == MessageKind::AppendResponse
+                && restores
                 && let Some(progress) = node.raft.mut_prs().get_mut(from.0)
             {
                 progress.next_idx = progress.next_idx.max(progress.matched + 1);
@@ -340,7 +341,7 @@ impl Replica {
         if raft_ready.must_sync() {
             ready.write = Some(Write { hard_state, entries });
         }
-        let durable_promise = self.persisted_number >= self.promise_number;
+        let durable_promise = self.persisted_number >= self.promise_number || self.options.omit.promise_first;
         let now = convert(raft_ready.take_messages());
         let after = convert(raft_ready.take_persisted_messages());
         (ready.send_now, ready.send_after) =

@@ -178,11 +178,7 @@ pub struct OpenedGroups {
 }
 
 /// Decides for every group that the log knows whether its replica may take part.
-pub fn open_groups(
-    identity: &Identity,
-    engine: &dyn Engine,
-    recovery: &Recovery,
-) -> Result<OpenedGroups, DataError> {
+pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery) -> Result<OpenedGroups, DataError> {
     let mut machines = BTreeMap::new();
     let mut starts = Vec::new();
     let unborn_controller = open_controller(identity, engine, recovery, &mut machines, &mut starts)?;

@@ -129,8 +129,11 @@ impl Node {
 
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let groups =
-            Groups::new(handle.clone(), (Arc::clone(&engine), views.clone()), Known::new(identity.node, known, incomplete));
+        let groups = Groups::new(
+            handle.clone(),
+            (Arc::clone(&engine), views.clone()),
+            Known::new(identity.node, known, incomplete),
+        );
         tasks.spawn(async move {
             let reason = groups.follow(removals).await;
             // A node that is stopping needs no reason to end.

@@ -285,15 +285,20 @@ impl<D: Disk> Log<D> {
         log.id_at(first.previous()).unwrap_or_else(|| panic!("group {group}: a hole is filled from its beginning"))
     }
 
-    /// Says that entries which the log should be able to read are damaged. Their bytes are kept. If a flushed state
-    /// machine covers them, the group's log begins behind them from now on, as after a start.
+    /// What the log knows of one group. If a flushed state machine covers entries that are damaged, the group's log
+    /// begins behind them from now on, as after a start.
+    pub fn examine(&mut self, group: RaftGroupId) -> Option<GroupRecovery> {
+        self.index.skip_released_holes();
+        self.group(group)
+    }
+
+    /// Says that entries which the log should be able to read are damaged. Their bytes are kept.
     pub fn mark_lost(&mut self, group: RaftGroupId, first: LogIndex, last: LogIndex, flaw: &str) {
         for number in self.index.lose(group, first, last, flaw) {
             if let Some(segment) = self.segments.get_mut(&number) {
                 segment.flawed = true;
             }
         }
-        self.index.skip_released_holes();
     }
 
     pub(super) fn blank(&self, kind: SectionKind, group: RaftGroupId, hard_state: HardState) -> SectionHeader {

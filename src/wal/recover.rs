@@ -9,7 +9,8 @@
 
 use super::disk::Disk;
 use super::index::Index;
-use super::layout::{BLOCK, DecodedSegment, SECTION_HEADER, SectionHeader, TURN_HEADER, TurnHeader, TurnId, TurnKind};
+use super::layout::{BLOCK, DecodedSegment, SECTION_HEADER, SectionHeader, SectionKind, TURN_HEADER};
+use super::layout::{TurnHeader, TurnId, TurnKind};
 use super::scan::{self, FoundSection, Segment};
 use super::{Identity, LogError, Options, TurnNumber};
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,6 +134,8 @@ struct Replay {
     headless: bool,
     /// Who owns a file that is not ours.
     foreign: Option<Identity>,
+    /// See `Options::replay_moved_as_appended`.
+    moved_as_appended: bool,
 }
 
 /// Reads every segment in `numbers`.
@@ -157,6 +160,7 @@ pub(crate) fn recover<D: Disk>(
         disordered: false,
         headless: false,
         foreign: None,
+        moved_as_appended: options.replay_moved_as_appended,
     };
     // The last segments may be empty, so all that follow the last turn are kept until the end has been found.
     let mut tail: Vec<Rc<Segment>> = Vec::new();
@@ -359,11 +363,14 @@ impl Replay {
         let mut lost = 0;
         for section in sections {
             let place = section.as_ref().and_then(|section| section.place(segment, &id));
-            let (Some(section), Some(place)) = (section, place) else {
+            let (Some(mut section), Some(place)) = (section, place) else {
                 lost += 1;
                 headers.push(None);
                 continue;
             };
+            if self.moved_as_appended && section.header.kind == SectionKind::Moved {
+                section.header.kind = SectionKind::Append;
+            }
             let flaw = (!section.is_whole()).then(|| describe(number, segment, &section));
             let group = section.header.group;
             self.index.apply(&section.header, place, section.records.unwrap_or_default());

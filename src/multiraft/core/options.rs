@@ -35,6 +35,8 @@ pub struct CoreOptions {
     /// Payload applied, or turns of the log, before the state machines are flushed so that the log can be freed, in
     /// bytes.
     pub flush_after_bytes: usize,
+    /// A negative control of the simulator: what waits for a write leaves before it. False anywhere else.
+    pub omit_turn_order: bool,
     /// Drawn at random for every life of the process: answers to questions of an earlier one are told by it.
     pub life: u64,
     /// How soon after the last one a flush may begin only because it would give space back, in ticks.
@@ -52,6 +54,7 @@ impl Default for CoreOptions {
             tail_bytes_per_group: 8 << 20,
             tail_bytes_max: 256 << 20,
             flush_after_bytes: 256 << 20,
+            omit_turn_order: false,
             life: 0,
             space_flush_ticks: 100,
         }

@@ -191,6 +191,18 @@ impl Repair {
         self.progress();
     }
 
+    /// Whether some lost entries would be needless if the state were flushed.
+    pub fn would_gain_by_flush(&self) -> bool {
+        self.applied.is_some_and(|applied| self.needs_no_longer(applied.index))
+    }
+
+    /// Whether the first lost entries are needless once the state is durable up to `flushed`; while something else is
+    /// on its way that is left to the next look.
+    pub fn needs_no_longer(&self, flushed: LogIndex) -> bool {
+        let waits = matches!(self.stage, Stage::Entries | Stage::State { fetching: None, .. });
+        waits && self.holes().first().is_some_and(|hole| hole.last < flushed)
+    }
+
     /// What is asked for is not what was asked for before.
     fn progress(&mut self) {
         self.said.clear();
@@ -486,7 +498,12 @@ impl Repair {
                 format!("fetching the state as of entry {} from node {}", meta.at, from.node())
             }
             Stage::State { floor, fetching: None } => {
-                format!("asking for a state as of entry {} or later{}", floor.at_least, self.describe_answers())
+                let lost = match self.holes().first().filter(|_| floor.members.is_none()) {
+                    Some(hole) => format!("nobody asked has given entries {} to {}; ", hole.first, hole.last),
+                    None => String::new(),
+                };
+                let answers = self.describe_answers();
+                format!("{lost}asking for a state as of entry {} or later{answers}", floor.at_least)
             }
             Stage::Installing { meta, .. } => format!("switching to the state as of entry {}", meta.at),
         }
@@ -505,3 +522,6 @@ impl Repair {
         self.said.iter().map(one).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,9 +114,16 @@ impl TurnQueue {
         self.waiting.push_back(item);
     }
 
-    /// Takes what needs no turn of its own: while nothing is in flight, everything up to the first write.
-    pub fn take_without_write(&mut self) -> Vec<Done> {
+    /// Takes what needs no turn of its own: while nothing is in flight, everything up to the first write. `overtaking`:
+    /// a negative control, in which it waits for nothing.
+    pub fn take_without_write(&mut self, overtaking: bool) -> Vec<Done> {
         let mut done = Vec::new();
+        if overtaking {
+            let (writes, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|item| item.write.is_some());
+            self.waiting = writes;
+            let rest: VecDeque<Item> = rest;
+            done.extend(rest.into_iter().map(|item| Done { ready: None, ..item.done }));
+        }
         while self.flying.is_none() && self.waiting.front().is_some_and(|item| item.write.is_none()) {
             let item = self.waiting.pop_front().expect("the queue was just seen not to be empty");
             done.push(item.done);

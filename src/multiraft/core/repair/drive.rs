@@ -48,6 +48,7 @@ impl Core {
         };
         let mut repair = Repair::new(group, start.replica, start.membership.clone(), reason.clone(), None);
         repair.plan(start, cause, reason, self.next_nonce());
+        self.flush_wanted |= repair.would_gain_by_flush();
         Slot::Quarantined(Box::new(repair))
     }
 
@@ -174,6 +175,14 @@ impl Core {
                 repair.hear(from, body, steps);
             }
         });
+    }
+
+    /// A flushed state makes lost entries below it needless.
+    pub(in super::super) fn look_behind_flush(&mut self, id: RaftGroupId, flushed: LogIndex) {
+        let Some(Slot::Quarantined(repair)) = self.groups.get(&id) else { return };
+        if repair.needs_no_longer(flushed) {
+            self.examine_again(id);
+        }
     }
 
     /// What a repair has written is durable: another look decides what comes next.

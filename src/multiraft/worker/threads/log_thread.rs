@@ -152,7 +152,7 @@ impl<D: Disk> LogThread<D> {
         if let Some((first, last, reason)) = lost {
             self.log.mark_lost(group, first, last, &reason);
         }
-        let recovery = self.log.group(group);
+        let recovery = self.log.examine(group);
         // A worker that is gone is stopping.
         let _gone = self.surroundings.worker.send(Event::Examined { group, recovery });
     }

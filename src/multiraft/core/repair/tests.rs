@@ -1,0 +1,202 @@
+//! Repairs, question by question: what is asked, what is believed, and what is promised in the end.
+
+use super::super::effect::{Effect, Input};
+use super::super::{BIRTH, Core, CoreOptions, GroupStart, snapshot};
+use super::message::{Lack, RepairBody, RepairMessage};
+use crate::raft::{MessageKind, RaftMessage, SnapshotMeta};
+use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
+use crate::wal::{Damage, GroupRecovery, Hole, LogChange};
+
+const GROUP: RaftGroupId = RaftGroupId(1);
+const OWN: ReplicaId = ReplicaId::new(NodeId(1), 0);
+const SECOND: ReplicaId = ReplicaId::new(NodeId(2), 0);
+const THIRD: ReplicaId = ReplicaId::new(NodeId(3), 0);
+
+/// A log with entries 2 to 9 of term 3 that has voted for the second in term 4, with this damage.
+fn start(damage: Damage) -> GroupStart {
+    let hard_state = HardState { term: Term(4), vote: Some(SECOND), commit: LogIndex(7) };
+    let (last, terms, damage) = (LogId::new(9, 3), vec![LogId::new(2, 3)], Some(damage));
+    let recovery = GroupRecovery { hard_state, start: BIRTH, last, terms, installing: None, damage };
+    let membership = Membership::of_voters([OWN, SECOND, THIRD]);
+    GroupStart {
+        group: GROUP,
+        replica: OWN,
+        recovery,
+        applied: BIRTH,
+        membership,
+        state_damage: None,
+        forgotten: false,
+    }
+}
+
+fn hole(first: u64, last: u64) -> Damage {
+    let hole = Hole { first: LogIndex(first), last: LogIndex(last), anchor: LogId::new(last + 1, 3) };
+    Damage { reason: "it rotted".to_owned(), doubt: false, holes: vec![hole] }
+}
+
+fn doubt() -> Damage {
+    Damage { reason: "a segment is missing".to_owned(), doubt: true, holes: Vec::new() }
+}
+
+fn entry(index: u64, term: u64) -> LogEntry {
+    LogEntry { id: LogId::new(index, term), ..LogEntry::default() }
+}
+
+fn core(start: GroupStart) -> Core {
+    let mut core = Core::new(CoreOptions { life: 1_000, ..CoreOptions::default() }, vec![start]);
+    let quarantined = |effect: &Effect| matches!(effect, Effect::Quarantined { .. });
+    assert!(core.poll().iter().any(quarantined), "a damaged replica takes no part");
+    core
+}
+
+/// Lets time pass until something is asked.
+fn questions(core: &mut Core) -> Vec<(ReplicaId, RepairBody)> {
+    for _ in 0..11 {
+        core.handle(Input::Tick);
+        let said = said(core);
+        if !said.is_empty() {
+            return said;
+        }
+    }
+    panic!("nothing is asked for an election timeout");
+}
+
+fn said(core: &mut Core) -> Vec<(ReplicaId, RepairBody)> {
+    let message = |effect| match effect {
+        Effect::Repair(message) => Some((message.to, message.body)),
+        _ => None,
+    };
+    core.poll().into_iter().filter_map(message).collect()
+}
+
+fn hear(core: &mut Core, from: ReplicaId, body: RepairBody) {
+    core.handle(Input::Repair(RepairMessage { group: GROUP, from, to: OWN, body }));
+}
+
+/// The one change that is on its way to the disk, with the hard state beside it.
+fn written(core: &mut Core) -> Option<(LogChange, HardState)> {
+    core.poll().into_iter().find_map(|effect| match effect {
+        Effect::Append(turn) => turn.writes.into_iter().next().map(|write| (write.change, write.hard_state)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_damaged_replica_says_nothing_to_raft() {
+    let mut core = core(start(hole(4, 5)));
+    for kind in [MessageKind::RequestVote, MessageKind::RequestPreVote, MessageKind::Append, MessageKind::Heartbeat] {
+        let message = RaftMessage { kind, from: SECOND, to: OWN, term: Term(9), ..RaftMessage::default() };
+        core.handle(Input::Messages(vec![(GROUP, message)]));
+    }
+    let speaks = |effect: &Effect| matches!(effect, Effect::Send { .. } | Effect::Append(_));
+    assert!(!core.poll().iter().any(speaks));
+    (0..100).for_each(|_| core.handle(Input::Tick));
+    assert!(!core.poll().iter().any(speaks), "it does not campaign");
+}
+
+#[test]
+fn only_the_entries_that_were_lost_fill_a_hole() {
+    let mut core = core(start(hole(4, 5)));
+    let asked = questions(&mut core);
+    let anchors = vec![LogId::new(6, 3), LogId::new(9, 3)];
+    let question = RepairBody::WantEntries { first: LogIndex(4), last: LogIndex(5), anchors };
+    assert_eq!(asked, [(SECOND, question)]);
+    for wrong in [
+        vec![],
+        vec![entry(5, 3)],
+        vec![entry(4, 2)],
+        vec![entry(4, 4)],
+        vec![entry(4, 3), entry(6, 3)],
+        vec![entry(4, 3), entry(5, 3), entry(6, 3)],
+    ] {
+        hear(&mut core, SECOND, RepairBody::Entries(wrong.clone()));
+        assert_eq!(written(&mut core), None, "{wrong:?} are not they");
+    }
+    hear(&mut core, SECOND, RepairBody::Entries(vec![entry(4, 3), entry(5, 3)]));
+    let (change, hard_state) = written(&mut core).expect("the entries go to the disk");
+    assert_eq!(change, LogChange::Refill(vec![entry(4, 3), entry(5, 3)]));
+    assert_eq!(hard_state, start(doubt()).recovery.hard_state, "nothing else is promised");
+    assert!(core.replica(GROUP).is_none(), "not before they are durable, and were looked at");
+}
+
+#[test]
+fn a_hole_that_nobody_can_fill_takes_a_state_at_or_above_everything_promised() {
+    let mut core = core(start(hole(4, 5)));
+    questions(&mut core);
+    for from in [SECOND, THIRD] {
+        hear(&mut core, from, RepairBody::NoEntries { first: LogIndex(4), lack: Lack::Released });
+    }
+    let asked = questions(&mut core);
+    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(9) }), "{asked:?}");
+    let state = |index| {
+        let membership = Membership::of_voters([OWN, SECOND, THIRD]);
+        RepairBody::State(SnapshotMeta { at: LogId::new(index, 5), membership })
+    };
+    hear(&mut core, SECOND, state(8));
+    let fetches = |core: &mut Core| core.poll().iter().any(|effect| matches!(effect, Effect::FetchSnapshot { .. }));
+    assert!(!fetches(&mut core), "entry 9 may be committed with our word");
+    hear(&mut core, THIRD, state(9));
+    assert!(fetches(&mut core));
+    core.handle(Input::SnapshotFetched { group: GROUP, at: LogId::new(9, 5), generation: Some(2) });
+    let (change, hard_state) = written(&mut core).expect("the switch is announced");
+    assert_eq!(change, LogChange::Installing { at: LogId::new(9, 5), generation: 2 });
+    assert_eq!((hard_state.term, hard_state.vote), (Term(4), Some(SECOND)), "promises stand");
+}
+
+#[test]
+fn promises_that_are_not_known_take_everybodys_term_and_a_confirmed_leader() {
+    let mut core = core(start(doubt()));
+    let asked = questions(&mut core);
+    let RepairBody::WantFloor { nonce } = asked[0].1 else { panic!("{asked:?}") };
+    assert_eq!(asked.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [SECOND, THIRD], "everybody is asked");
+    let membership = Membership::of_voters([OWN, SECOND, THIRD]);
+    let floor = |nonce, last| RepairBody::Floor { nonce, term: Term(6), last, membership: membership.clone() };
+    hear(&mut core, THIRD, floor(nonce - 1, LogIndex(3)));
+    hear(&mut core, SECOND, floor(nonce, LogIndex(20)));
+    let waits = |core: &mut Core| questions(core).iter().all(|(_, body)| matches!(body, RepairBody::WantFloor { .. }));
+    assert!(waits(&mut core), "the third may be a candidate with our vote");
+    hear(&mut core, THIRD, RepairBody::Term { nonce: nonce - 1, term: Term(1) });
+    assert!(waits(&mut core), "an answer to an earlier question says nothing");
+    hear(&mut core, THIRD, RepairBody::Term { nonce, term: Term(8) });
+    let asked = questions(&mut core);
+    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
+    let at = LogId::new(21, 6);
+    hear(&mut core, SECOND, RepairBody::State(SnapshotMeta { at, membership: membership.clone() }));
+    core.handle(Input::SnapshotFetched { group: GROUP, at, generation: Some(2) });
+    let (change, hard_state) = written(&mut core).expect("the switch is announced");
+    assert_eq!(change, LogChange::Installing { at, generation: 2 });
+    assert_eq!((hard_state.term, hard_state.vote), (Term(8), Some(OWN)), "no vote in any term that was said");
+    core.handle(Input::Appended);
+    core.poll();
+    core.handle(Input::SnapshotInstalled { group: GROUP });
+    let (change, hard_state) = written(&mut core).expect("the switch is confirmed");
+    assert_eq!(change, LogChange::Installed { at, generation: 2 });
+    assert_eq!(hard_state, HardState { term: Term(8), vote: Some(OWN), commit: LogIndex(21) });
+}
+
+#[test]
+fn the_damaged_give_what_they_have_and_nothing_else() {
+    let mut core = core(start(hole(4, 5)));
+    let ask = |core: &mut Core, first, last, anchor| {
+        let (first, last) = (LogIndex(first), LogIndex(last));
+        hear(core, THIRD, RepairBody::WantEntries { first, last, anchors: vec![anchor] });
+        let reads = |effect: &Effect| matches!(effect, Effect::ReadEntries { .. });
+        let effects = core.poll();
+        effects.iter().any(reads)
+    };
+    assert!(ask(&mut core, 7, 8, LogId::new(9, 3)), "intact entries are read for others");
+    assert!(!ask(&mut core, 3, 4, LogId::new(9, 3)), "lost ones are not");
+    assert!(!ask(&mut core, 7, 8, LogId::new(9, 2)), "nor those of another history");
+}
+
+/// Between `Installing` and a start, turns were lost: one of them may have been `Installed`, with promises behind it.
+#[test]
+fn an_installation_is_not_concluded_while_promises_are_in_doubt() {
+    let at = LogId::new(12, 4);
+    let mut recovery = GroupRecovery { installing: Some((at, 2)), ..start(doubt()).recovery };
+    assert_eq!(snapshot::resolve_install(&mut recovery, at), None);
+    assert_eq!(recovery.damage, Some(doubt()), "the doubt stands");
+    let mut recovery = GroupRecovery { installing: Some((at, 2)), ..start(hole(4, 5)).recovery };
+    assert_eq!(snapshot::resolve_install(&mut recovery, at), Some(LogChange::Installed { at, generation: 2 }));
+    assert_eq!(recovery.damage, None, "the holes are below the state");
+}
