@@ -67,6 +67,12 @@ impl Controller {
         Ok(Self { view: Arc::new(view), applied })
     }
 
+    /// A controller without a state, for one to be installed into.
+    #[must_use]
+    pub fn blank(cluster: ClusterId) -> Self {
+        Self { view: Arc::new(MetadataView::empty(cluster)), applied: Applied::default() }
+    }
+
     /// The state as of `applied`. Cheap, and never changes afterwards.
     #[must_use]
     pub fn view(&self) -> Arc<MetadataView> {

@@ -24,6 +24,7 @@ pub use sender::{PeerSender, PeerState};
 
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::core::effect::Refused;
+use crate::multiraft::core::repair::message::RepairMessage;
 use crate::multiraft::handle::Handle;
 use crate::raft::RaftMessage;
 use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, RaftGroupId, Term};
@@ -122,6 +123,9 @@ pub trait Inbox: Send + Sync + 'static {
     /// Something about a state in transit.
     fn deliver_snapshot(&self, message: SnapshotMessage) -> BoxFuture<'_, Result<(), Refused>>;
 
+    /// Something about a repair.
+    fn deliver_repair(&self, message: RepairMessage) -> BoxFuture<'_, Result<(), Refused>>;
+
     /// The connection to a node broke; messages may be lost.
     fn unreachable(&self, node: NodeId);
 }
@@ -133,6 +137,10 @@ impl Inbox for Handle {
 
     fn deliver_snapshot(&self, message: SnapshotMessage) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(Self::deliver_snapshot(self, message))
+    }
+
+    fn deliver_repair(&self, message: RepairMessage) -> BoxFuture<'_, Result<(), Refused>> {
+        Box::pin(Self::deliver_repair(self, message))
     }
 
     fn unreachable(&self, node: NodeId) {

@@ -35,6 +35,7 @@ use super::{
 };
 use crate::controller::view::{MetadataView, Topic};
 use crate::metrics::Metrics;
+use crate::machine::MachineError;
 use crate::multiraft::handle::Handle;
 use crate::partition::read::PartitionView;
 use crate::storage::Engine;
@@ -206,6 +207,14 @@ impl<E: Engine + Clone + 'static> Inner<E> {
             Some(believed) if believed < epoch => Err(ErrorKind::FencedLeaderEpoch.into()),
             Some(believed) if believed > epoch => Err(ErrorKind::UnknownLeaderEpoch.into()),
             _ => self.views.partition(group).ok_or_else(|| Error::not_leader(None)),
+        }
+    }
+
+    /// A coordinator's rows can't be read: its replica is repaired if they are damaged.
+    fn offsets_unreadable(&self, coordinator: RaftGroupId, error: &MachineError) {
+        tracing::error!(%error, group = %coordinator, "stored offsets can't be read");
+        if error.is_damage() {
+            self.handle.state_damaged(coordinator, 0, error.to_string());
         }
     }
 

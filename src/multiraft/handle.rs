@@ -39,6 +39,8 @@ pub(super) enum Event {
     Snapshot { message: SnapshotMessage, _room: OwnedSemaphorePermit },
     /// What a peer says of a repair, and the room it takes.
     Repair { message: RepairMessage, _room: OwnedSemaphorePermit },
+    /// Readers found that a group's rows of this generation can't be read.
+    StateDamaged { group: RaftGroupId, generation: u64, reason: String },
     /// What the log has of a group whose repair looks at it; the state machine is looked at next.
     Examined { group: RaftGroupId, recovery: Option<GroupRecovery> },
     /// The controller wants this node to take part in a new group, whose state machine is durable.
@@ -216,6 +218,18 @@ impl Handle {
     ) -> Result<(), Refused> {
         let membership = machine.membership().clone();
         self.send(Event::Create { group, replica, membership, machine, preferred })
+    }
+
+    /// The controller says that a replica of a group is here which the log may have forgotten, and who the members are.
+    /// One that takes part, or knows its members, is left alone.
+    pub fn adopt(&self, group: RaftGroupId, replica: ReplicaId, membership: Membership) -> Result<(), Refused> {
+        self.send(Event::Input(Input::Adopt { group, replica, membership }))
+    }
+
+    /// What readers found of a group's rows: those of this generation are damaged. The replica is repaired.
+    pub fn state_damaged(&self, group: RaftGroupId, generation: u64, reason: String) {
+        // A worker that is gone needs no state.
+        let _gone = self.send(Event::StateDamaged { group, generation, reason });
     }
 
     /// Ends this node's replica of a deleted group.

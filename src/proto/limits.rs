@@ -75,6 +75,16 @@ pub(super) const PEER_FRAME: &[Limit] = &[
     numbers(&[4, 1, 16, 3, 4], "raft.messages.snapshot.membership.learners_next", 65_536),
     limit(&[5, 1], "leaders.leaders", 262_144),
     limit(&[6, 9, 2], "snapshot.records.batches", 65_536),
+    limit(&[10, 4, 3], "repair.want_entries.anchors", 16),
+    limit(&[10, 5, 1], "repair.entries.entries", 262_144),
+    numbers(&[10, 8, 3, 1], "repair.state.membership.voters", 65_536),
+    numbers(&[10, 8, 3, 2], "repair.state.membership.learners", 65_536),
+    numbers(&[10, 8, 3, 3], "repair.state.membership.voters_outgoing", 65_536),
+    numbers(&[10, 8, 3, 4], "repair.state.membership.learners_next", 65_536),
+    numbers(&[10, 12, 4, 1], "repair.floor.membership.voters", 65_536),
+    numbers(&[10, 12, 4, 2], "repair.floor.membership.learners", 65_536),
+    numbers(&[10, 12, 4, 3], "repair.floor.membership.voters_outgoing", 65_536),
+    numbers(&[10, 12, 4, 4], "repair.floor.membership.learners_next", 65_536),
 ];
 
 /// Whether a message keeps its limits.

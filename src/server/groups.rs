@@ -7,10 +7,15 @@ use super::data::{self, SharedEngine};
 use crate::broker::node::views::Views;
 use crate::controller::view::{GroupFate, GroupPlan, MetadataView};
 use crate::multiraft::handle::Handle;
-use crate::types::{CONTROLLER_GROUP, NodeId, RaftGroupId};
+use crate::types::{CONTROLLER_GROUP, LogIndex, NodeId, RaftGroupId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep;
+
+/// How often the controller's replica is looked at while the log may have forgotten groups.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
 
 /// What this node has of what the controller wants.
 pub struct Known {
@@ -18,8 +23,10 @@ pub struct Known {
     node: NodeId,
     /// Groups of partitions that have a replica here.
     groups: BTreeSet<RaftGroupId>,
-    /// The log may have forgotten groups, so that none may be born here.
+    /// The log may have forgotten groups: those that could have been here before are adopted, not born.
     incomplete: bool,
+    /// The first number that no group of this node's past can have, once that is known.
+    unheard_of: Option<RaftGroupId>,
 }
 
 /// What is to be done.
@@ -28,6 +35,8 @@ pub struct Work {
     pub remove: Vec<RaftGroupId>,
     /// Groups to create, and whether this node's replica is the preferred leader.
     pub create: Vec<(GroupPlan, bool)>,
+    /// Groups that are here, or that the log may have forgotten: whoever repairs them learns who the members are.
+    pub adopt: Vec<GroupPlan>,
 }
 
 impl Known {
@@ -36,7 +45,19 @@ impl Known {
     #[must_use]
     pub fn new(node: NodeId, mut groups: BTreeSet<RaftGroupId>, incomplete: bool) -> Self {
         groups.remove(&CONTROLLER_GROUP);
-        Self { node, groups, incomplete }
+        Self { node, groups, incomplete, unheard_of: None }
+    }
+
+    /// Whether it is not known yet which groups the log may have forgotten.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.incomplete && self.unheard_of.is_none()
+    }
+
+    /// This node's replica of the controller has applied everything that it had promised, whatever was lost meanwhile:
+    /// the numbers from this one on are of groups that were never here.
+    pub fn settle(&mut self, next_group: RaftGroupId) {
+        self.unheard_of.get_or_insert(next_group);
     }
 
     /// What the controller's state as of `now` wants beyond what that of `seen` did. All of it counts as known.
@@ -46,14 +67,17 @@ impl Known {
         let gone = |group: &&RaftGroupId| matches!(now.group(**group), GroupFate::Deleted);
         let remove: Vec<_> = self.groups.iter().filter(gone).copied().collect();
         self.groups.retain(|group| !remove.contains(group));
-        let mut create = Vec::new();
+        let (mut create, mut adopt) = (Vec::new(), Vec::new());
         for plan in changes.create {
-            if !self.incomplete && self.groups.insert(plan.group) {
+            let is_new = !self.incomplete || self.unheard_of.is_some_and(|first| plan.group >= first);
+            if self.groups.insert(plan.group) && is_new {
                 let preferred = is_preferred(&plan, now);
                 create.push((plan, preferred));
+            } else {
+                adopt.push(plan);
             }
         }
-        Work { remove, create }
+        Work { remove, create, adopt }
     }
 }
 
@@ -88,7 +112,11 @@ impl Groups {
     pub async fn follow(mut self, mut removed: UnboundedReceiver<RaftGroupId>) -> String {
         let mut metadata = self.views.watch_metadata();
         let mut seen = Arc::new(MetadataView::empty(self.views.metadata().cluster().id));
+        let mut promised = None;
         loop {
+            if self.known.is_unsettled() {
+                self.settle(&mut promised).await;
+            }
             let now = Arc::clone(&metadata.borrow_and_update());
             if let Err(error) = self.reconcile(&seen, &now).await {
                 return error;
@@ -98,6 +126,7 @@ impl Groups {
                 changed = metadata.changed() => if changed.is_err() {
                     return "the controller's state machine is gone".to_owned();
                 },
+                () = sleep(SETTLE_EVERY), if self.known.is_unsettled() => {}
                 Some(group) = removed.recv() => {
                     let mut groups = BTreeSet::from([group]);
                     while let Ok(group) = removed.try_recv() {
@@ -111,8 +140,24 @@ impl Groups {
         }
     }
 
+    /// Finds out when the controller's state here shows every group that may have been here. `promised`: where the log
+    /// of its replica ended when it was first seen to take part. A group was born here only after its creation was
+    /// applied here, so that is in the log, or in what the replica's repair brought.
+    async fn settle(&mut self, promised: &mut Option<LogIndex>) {
+        let reports = self.handle.report().await;
+        let Some(report) = reports.into_iter().find(|report| report.group == CONTROLLER_GROUP) else { return };
+        if report.quarantined.is_none() && report.applied >= *promised.get_or_insert(report.last) {
+            self.known.settle(self.views.metadata().cluster().next_group);
+        }
+    }
+
     async fn reconcile(&mut self, seen: &MetadataView, now: &MetadataView) -> Result<(), String> {
-        let Work { remove, create } = self.known.take_work(seen, now);
+        let Work { remove, create, adopt } = self.known.take_work(seen, now);
+        for GroupPlan { group, replica, members, .. } in adopt {
+            if self.handle.adopt(group, replica, members).is_err() {
+                return Err("the Raft worker has stopped".to_owned());
+            }
+        }
         for group in remove {
             if self.handle.remove(group).is_err() {
                 return Err("the Raft worker has stopped".to_owned());

@@ -27,7 +27,7 @@ pub(super) struct Inside {
     pub engine: SharedEngine,
     /// Groups that were there at the start.
     pub known: BTreeSet<RaftGroupId>,
-    /// No group may be born here.
+    /// The log may have forgotten groups.
     pub incomplete: bool,
     /// Who this node is to others.
     pub own: Own,
@@ -68,7 +68,7 @@ impl Inside {
         };
         let known = starts.iter().map(|start| start.group).collect();
         let outside: Arc<dyn Outside> = Arc::new(outside);
-        let worker = Worker::start(&worker_options(config), starts, applier, log, &outside)?;
+        let worker = Worker::start(&worker_options(config, life), starts, applier, log, &outside)?;
         let handle = worker.handle().clone();
         if let Some((replica, machine)) = unborn_controller {
             let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
@@ -83,7 +83,7 @@ impl Inside {
     }
 }
 
-fn worker_options(config: &Config) -> WorkerOptions {
+fn worker_options(config: &Config, life: u128) -> WorkerOptions {
     let ticks = config.cluster.election_timeout_ms.div_ceil(config.cluster.tick_ms);
     let replica =
         ReplicaOptions { election_ticks: ticks, seed: u64::from(config.node_id), ..ReplicaOptions::default() };
@@ -93,7 +93,7 @@ fn worker_options(config: &Config) -> WorkerOptions {
     let admitted_bytes_max = usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX);
     let flush_after_bytes = defaults.flush_after_bytes.min(retained);
     WorkerOptions {
-        core: CoreOptions { replica, flush_after_bytes, admitted_bytes_max, ..defaults },
+        core: CoreOptions { life: life as u64, replica, flush_after_bytes, admitted_bytes_max, ..defaults },
         tick: Duration::from_millis(u64::from(config.cluster.tick_ms)),
         ..WorkerOptions::default()
     }

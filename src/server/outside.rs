@@ -65,6 +65,14 @@ impl Outside for NodeOutside {
         self.sender.announce(&[Announcement { group, term, node: self.node }]);
     }
 
+    fn refilled(&self, entries: usize) {
+        self.metrics.refilled_entries.inc_by(entries as u64);
+    }
+
+    fn repaired(&self, _group: RaftGroupId) {
+        self.metrics.repaired_replicas.inc();
+    }
+
     fn removed(&self, group: RaftGroupId) {
         // Whoever deletes the rows has stopped; the next start deletes them.
         let _stopping = self.removed.send(group);

@@ -150,6 +150,26 @@ fn raft_message(kind: i32) -> peer::RaftMessage {
     }
 }
 
+fn repair_bodies() -> Vec<(String, Body)> {
+    use peer::repair_message::Body as Repair;
+    let membership = || Some(peer::Membership { voters: vec![1, 2, 3], ..peer::Membership::default() });
+    let entry = |index| peer::Entry { index, term: 2, data: "data".into(), ..peer::Entry::default() };
+    let anchors = vec![peer::LogPosition { index: 9, term: 2 }];
+    let all = [
+        ("want-entries", Repair::WantEntries(peer::WantEntries { first: 5, last: 6, anchors })),
+        ("entries", Repair::Entries(peer::LostEntries { entries: vec![entry(5), entry(6)] })),
+        ("no-entries", Repair::NoEntries(peer::NoEntries { first: 5, lack: peer::Lack::Released.into() })),
+        ("want-state", Repair::WantState(peer::WantState { at_least: 9 })),
+        ("state", Repair::State(peer::SnapshotMetadata { index: 9, term: 2, membership: membership() })),
+        ("no-state", Repair::NoState(peer::NoState { applied: 4 })),
+        ("want-floor", Repair::WantFloor(peer::WantFloor { nonce: 7 })),
+        ("term", Repair::Term(peer::RepairTerm { nonce: 7, term: 2 })),
+        ("floor", Repair::Floor(peer::RepairFloor { nonce: 7, term: 2, last: 9, membership: membership() })),
+    ];
+    let message = |body| Body::Repair(peer::RepairMessage { group: 3, from: 1, to: 2, body: Some(body) });
+    all.into_iter().map(|(name, body)| (format!("repair-{name}"), message(body))).collect()
+}
+
 fn peer_bodies() -> Vec<(String, Body)> {
     use snapshot_message::Body as Snapshot;
     let named = |name: &str, body| (name.to_owned(), body);
@@ -172,11 +192,21 @@ fn peer_bodies() -> Vec<(String, Body)> {
         named("welcome", Body::Welcome(welcome)),
         named("leaders", Body::Leaders(peer::LeaderAnnouncements { leaders: vec![leader] })),
         named("want-head", snapshot(Snapshot::WantHead(peer::WantHead { from_byte: 3 }))),
+        named(
+            "head",
+            snapshot(Snapshot::Head(peer::HeadPiece {
+                from_byte: 0,
+                total_bytes: 4,
+                data: "head".into(),
+                kind: peer::MachineKind::Coordinator.into(),
+            })),
+        ),
         named("want-records", snapshot(Snapshot::WantRecords(peer::WantRecords { from: 3, until: 5 }))),
         named("records", snapshot(Snapshot::Records(peer::SnapshotRecords { log_start: 1, batches: vec![batch] }))),
         named("proposal", Body::Proposal(peer::ControllerProposal { id: 1, command: "c".into(), timeout_ms: 5 })),
         named("outcome", Body::Outcome(peer::ControllerOutcome { id: 1, result: None, log_index: 3 })),
     ];
+    bodies.extend(repair_bodies());
     let kinds = (1..20).filter(|kind| peer::RaftMessageType::try_from(*kind).is_ok());
     let raft = |kind| Body::Raft(peer::RaftBatch { messages: vec![raft_message(kind)] });
     bodies.extend(kinds.map(|kind| (format!("raft-{kind}"), raft(kind))));

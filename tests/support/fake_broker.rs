@@ -553,6 +553,7 @@ impl Broker for FakeBroker {
                     group: RaftGroupId(reports.len() as u64 + 1),
                     partition: Some((name.as_str().into(), index)),
                     quarantine: None,
+                    repair: None,
                     role: Some(if leads { Role::Leader } else { Role::Follower }),
                     term: Term(3),
                     leader: Some(state.leader()),

@@ -2,6 +2,7 @@
 
 use ackord::multiraft::apply::transfer::SnapshotMessage;
 use ackord::multiraft::core::effect::Refused;
+use ackord::multiraft::core::repair::message::RepairMessage;
 use ackord::raft::RaftMessage;
 use ackord::transport::{
     Announcement, BoxFuture, Inbox, Leaders, Options, Own, PeerRegistry, PeerSender, ProposalOutcome, Proposals,
@@ -69,6 +70,7 @@ impl Setup {
 pub struct Heard {
     messages: Mutex<Vec<(RaftGroupId, RaftMessage)>>,
     snapshots: Mutex<Vec<SnapshotMessage>>,
+    repairs: Mutex<Vec<RepairMessage>>,
     leaders: Mutex<Vec<Announcement>>,
     broken: Mutex<Vec<NodeId>>,
     /// How often messages were handed in.
@@ -88,6 +90,10 @@ impl Heard {
 
     pub fn snapshots(&self) -> MutexGuard<'_, Vec<SnapshotMessage>> {
         self.snapshots.lock().unwrap()
+    }
+
+    pub fn repairs(&self) -> MutexGuard<'_, Vec<RepairMessage>> {
+        self.repairs.lock().unwrap()
     }
 
     pub fn leaders(&self) -> MutexGuard<'_, Vec<Announcement>> {
@@ -127,6 +133,11 @@ impl Inbox for Heard {
 
     fn deliver_snapshot(&self, message: SnapshotMessage) -> BoxFuture<'_, Result<(), Refused>> {
         self.snapshots().push(message);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn deliver_repair(&self, message: RepairMessage) -> BoxFuture<'_, Result<(), Refused>> {
+        self.repairs().push(message);
         Box::pin(async { Ok(()) })
     }
 
@@ -192,6 +203,7 @@ impl Node {
         let heard = Arc::new(Heard {
             messages: Mutex::default(),
             snapshots: Mutex::default(),
+            repairs: Mutex::default(),
             leaders: Mutex::default(),
             broken: Mutex::default(),
             deliveries: AtomicU64::new(0),

@@ -56,5 +56,6 @@ fn in_own_words(node: NodeId, metadata: &MetadataView, report: GroupReport) -> R
         log_start: Offset(0),
         followers: report.followers.iter().map(follower).collect(),
         quarantine: report.quarantined,
+        repair: report.repair,
     }
 }

@@ -11,6 +11,8 @@ pub struct GroupReport {
     pub group: RaftGroupId,
     /// Why it is quarantined; the rest is then empty.
     pub quarantined: Option<String>,
+    /// What its repair waits for, if it is quarantined.
+    pub repair: Option<String>,
     /// The part this node plays.
     pub role: Option<Role>,
     /// The term.
@@ -49,6 +51,7 @@ fn report_one(core: &Core, group: RaftGroupId) -> GroupReport {
     GroupReport {
         group,
         quarantined: core.quarantine_reason(group).map(str::to_owned),
+        repair: core.repair_step(group),
         role: replica.map(Replica::role),
         term: replica.map(Replica::term).unwrap_or_default(),
         leader: replica.and_then(Replica::leader),
