@@ -56,13 +56,17 @@ impl Controller {
         Ok(Self { view: Arc::new(know_voters(view, &applied.membership)), applied })
     }
 
-    /// What a node starts from that joins the group later: it knows nobody but itself, until it has a snapshot.
-    pub fn join(engine: &dyn Engine, cluster: ClusterId, own: ReplicaId) -> Result<Self, EngineError> {
+    /// What a node starts from that joins the group later: it knows nobody but itself, until it has a snapshot. `None`
+    /// if the engine holds a state already.
+    pub fn join(engine: &dyn Engine, cluster: ClusterId, own: ReplicaId) -> Result<Option<Self>, EngineError> {
+        if rows::is_there(engine)? {
+            return Ok(None);
+        }
         let applied = Applied { position: LogId::default(), membership: Membership::of_joining(own) };
         let mut batch = WriteBatch::default();
         rows::put_applied(&mut batch, &applied);
         engine.write(batch)?;
-        Ok(Self { view: Arc::new(MetadataView::empty(cluster)), applied })
+        Ok(Some(Self { view: Arc::new(MetadataView::empty(cluster)), applied }))
     }
 
     /// The state as of `applied`. Cheap, and never changes afterwards.

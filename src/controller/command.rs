@@ -152,7 +152,7 @@ pub enum Answer {
     /// ReplaceNode: how many groups get a new replica.
     Replacing(Result<u32, Rejection>),
     /// JoinController.
-    Joining(Result<ReplicaId, Rejection>),
+    Joining(Result<Joining, Rejection>),
 }
 
 /// A topic that was made, or, with validate_only, would be.
@@ -184,6 +184,26 @@ pub struct ProducerIds {
     pub first: i64,
     /// How many.
     pub count: i32,
+}
+
+/// How a node begins that has no copy of the metadata yet.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Joining {
+    /// Its replica of the controller's group.
+    pub replica: ReplicaId,
+    /// All registered nodes: it hears nobody whom it does not know, and the first voters may all have been replaced.
+    pub nodes: Vec<Introduced>,
+}
+
+/// A node, to one that does not know it.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Introduced {
+    /// Its number.
+    pub node: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// Where other nodes reach it.
+    pub peer: Option<Listener>,
 }
 
 /// Why something was refused; nothing changed.

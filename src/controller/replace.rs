@@ -4,11 +4,14 @@
 //! and reports when that is done. A replica's number is never given out twice, so whatever an old disk has promised
 //! under its number is never taken for a promise of the new one.
 
-use super::command::{Finished, Reason, Rejection, reject};
+use super::command::{Finished, Introduced, Joining, Reason, Rejection, reject};
 use super::rows::Editor;
-use super::view::{Cluster, MetadataView, NodeReplacement, Partition, Replacement, Topic};
+use super::view::{
+    Broker, Cluster, GroupFate, ListenerKind, MetadataView, NodeReplacement, Partition, Replacement, Topic,
+};
 use crate::types::{CONTROLLER_GROUP, Incarnation, NodeId, ReplicaId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl Partition {
     /// The replica that a further one on `node` becomes: the node's next number in this group.
@@ -167,7 +170,7 @@ pub(super) fn finish(editor: &mut Editor<'_>, finished: &[Finished]) {
         let pair = Replacement { old: *old, new: *new };
         if *group == CONTROLLER_GROUP {
             cluster.controllers.members.finish(pair);
-        } else if let super::view::GroupFate::Alive(topic, partition) = editor.view.group(*group) {
+        } else if let GroupFate::Alive(topic, partition) = editor.view.group(*group) {
             let topic = topics.entry(topic.id).or_insert_with(|| Topic::clone(&topic));
             topic.partitions[partition].finish(pair);
         }
@@ -195,8 +198,17 @@ fn finish_nodes(editor: &mut Editor<'_>) {
     editor.set_cluster(cluster);
 }
 
-/// The replica of the controller's group that a registered node without one is to have.
-pub(super) fn join(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnation) -> Result<ReplicaId, Rejection> {
+/// The replica of the controller's group that a registered node without one is to have, and who the others are.
+pub(super) fn join(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnation) -> Result<Joining, Rejection> {
+    let replica = joining_replica(editor, node, incarnation)?;
+    let introduced = |broker: &Arc<Broker>| {
+        let peer = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
+        Introduced { node: broker.node, incarnation: broker.incarnation, peer: peer.cloned() }
+    };
+    Ok(Joining { replica, nodes: editor.view.brokers().map(introduced).collect() })
+}
+
+fn joining_replica(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnation) -> Result<ReplicaId, Rejection> {
     if editor.view.broker(node).is_none_or(|known| known.incarnation != incarnation) {
         return reject(Reason::UnknownBroker, format!("node {node} is not registered with this data directory"));
     }

@@ -71,6 +71,11 @@ pub(super) fn put_applied(batch: &mut WriteBatch, applied: &Applied) {
     batch.put(Family::Meta, meta_key(), codec::encode(applied));
 }
 
+/// Whether the engine holds a state.
+pub(super) fn is_there(engine: &dyn Engine) -> Result<bool, EngineError> {
+    Ok(engine.get(Family::Meta, &meta_key())?.is_some())
+}
+
 /// A change of the view and its rows at once.
 pub(super) struct Editor<'a> {
     /// The state as changed so far.

@@ -331,19 +331,29 @@ impl MetadataView {
         changes
     }
 
-    /// Whether `node` is to have a replica of a group that exists.
-    #[must_use]
-    pub fn hosts(&self, group: RaftGroupId, node: NodeId) -> bool {
-        match self.group(group) {
-            GroupFate::Alive(topic, partition) => topic.partitions[partition].replica_on(node).is_some(),
-            GroupFate::Unborn | GroupFate::Deleted => false,
-        }
-    }
-
     /// Whether a node is being replaced by another one: it takes no new replicas.
     #[must_use]
     pub fn is_leaving(&self, node: NodeId) -> bool {
         self.cluster.replacements.iter().any(|replacement| replacement.old == node && replacement.new != node)
+    }
+
+    /// Whether `node` had a replica of a group that exists, or was to have one, and is not to have it any more. Never
+    /// true in an earlier view and false in a later one, as long as the node's disk is the same.
+    #[must_use]
+    pub fn gave_up(&self, group: RaftGroupId, node: NodeId) -> bool {
+        let GroupFate::Alive(topic, partition) = self.group(group) else { return false };
+        let partition = &topic.partitions[partition];
+        partition.replica_on(node).is_none() && partition.removed.iter().any(|replica| replica.node() == node)
+    }
+
+    /// Whether a replica was lost with its disk.
+    #[must_use]
+    pub fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        match self.group(group) {
+            _ if group == CONTROLLER_GROUP => self.cluster.controllers.members.is_lost(replica),
+            GroupFate::Alive(topic, partition) => topic.partitions[partition].is_lost(replica),
+            GroupFate::Unborn | GroupFate::Deleted => false,
+        }
     }
 
     /// Every group with its replicas, the controller's own included.
