@@ -161,7 +161,8 @@ impl Admission {
         }
         if self.registry.was_replaced(incarnation) {
             return Err(format!(
-                "the disk that node {node} comes with was replaced: its replicas are elsewhere, or on a newer disk. Do                  not start it again; format an empty directory for a new node"
+                "the disk that node {node} comes with was replaced: its replicas are elsewhere, or on a newer disk. Do \
+                 not start it again; format an empty directory for a new node"
             ));
         }
         match self.registry.incarnation_of(node) {
