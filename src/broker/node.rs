@@ -7,8 +7,8 @@
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
 //! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
-//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `configs`, `producers`, `retention`, `status`, `nodes`: one file per
-//!   kind of request.
+//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `configs`, `producers`, `retention`, `status`, `nodes`: one file
+//!   per kind of request.
 //! * `groups`: consumer groups, as their coordinator.
 
 mod admin;

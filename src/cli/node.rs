@@ -100,7 +100,10 @@ fn as_json(list: &NodeList) -> Value {
         json!({"node": node.node, "rack": node.rack, "alive": node.alive, "controller_voter": node.controller_voter,
                "replicas": node.replicas, "leaders": node.leaders})
     };
-    let replacement = |open: &NodeReplacement| json!({"old": open.old_node, "new": open.new_node, "groups": open.groups, "groups_done": open.groups_done});
+    let replacement = |open: &NodeReplacement| {
+        let (groups, done) = (open.groups, open.groups_done);
+        json!({"old": open.old_node, "new": open.new_node, "groups": groups, "groups_done": done})
+    };
     json!({
         "nodes": list.nodes.iter().map(node).collect::<Vec<_>>(),
         "replacements": list.replacements.iter().map(replacement).collect::<Vec<_>>(),

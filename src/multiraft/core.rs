@@ -211,9 +211,7 @@ impl Core {
             }
             Input::Remove { group } => self.remove(group),
             Input::ChangeMembers { group, wanted } => self.change_members(group, &wanted),
-            Input::TransferLeader { group, to } => {
-                self.with_group(group, |group, _| group.replica.transfer_leader(to));
-            }
+            Input::TransferLeader { group, to } => self.with_group(group, |group, _| group.replica.transfer_leader(to)),
             Input::Space { of, writable } => self.take_space(of, writable),
             Input::Unreachable(node) => self.unreachable(node),
         }

@@ -1,5 +1,6 @@
-//! How a node that is none of the cluster's first gets its copy of the metadata: it registers, asks which replica of the
-//! controller's group it is to have, and begins that one empty. The group's leader adds it, and sends it a snapshot.
+//! How a node that is none of the cluster's first gets its copy of the metadata: it registers, asks which replica of
+//! the controller's group it is to have, and begins that one empty. The group's leader adds it, and sends it a
+//! snapshot.
 
 use super::data::{self, SharedEngine};
 use crate::broker::node::controller_client::ControllerClient;

@@ -1,5 +1,5 @@
-//! A node that lost its disk is replaced, by another node and by itself, while writes go on. Afterwards the new replicas
-//! are needed for every majority, so they must really have what they vote for.
+//! A node that lost its disk is replaced, by another node and by itself, while writes go on. Afterwards the new
+//! replicas are needed for every majority, so they must really have what they vote for.
 
 use crate::cluster::{TestCluster, wait_until};
 use ackord::broker::{Broker, Role};

@@ -1,9 +1,9 @@
-//! Changes of groups' members: the leader of each group sees to it that it gets the replicas that the controller planned,
-//! and reports when it has them.
+//! Changes of groups' members: the leader of each group sees to it that it gets the replicas that the controller
+//! planned, and reports when it has them.
 //!
-//! Every node does this for the groups it leads, from its own copy of the metadata, and remembers nothing: whoever leads
-//! next goes on. A copy that lags behind does no harm: what it wants is changed again, and what it reports is passed
-//! over.
+//! Every node does this for the groups it leads, from its own copy of the metadata, and remembers nothing: whoever
+//! leads next goes on. A copy that lags behind does no harm: what it wants is changed again, and what it reports is
+//! passed over.
 
 use super::{Inner, NodeBroker};
 use crate::controller::command::{Answer, Command, Finished};
