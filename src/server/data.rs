@@ -6,6 +6,7 @@ use super::identity::{self, Identity, IdentityError, NEW_LOG_FOLDER};
 use crate::broker::node::views::Views;
 use crate::config::{self, Config};
 use crate::controller::Controller;
+use crate::controller::view::GroupFate;
 use crate::coordinator::Coordinator;
 use crate::machine::MachineError;
 use crate::multiraft::apply::Applier;
@@ -184,7 +185,8 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     let unborn_controller = open_controller(identity, engine, recovery, &mut machines, &mut starts)?;
     for (group, recovered) in recovery.groups.iter().filter(|(group, _)| **group != CONTROLLER_GROUP) {
         let opened = open_machine(engine, *group)?;
-        let (start, machine) = fit(identity.node, *group, recovered.clone(), opened);
+        let planned = planned_replica(&machines, *group, identity.node);
+        let (start, machine) = fit(planned, (identity.node, *group), recovered.clone(), opened);
         starts.push(start);
         machines.extend(machine.map(|machine| (*group, machine)));
     }
@@ -205,7 +207,8 @@ fn open_controller(
     let machine = Machine::Controller(Box::new(controller));
     match recovery.groups.get(&CONTROLLER_GROUP) {
         Some(recovered) => {
-            let (start, machine) = fit(identity.node, CONTROLLER_GROUP, recovered.clone(), Ok(Some(machine)));
+            let own = (identity.node, CONTROLLER_GROUP);
+            let (start, machine) = fit(None, own, recovered.clone(), Ok(Some(machine)));
             starts.push(start);
             machines.extend(machine.map(|machine| (CONTROLLER_GROUP, machine)));
             Ok(None)
@@ -237,8 +240,8 @@ fn find_machine(engine: &dyn Engine, group: RaftGroupId) -> Result<Option<Machin
 
 /// Log and state machine of one group. What does not fit is quarantined, with the reason, and repaired from its peers.
 fn fit(
-    node: NodeId,
-    group: RaftGroupId,
+    planned: Option<ReplicaId>,
+    (node, group): (NodeId, RaftGroupId),
     recovery: GroupRecovery,
     opened: OpenedMachine,
 ) -> (GroupStart, Option<Machine>) {
@@ -248,9 +251,19 @@ fn fit(
         Err(damage) => (None, Some(damage)),
     };
     let membership = machine.as_ref().map(|machine| machine.membership().clone()).unwrap_or_default();
-    let replica = own_replica(&membership, node).unwrap_or(ReplicaId::new(node, 0));
+    let replica = own_replica(&membership, node).or(planned).unwrap_or(ReplicaId::new(node, 0));
     let applied = machine.as_ref().map_or(LogId::default(), Machine::applied);
     (GroupStart { group, replica, recovery, applied, membership, state_damage, forgotten: false }, machine)
+}
+
+/// This node's replica of a group as the controller's state here knows it, for one whose own state is lost. That state
+/// may lag behind, but never behind the plan for a replica that was begun here.
+fn planned_replica(machines: &BTreeMap<RaftGroupId, Machine>, group: RaftGroupId, node: NodeId) -> Option<ReplicaId> {
+    let Some(Machine::Controller(controller)) = machines.get(&CONTROLLER_GROUP) else { return None };
+    match controller.view().group(group) {
+        GroupFate::Alive(topic, partition) => topic.partitions[partition].replica_on(node),
+        GroupFate::Unborn | GroupFate::Deleted => None,
+    }
 }
 
 fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {

@@ -99,12 +99,7 @@ pub struct Groups {
 impl Groups {
     /// Groups that were there at the start are known.
     #[must_use]
-    pub fn new(
-        incarnation: Incarnation,
-        handle: Handle,
-        (engine, views): (SharedEngine, Views),
-        known: Known,
-    ) -> Self {
+    pub fn new(incarnation: Incarnation, handle: Handle, (engine, views): (SharedEngine, Views), known: Known) -> Self {
         Self { incarnation, handle, engine, views, known }
     }
 
