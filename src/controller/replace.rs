@@ -39,16 +39,14 @@ impl Partition {
         }
     }
 
-    /// A replacement is complete; `false` if it is none of those that are wanted.
-    fn finish(&mut self, pair: Replacement) -> bool {
-        let Some(position) = self.replacing.iter().position(|open| *open == pair) else { return false };
+    /// A replacement is complete.
+    fn finish(&mut self, pair: Replacement) {
         if self.born.is_empty() {
             self.born = self.replicas.clone();
         }
-        self.replacing.remove(position);
+        self.replacing.retain(|open| *open != pair);
         self.replicas.iter_mut().filter(|replica| **replica == pair.old).for_each(|replica| *replica = pair.new);
         self.retire(pair.old);
-        true
     }
 
     /// Remembers that a replica's number is used up. The newest of each node says it of the others.
@@ -166,7 +164,9 @@ fn check_nodes(
 pub(super) fn finish(editor: &mut Editor<'_>, finished: &[Finished]) {
     let mut topics: BTreeMap<_, Topic> = BTreeMap::new();
     let mut cluster = editor.view.cluster().clone();
-    for Finished { group, old, new } in finished {
+    let is_open =
+        |report: &&Finished| editor.view.awaits(report.group, Replacement { old: report.old, new: report.new });
+    for Finished { group, old, new } in finished.iter().filter(is_open) {
         let pair = Replacement { old: *old, new: *new };
         if *group == CONTROLLER_GROUP {
             cluster.controllers.members.finish(pair);
@@ -175,7 +175,9 @@ pub(super) fn finish(editor: &mut Editor<'_>, finished: &[Finished]) {
             topic.partitions[partition].finish(pair);
         }
     }
-    editor.set_cluster(cluster);
+    if cluster != *editor.view.cluster() {
+        editor.set_cluster(cluster);
+    }
     topics.into_values().for_each(|topic| editor.set_topic(topic));
     finish_nodes(editor);
 }

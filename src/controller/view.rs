@@ -362,6 +362,16 @@ impl MetadataView {
         std::iter::once(&self.cluster.controllers.members).chain(partitions)
     }
 
+    /// Whether a group is to replace one of its replicas by this one.
+    #[must_use]
+    pub fn awaits(&self, group: RaftGroupId, pair: Replacement) -> bool {
+        match self.group(group) {
+            _ if group == CONTROLLER_GROUP => self.cluster.controllers.members.replacing.contains(&pair),
+            GroupFate::Alive(topic, partition) => topic.partitions[partition].replacing.contains(&pair),
+            GroupFate::Unborn | GroupFate::Deleted => false,
+        }
+    }
+
     /// In how many groups the replacement of a node's replica is not complete.
     #[must_use]
     pub fn unfinished(&self, old: NodeId) -> usize {

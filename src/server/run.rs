@@ -21,7 +21,7 @@ use crate::kafka;
 use crate::multiraft::handle::Handle;
 use crate::multiraft::worker::Worker;
 use crate::native;
-use crate::raft::Role;
+use crate::raft::{FollowerProgress, Role};
 use crate::storage::Engine;
 use crate::transport::{self, Own, PeerSender, QueueLimits, Transport};
 use crate::types::NodeId;
@@ -251,7 +251,10 @@ async fn hand_over(handle: &Handle) {
             if handed.contains(&report.group) {
                 continue;
             }
-            let heirs = report.followers.iter().filter(|follower| follower.recently_active);
+            let may_lead = |follower: &&FollowerProgress| {
+                follower.recently_active && report.members.voters.contains(&follower.replica)
+            };
+            let heirs = report.followers.iter().filter(may_lead);
             if let Some(heir) = heirs.max_by_key(|follower| follower.matched)
                 && handle.transfer_leader(report.group, heir.replica).is_ok()
             {

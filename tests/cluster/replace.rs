@@ -2,12 +2,13 @@
 //! replicas are needed for every majority, so they must really have what they vote for.
 
 use crate::cluster::{TestCluster, wait_until};
-use ackord::broker::{Broker, Role};
+use ackord::broker::{Broker, Role, TopicAnswer, TopicQuery};
 use ackord::client::{Admin, Client, ClientOptions, NewTopic, ProducerOptions, ReaderOptions, Record, Start};
 use ackord::proto::peer::{self, frame::Body};
 use ackord::proto::{PROTOCOL, id_bytes};
 use ackord::server::identity;
 use ackord::transport::wire;
+use ackord::types::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -192,6 +193,45 @@ fn a_lost_leader_is_replaced_by_another_node() {
     another_node_replaces(0);
 }
 
+/// Its leaderships are handed over before its replicas go.
+#[test]
+fn a_living_node_is_replaced_if_that_is_forced() {
+    let mut cluster = TestCluster::start(3);
+    let first = client(&cluster, &[0, 1]);
+    let admin = first.admin();
+    create_topic(&cluster, &admin);
+    let new = cluster.add_node();
+    wait_until(|| numbers(&cluster, &admin).contains(&4));
+    let writer = Writer::start(&cluster, &first, "meanwhile");
+    let replace = |force| cluster.runtime.block_on(admin.replace_node(3, 4, force));
+    assert!(replace(false).is_err_and(|error| error.to_string().contains("alive")));
+    assert!(replace(true).is_ok_and(|groups| groups > PARTITIONS));
+    wait_until(|| numbers(&cluster, &admin) == [1, 2, 4]);
+    let mut written = writer.finish(&cluster);
+    cluster.stop_node(2);
+    cluster.stop_node(1);
+    let rest = client(&cluster, &[0, new]);
+    written.extend(Writer::start(&cluster, &rest, "without the others").finish(&cluster));
+    assert_eq!(read_everything(&cluster, &rest), written);
+}
+
+/// Node 3 is alive with a new disk; as long as its new replica has not taken the old one's place, it is not in sync.
+fn assert_not_in_sync_too_early(cluster: &TestCluster) {
+    let broker = cluster.members[0].broker.as_ref().expect("it runs");
+    let lost = || {
+        let metadata = broker.metadata();
+        let topic = metadata.topic_named(TOPIC).expect("it is there");
+        topic.partitions.iter().map(|partition| !partition.replacing.is_empty()).collect::<Vec<_>>()
+    };
+    let topics = broker.topics(&TopicQuery::All);
+    let named = |answer: &&TopicAnswer| answer.topic.as_ref().is_ok_and(|topic| topic.name.as_str() == TOPIC);
+    let topic = topics.iter().find(named).and_then(|answer| answer.topic.as_ref().ok()).expect("it is there");
+    for (partition, lost) in topic.partitions.iter().zip(lost()) {
+        // What is lost still was so before.
+        assert!(!lost || partition.offline == [NodeId(3)], "{partition:?}");
+    }
+}
+
 #[test]
 fn a_node_with_a_new_disk_takes_its_own_place() {
     let mut cluster = TestCluster::start(3);
@@ -218,12 +258,16 @@ fn a_node_with_a_new_disk_takes_its_own_place() {
     };
     // It is interrupted on the way.
     wait_until(|| {
+        assert_not_in_sync_too_early(&cluster);
         let list = cluster.runtime.block_on(admin.nodes()).expect("a node answers");
         list.replacements.iter().all(|open| open.groups_done > 0)
     });
     cluster.stop_node(2);
     cluster.start_node(2);
-    wait_until(|| done(&cluster));
+    wait_until(|| {
+        assert_not_in_sync_too_early(&cluster);
+        done(&cluster)
+    });
     wait_until(|| votes_everywhere(&cluster, 2, 0));
     written.extend(writer.finish(&cluster));
 
