@@ -126,7 +126,11 @@ impl Controller {
             Command::CreateTopics { topics, live, now_ms, validate_only } => {
                 Answer::Created(topics::create(&mut editor, topics, &live, now_ms, validate_only))
             }
-            Command::DeleteTopics { topics } => Answer::Deleted(topics::delete(&mut editor, topics)),
+            Command::DeleteTopics { topics } => {
+                let deleted = topics::delete(&mut editor, topics);
+                replace::finish_nodes(&mut editor);
+                Answer::Deleted(deleted)
+            }
             Command::CreatePartitions { topics, live, validate_only } => {
                 Answer::Changed(topics::create_partitions(&mut editor, topics, &live, validate_only))
             }

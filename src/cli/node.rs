@@ -24,7 +24,8 @@ pub(super) enum Node {
     ///
     /// NEW may be OLD itself, with an empty disk: run this command first, then format that node with --join and start
     /// it. The old disk is refused from then on. With another NEW, OLD leaves the cluster when all its replicas have
-    /// found their places.
+    /// found their places. A partition most of whose replicas are lost waits until they are back or its topic is
+    /// deleted.
     Replace(Replace),
 }
 

@@ -182,8 +182,8 @@ pub(super) fn finish(editor: &mut Editor<'_>, finished: &[Finished]) {
     finish_nodes(editor);
 }
 
-/// A node whose replicas have all found their places elsewhere is gone for good.
-fn finish_nodes(editor: &mut Editor<'_>) {
+/// A node whose replicas have all found their places elsewhere, or whose topics were deleted, is gone for good.
+pub(super) fn finish_nodes(editor: &mut Editor<'_>) {
     let mut cluster = editor.view.cluster().clone();
     let before = cluster.replacements.len();
     let done = |replacement: &NodeReplacement| editor.view.unfinished(replacement.old) == 0;

@@ -72,7 +72,9 @@ impl Inside {
         };
         let known: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
         let controllers = starts.iter().find(|start| start.group == CONTROLLER_GROUP);
-        let has_members = controllers.map_or(unborn_controller.is_some(), |start| !start.membership.is_joining());
+        let unborn = unborn_controller.as_ref().map(|(_, machine)| machine.membership());
+        let members = controllers.map(|start| &start.membership).or(unborn);
+        let has_members = members.is_some_and(|members| !members.is_joining());
         let joins = !has_members && !incomplete;
         let outside: Arc<dyn Outside> = Arc::new(outside);
         let worker = Worker::start(&worker_options(config), starts, applier, log, &outside)?;

@@ -3,7 +3,9 @@
 
 use crate::cluster::{TestCluster, wait_until};
 use ackord::broker::{Broker, Role, TopicAnswer, TopicQuery};
-use ackord::client::{Admin, Client, ClientOptions, NewTopic, ProducerOptions, ReaderOptions, Record, Start};
+use ackord::client::{
+    Admin, Client, ClientOptions, GroupOffset, NewTopic, ProducerOptions, ReaderOptions, Record, Start,
+};
 use ackord::proto::peer::{self, frame::Body};
 use ackord::proto::{PROTOCOL, id_bytes};
 use ackord::server::identity;
@@ -144,6 +146,25 @@ fn numbers(cluster: &TestCluster, admin: &Admin) -> Vec<u32> {
     list.nodes.iter().map(|node| node.node).collect()
 }
 
+/// Groups of many coordinators.
+fn groups() -> impl Iterator<Item = (String, i64)> {
+    (0..20).map(|number| (format!("group-{number}"), number))
+}
+
+fn store_offsets(cluster: &TestCluster, admin: &Admin) {
+    for (group, offset) in groups() {
+        let stored = GroupOffset { topic: TOPIC.to_owned(), offset, ..GroupOffset::default() };
+        cluster.runtime.block_on(admin.set_committed_offsets(&group, vec![stored])).expect("it is stored");
+    }
+}
+
+fn assert_stored(cluster: &TestCluster, admin: &Admin) {
+    for (group, offset) in groups() {
+        let stored = cluster.runtime.block_on(admin.committed_offsets(&group)).expect("it has a coordinator");
+        assert_eq!(stored.iter().map(|stored| stored.offset).collect::<Vec<_>>(), [offset], "{group}");
+    }
+}
+
 /// Node `lost` of three dies with its disk, and node 4 replaces it.
 fn another_node_replaces(lost: usize) {
     let mut cluster = TestCluster::start(3);
@@ -152,6 +173,7 @@ fn another_node_replaces(lost: usize) {
     let admin = first.admin();
     create_topic(&cluster, &admin);
     let mut written = Writer::start(&cluster, &first, "before").finish(&cluster);
+    store_offsets(&cluster, &admin);
 
     let writer = Writer::start(&cluster, &first, "meanwhile");
     cluster.stop_node(lost);
@@ -171,6 +193,8 @@ fn another_node_replaces(lost: usize) {
     let rest = client(&cluster, &[stay[1], new]);
     written.extend(Writer::start(&cluster, &rest, "with the new node").finish(&cluster));
     assert_eq!(read_everything(&cluster, &rest), written);
+
+    assert_stored(&cluster, &rest.admin());
 
     assert_refused(&cluster, lost, stay[1]);
     assert_refused(&cluster, lost, new);

@@ -1,7 +1,7 @@
 //! Nodes whose replicas move to another node, or to another disk of the same one.
 
 use crate::world::{Memory, World, open, reason, registration, topic};
-use ackord::controller::command::{Answer, Command, Finished, Layout, NewTopic, Reason, Rejection};
+use ackord::controller::command::{Answer, Command, Finished, Layout, NewTopic, Reason, Rejection, TopicReference};
 use ackord::controller::view::{MetadataView, Partition};
 use ackord::machine::StateMachine;
 use ackord::storage::WriteBatch;
@@ -142,6 +142,15 @@ fn a_replacement_that_is_lost_itself_is_replaced() {
     assert!(view.broker(NodeId(3)).is_none() && view.broker(NodeId(4)).is_none());
     assert!(view.cluster().replacements.is_empty());
     assert_eq!(view.cluster().retired.len(), 2);
+}
+
+/// Of a partition whose only replica was lost nothing can be replaced; its topic is deleted in the end.
+#[test]
+fn a_replacement_ends_with_the_topics_that_it_waits_for() {
+    let mut world = world();
+    replace(&mut world, 3, 4, &[1, 2, 4, 5]).unwrap();
+    world.run(&Command::DeleteTopics { topics: vec![TopicReference::Name("t".to_owned())] });
+    assert!(world.view().cluster().replacements.is_empty() && world.view().broker(NodeId(3)).is_none());
 }
 
 #[test]
