@@ -493,7 +493,7 @@ fn happen(world: &mut World, dice: &mut Dice, node: u32, lost: u32, goals: &[Wan
         }
         // At most one is away besides the lost one, and not for ever.
         6 if dice.below(8) == 0 && world.away.len() > 1 => world.away.retain(|node| *node == lost),
-        6 if dice.below(8) == 0 => drop(world.away.insert(node)),
+        6 if dice.below(8) == 0 && world.away.len() == 1 => drop(world.away.insert(node)),
         _ if world.messages.is_empty() => {}
         fate => {
             let place = dice.below(world.messages.len().min(6) as u64) as usize;
