@@ -19,6 +19,7 @@
 //! * [`only_written`]: what is in a log was written by somebody and not refused.
 //! * [`state_digests`]: replicas that applied the same have the same state.
 //! * [`stored_offsets`]: a stored offset is never lost.
+//! * [`topics_kept`]: the controller forgets no topic, and a group serves one partition.
 //!
 //! Each file's tests hold it against what is right, and against every way of being wrong that it must notice. What
 //! several of them need: `by_index` and `replay` are small tables, `durable` is a model of a node's disk, `sample` is
@@ -48,6 +49,7 @@ mod replay;
 mod sample;
 pub mod state_digests;
 pub mod stored_offsets;
+pub mod topics_kept;
 
 use crate::observe::Invariant;
 
@@ -74,6 +76,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<only_written::OnlyWritten>::default(),
         Box::<state_digests::StateDigests>::default(),
         Box::<stored_offsets::StoredOffsets>::default(),
+        Box::<topics_kept::TopicsKept>::default(),
     ]
 }
 

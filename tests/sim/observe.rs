@@ -1,9 +1,9 @@
 //! What happens in a simulated cluster, as its invariants see it: the world tells, every invariant listens, and the
 //! first one that was promised something else ends the run.
 
-use ackord::machine::Outcome;
+use ackord::machine::{Outcome, Refusal};
 use ackord::multiraft::core::effect::{Leadership, Ticket};
-use ackord::types::{LogEntry, LogId, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId, Term};
+use ackord::types::{LogEntry, LogId, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId, Term, TopicId};
 use ackord::wal::{GroupRecovery, GroupWrite, Turn};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +49,8 @@ pub enum Observation<'a> {
     Acked { ticket: Ticket, node: NodeId, group: RaftGroupId, at: LogId, outcome: &'a Outcome },
     /// A write was certainly not done.
     Refused { ticket: Ticket },
+    /// A state machine refused the sequence of a batch whose producer has kept to all rules.
+    WronglyRefused { ticket: Ticket, group: RaftGroupId, refusal: Refusal },
     /// Nobody will ever answer a write: its fate is open.
     Open { ticket: Ticket },
     /// A client has asked a node where a group's log ends (`linearizable`), or reads what that node shows anyway.
@@ -90,6 +92,16 @@ pub enum Observation<'a> {
     /// The faults have stopped for as long as recovery may take, and these nodes run and reach each other: whether a
     /// write that was tried again and again was acknowledged.
     Liveness { group: RaftGroupId, up: &'a BTreeSet<NodeId>, progress: bool },
+    /// Somebody asks the controller for topics as of now or later.
+    TopicsReadBegan { ticket: Ticket },
+    /// And is told these, with the groups of each one's partitions.
+    TopicsReadEnded { ticket: Ticket, topics: &'a BTreeMap<TopicId, Vec<RaftGroupId>> },
+    /// Somebody was told that a topic is there, with at least so many partitions.
+    TopicMade { topic: TopicId, partitions: usize },
+    /// Somebody wants a topic to be deleted.
+    TopicDeletionBegan { topic: TopicId },
+    /// Somebody was told that a topic is gone.
+    TopicDeleted { topic: TopicId },
     /// The faults have stopped, everything has drained: the final contents of every replica, by node.
     Final { group: RaftGroupId, start: LogIndex, records: &'a BTreeMap<NodeId, (Offset, Vec<u64>)> },
 }

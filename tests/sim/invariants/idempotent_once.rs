@@ -1,4 +1,5 @@
 //! A producer's (id, epoch, sequence) is in the log at most once, and whoever repeats it is told the original offset.
+//! One that keeps to the rules is never refused for its sequence.
 
 use super::replay::Replay;
 use crate::batch::batch_in;
@@ -93,6 +94,10 @@ impl Invariant for IdempotentOnce {
             Observation::Acked { ticket, group, outcome: Outcome::Appended { base_offset, .. }, .. } => {
                 self.acknowledged(*ticket, *group, *base_offset)
             }
+            Observation::WronglyRefused { ticket, group, refusal } => {
+                let value = self.open.get(ticket);
+                Err(format!("group {group} refuses the batch of {value:?}, which keeps to all rules: {refusal:?}"))
+            }
             _ => Ok(()),
         }
     }
@@ -164,5 +169,8 @@ mod tests {
         holds(&mut IdempotentOnce::default(), &ok);
         let broken = [wrote(2), acked(2, &zero), wrote(3), acked(3, &wrong)];
         breaks(&mut IdempotentOnce::default(), &broken, "and then at");
+        let (ticket, refusal) = (Ticket(1), ackord::machine::Refusal::OutOfOrderSequence);
+        let refused = Observation::WronglyRefused { ticket, group: GROUP, refusal };
+        breaks(&mut IdempotentOnce::default(), &[wrote(1), refused], "keeps to all rules");
     }
 }
