@@ -103,7 +103,7 @@ pub enum Observation<'a> {
     /// Somebody was told that a topic is gone.
     TopicDeleted { topic: TopicId },
     /// The faults have stopped, everything has drained: the final contents of every replica, by node.
-    Final { group: RaftGroupId, start: LogIndex, records: &'a BTreeMap<NodeId, (Offset, Vec<u64>)> },
+    Final { group: RaftGroupId, records: &'a BTreeMap<NodeId, (Offset, Vec<u64>)> },
 }
 
 /// A consumer group: the Raft group that coordinates it, and its name.

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 /// See the module.
 #[derive(Default)]
 pub struct AckedStays {
-    /// Batches that were not answered yet: first value and count.
-    open: BTreeMap<Ticket, (u64, u32)>,
+    /// Batches that were not answered yet: who was asked, first value and count.
+    open: BTreeMap<Ticket, (NodeId, u64, u32)>,
     /// The values that somebody was told, by group and offset.
     known: BTreeMap<RaftGroupId, ByIndex<u64>>,
 }
@@ -48,14 +48,15 @@ impl Invariant for AckedStays {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::Wrote { ticket, value, count, .. } => {
-                self.open.insert(*ticket, (*value, *count));
+            Observation::Wrote { ticket, node, value, count, .. } => {
+                self.open.insert(*ticket, (*node, *value, *count));
             }
             Observation::Refused { ticket } | Observation::Open { ticket } => {
                 self.open.remove(ticket);
             }
-            Observation::Acked { ticket, group, outcome: Outcome::Appended { base_offset, .. }, .. } => {
-                let (value, count) = self.open.remove(ticket).ok_or_else(|| format!("nobody wrote {ticket:?}"))?;
+            Observation::Acked { ticket, node, group, outcome: Outcome::Appended { base_offset, .. }, .. } => {
+                let asked = self.open.remove(ticket).filter(|(asked, ..)| asked == node);
+                let (_, value, count) = asked.ok_or_else(|| format!("nobody wrote {ticket:?} at node {node}"))?;
                 for place in 0..count {
                     let offset = Offset(base_offset.0 + i64::from(place));
                     self.learn(*group, offset, value + u64::from(place), "is acknowledged")?;
@@ -81,7 +82,7 @@ impl Invariant for AckedStays {
 mod tests {
     use super::super::sample::{GROUP, NODES, breaks, holds};
     use super::*;
-    use ackord::types::{LogId, LogIndex, Term};
+    use ackord::types::{LogId, Term};
 
     fn wrote(ticket: u64, value: u64) -> Observation<'static> {
         let ticket = Ticket(ticket);
@@ -104,7 +105,7 @@ mod tests {
     fn what_was_told_stays() {
         let records = [(Offset(0), 70), (Offset(1), 71), (Offset(2), 80)];
         let ends = BTreeMap::from([(NODES[0], (Offset(0), vec![70, 71, 80])), (NODES[1], (Offset(1), vec![71, 80]))]);
-        let last = Observation::Final { group: GROUP, start: LogIndex(1), records: &ends };
+        let last = Observation::Final { group: GROUP, records: &ends };
         let observations = [wrote(1, 70), acked(1, AT_0), read(&records[..1]), read(&records), last];
         holds(&mut AckedStays::default(), &observations);
     }
@@ -124,7 +125,7 @@ mod tests {
     fn no_record_is_lost_in_the_end() {
         for (values, sentence) in [(vec![70], "offset 1 of group 1, which"), (vec![70, 5], "ends as 5")] {
             let ends = BTreeMap::from([(NODES[0], (Offset(0), values))]);
-            let last = Observation::Final { group: GROUP, start: LogIndex(1), records: &ends };
+            let last = Observation::Final { group: GROUP, records: &ends };
             breaks(&mut AckedStays::default(), &[wrote(1, 70), acked(1, AT_0), last], sentence);
         }
     }

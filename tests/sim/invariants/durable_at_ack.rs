@@ -75,7 +75,9 @@ impl Invariant for DurableAtAck {
                     self.had.entry((*node, *group)).or_default().push(log.clone());
                 }
             }
-            Observation::Started { node, .. } => self.progress.retain(|(other, _), _| other != node),
+            Observation::Started { node, .. } | Observation::Crashed { node } => {
+                self.progress.retain(|(other, _), _| other != node);
+            }
             Observation::Members { group, at, membership } => {
                 self.members.entry(*group).or_default().insert(at.index, (*membership).clone());
             }
@@ -165,6 +167,8 @@ mod tests {
     fn the_acknowledging_replica_has_applied_it() {
         let (entries, nothing) = (append(2, 2..=3), BTreeMap::new());
         let again = Observation::Started { node: NODES[0], groups: &nothing };
-        breaks(&mut ready(&voters()), &[persisted(1, &entries), again, acked()], "has applied up to 0");
+        for end in [again, Observation::Crashed { node: NODES[0] }] {
+            breaks(&mut ready(&voters()), &[persisted(1, &entries), end, acked()], "has applied up to 0");
+        }
     }
 }

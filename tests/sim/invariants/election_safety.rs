@@ -1,4 +1,4 @@
-//! At most one replica leads a group in a term (Raft §5.2), and nobody is told of another.
+//! At most one replica leads a group in a term (Raft §5.2), nobody is told of another, and no other answers for it.
 
 use crate::observe::{Invariant, Observation};
 use ackord::types::{RaftGroupId, ReplicaId, Term};
@@ -19,7 +19,10 @@ impl Invariant for ElectionSafety {
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         let (group, term, leader) = match observation {
             Observation::Led { group, replica, term, .. } => (*group, *term, *replica),
-            Observation::Published { group, leadership, .. } => match leadership.leader {
+            Observation::Published { node, group, leadership } => match leadership.leader {
+                Some(leader) if leadership.serving && leader.node() != *node => {
+                    return Err(format!("node {node} answers for group {group}, which replica {leader} leads"));
+                }
                 Some(leader) => (*group, leadership.term, leader),
                 None => return Ok(()),
             },
@@ -64,5 +67,9 @@ mod tests {
     fn nobody_is_told_of_another() {
         let [one, two, three] = NODES;
         breaks(&mut ElectionSafety::default(), &[led(one, 2), published(three, two, 2)], "two leaders");
+        let leadership = Leadership { term: Term(2), leader: Some(replica(one)), serving: true };
+        let serves = |node| Observation::Published { node, group: GROUP, leadership };
+        holds(&mut ElectionSafety::default(), &[led(one, 2), serves(one)]);
+        breaks(&mut ElectionSafety::default(), &[led(one, 2), serves(two)], "node 2 answers for group 1");
     }
 }

@@ -194,7 +194,7 @@ mod tests {
         breaks(&mut LogStartMonotone::default(), &[wanted(3), read(4)], "nobody wanted more than 3");
         for (start, is_right) in [(1, false), (2, true), (3, true), (4, false)] {
             let ends = BTreeMap::from([(ONE, (Offset(start), Vec::new()))]);
-            let last = Observation::Final { group: GROUP, start: LogIndex(1), records: &ends };
+            let last = Observation::Final { group: GROUP, records: &ends };
             let observations = [wanted(3), read(2), last];
             if is_right {
                 holds(&mut LogStartMonotone::default(), &observations);

@@ -20,15 +20,22 @@ struct Shown {
 pub struct MonotoneReads {
     /// What was shown in each leader epoch, by group.
     shown: BTreeMap<RaftGroupId, BTreeMap<Term, Shown>>,
-    /// The same as of the beginning of each read.
-    open: BTreeMap<Ticket, BTreeMap<Term, Shown>>,
+    /// The same as of the beginning of each read, and who was asked.
+    open: BTreeMap<Ticket, (NodeId, BTreeMap<Term, Shown>)>,
     /// The bounds that each replica has had since its process started.
     bounds: BTreeMap<(NodeId, RaftGroupId), Shown>,
 }
 
 impl MonotoneReads {
-    fn check(&mut self, ticket: Ticket, group: RaftGroupId, epoch: Term, now: Shown) -> Result<(), String> {
-        let before = self.open.remove(&ticket).ok_or_else(|| format!("read {ticket:?} never began"))?;
+    fn check(
+        &mut self,
+        (ticket, node): (Ticket, NodeId),
+        group: RaftGroupId,
+        epoch: Term,
+        now: Shown,
+    ) -> Result<(), String> {
+        let began = self.open.remove(&ticket).filter(|(asked, _)| *asked == node);
+        let (_, before) = began.ok_or_else(|| format!("read {ticket:?} never began at node {node}"))?;
         for (earlier, shown) in before.range(..=epoch) {
             if now.end < shown.end || now.start < shown.start {
                 return Err(format!(
@@ -51,15 +58,15 @@ impl Invariant for MonotoneReads {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::ReadBegan { ticket, group, .. } => {
+            Observation::ReadBegan { ticket, node, group, .. } => {
                 let shown = self.shown.get(group).cloned().unwrap_or_default();
-                self.open.insert(*ticket, shown);
+                self.open.insert(*ticket, (*node, shown));
             }
             Observation::Refused { ticket } | Observation::Open { ticket } => {
                 self.open.remove(ticket);
             }
-            Observation::ReadEnded { ticket, group, epoch, log_start, end, .. } => {
-                self.check(*ticket, *group, *epoch, Shown { start: *log_start, end: *end })?;
+            Observation::ReadEnded { ticket, node, group, epoch, log_start, end, .. } => {
+                self.check((*ticket, *node), *group, *epoch, Shown { start: *log_start, end: *end })?;
             }
             Observation::Started { node, .. } => self.bounds.retain(|(other, _), _| other != node),
             Observation::Bounds { node, group, log_start, high_watermark } => {

@@ -7,7 +7,7 @@
 
 use super::durable::{DurableLog, take_in};
 use crate::observe::{Invariant, Observation};
-use ackord::types::{NodeId, RaftGroupId};
+use ackord::types::{LogIndex, NodeId, RaftGroupId};
 use ackord::wal::{GroupRecovery, GroupWrite, LogChange, Turn};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,8 @@ struct Node {
     logs: BTreeMap<RaftGroupId, DurableLog>,
     /// Groups of which nothing is known until the next start.
     unknown: BTreeSet<RaftGroupId>,
+    /// What groups that are damaged remember to be committed.
+    damaged_commits: BTreeMap<RaftGroupId, LogIndex>,
     /// Groups that were deleted.
     ended: BTreeSet<RaftGroupId>,
     /// The turn that is being written.
@@ -145,6 +147,7 @@ impl Node {
         let (healthy, damaged): (BTreeMap<_, _>, BTreeMap<_, _>) =
             found.iter().partition(|(_, recovery)| recovery.damage.is_none());
         self.logs = healthy.into_iter().map(|(group, recovery)| (*group, DurableLog::of(recovery))).collect();
+        self.damaged_commits = damaged.iter().map(|(group, found)| (**group, found.hard_state.commit)).collect();
         self.unknown = damaged.into_keys().copied().collect();
         self.ended.retain(|group| !found.contains_key(group));
         (self.writing, self.is_damaged) = (None, false);
@@ -177,9 +180,16 @@ impl Invariant for NoHole {
                 (known.is_damaged, known.was_damaged) = (true, true);
                 Ok(())
             }
-            Observation::Repaired { node, group, .. } => {
-                self.nodes.entry(*node).or_default().unknown.insert(*group);
-                Ok(())
+            Observation::Repaired { node, group, start, last } => {
+                let known = self.nodes.entry(*node).or_default();
+                known.unknown.insert(*group);
+                match known.damaged_commits.remove(group) {
+                    Some(commit) if last.index < commit.max(start.index) => Err(format!(
+                        "group {group} of node {node} knows that {commit} is committed, and is repaired with a log \
+                         from {start} to {last}"
+                    )),
+                    _ => Ok(()),
+                }
             }
             _ => Ok(()),
         }

@@ -122,7 +122,7 @@ mod tests {
         let quarantined = Observation::Quarantined { node: NODES[0], group: GROUP, reason: "rust" };
         breaks(&mut NoSilentStop::default(), &[quarantined], "no disk was damaged: rust");
         let refused = Observation::RefusedStart { node: NODES[0], reason: "empty" };
-        breaks(&mut NoSilentStop::default(), &[refused.clone()], "no disk was damaged: empty");
-        holds(&mut NoSilentStop::default(), &[Observation::Damaged { node: NODES[0] }, refused]);
+        holds(&mut NoSilentStop::default(), &[Observation::Damaged { node: NODES[0] }, refused.clone()]);
+        breaks(&mut NoSilentStop::default(), &[refused], "no disk was damaged: empty");
     }
 }

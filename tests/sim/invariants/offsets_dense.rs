@@ -64,7 +64,7 @@ mod tests {
     use super::super::sample::{GROUP, NODES, breaks, holds, produce};
     use super::*;
     use ackord::multiraft::core::effect::Ticket;
-    use ackord::types::{LogEntry, LogIndex, NodeId, Term};
+    use ackord::types::{LogEntry, NodeId, Term};
 
     fn applied<'a>(node: NodeId, entry: &'a LogEntry, outcome: &'a Outcome) -> Observation<'a> {
         Observation::Applied { node, group: GROUP, entry, outcome }
@@ -115,7 +115,7 @@ mod tests {
         let (first, zero) = (produce(2, 70, 3, None), at(0));
         for (values, is_right) in [(vec![71, 72], true), (vec![71], false), (vec![71, 72, 73], false)] {
             let ends = BTreeMap::from([(NODES[0], (Offset(1), values))]);
-            let last = Observation::Final { group: GROUP, start: LogIndex(1), records: &ends };
+            let last = Observation::Final { group: GROUP, records: &ends };
             let observations = [applied(NODES[0], &first, &zero), last];
             if is_right {
                 holds(&mut OffsetsDense::default(), &observations);

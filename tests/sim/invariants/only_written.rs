@@ -1,5 +1,5 @@
-//! What is in a log was written by somebody, is there once if it was sent once, and was not refused: a refusal is
-//! definite.
+//! What is in a log was written by somebody, as it is there, is there once if it was sent once, and was not refused: a
+//! refusal is definite.
 
 use super::replay::Replay;
 use crate::batch::{batch_in, values_of};
@@ -16,6 +16,10 @@ struct Batch {
     fates_open: u32,
     /// How often it is in the log.
     found: u32,
+    /// How many records it has.
+    count: u32,
+    /// Its producer, and the sequence of its first record.
+    producer: Option<(i64, i32)>,
 }
 
 /// See the module.
@@ -32,12 +36,21 @@ pub struct OnlyWritten {
 impl OnlyWritten {
     fn check(&mut self, group: RaftGroupId, entry: &LogEntry) -> Result<(), String> {
         let Some(batch) = batch_in(entry) else { return Ok(()) };
-        let value = values_of(&batch).first().copied().unwrap_or_default();
+        let values = values_of(&batch);
+        let value = values.first().copied().unwrap_or_default();
         let (id, known) = (entry.id, self.batches.get_mut(&(group, value)));
         let known = known.ok_or_else(|| format!("nobody wrote the batch of {value} in entry {id} of group {group}"))?;
         known.found += 1;
+        let producer = batch.producer().map(|producer| (producer.id, producer.first_sequence));
+        let sent = value..value + u64::from(known.count);
+        if producer != known.producer || !sent.clone().eq(values.iter().copied()) {
+            return Err(format!(
+                "entry {id} of group {group} holds {values:?} of producer {producer:?}, and {sent:?} of {:?} was sent",
+                known.producer
+            ));
+        }
         if known.found > known.fates_open {
-            let Batch { fates_open, found } = *known;
+            let Batch { fates_open, found, .. } = *known;
             return Err(format!(
                 "the batch of {value} is in group {group} {found} times, last as entry {id}, and was sent {fates_open} \
                  times without being refused"
@@ -57,9 +70,11 @@ impl Invariant for OnlyWritten {
             return self.check(group, entry);
         }
         match observation {
-            Observation::Wrote { ticket, group, value, .. } => {
+            Observation::Wrote { ticket, group, value, count, producer, .. } => {
                 self.tickets.insert(*ticket, (*group, *value));
-                self.batches.entry((*group, *value)).or_default().fates_open += 1;
+                let batch = self.batches.entry((*group, *value)).or_default();
+                batch.fates_open += 1;
+                (batch.count, batch.producer) = (*count, *producer);
             }
             Observation::Refused { ticket } => {
                 let Some(key) = self.tickets.remove(ticket) else { return Ok(()) };
@@ -112,6 +127,9 @@ mod tests {
     fn what_was_refused_or_never_sent_may_not() {
         let (entry, again) = (produce(2, 70, 1, None), produce(3, 70, 1, None));
         breaks(&mut OnlyWritten::default(), &[applied(&entry)], "nobody wrote");
+        for other in [produce(2, 70, 2, None), produce(2, 70, 1, Some((5, 0, 0)))] {
+            breaks(&mut OnlyWritten::default(), &[wrote(1), applied(&other)], "was sent");
+        }
         breaks(&mut OnlyWritten::default(), &[wrote(1), refused(1), applied(&entry)], "sent 0 times");
         breaks(&mut OnlyWritten::default(), &[wrote(1), applied(&entry), refused(1)], "was refused");
         breaks(&mut OnlyWritten::default(), &[wrote(1), applied(&entry), applied(&again)], "sent 1 times");

@@ -88,12 +88,11 @@ mod tests {
 
     #[test]
     fn different_ends() {
-        let start = LogIndex(1);
         let same = NODES.map(|node| (node, (Offset(2), vec![5, 6]))).into_iter().collect();
-        holds(&mut StateDigests::default(), &[Observation::Final { group: GROUP, start, records: &same }]);
+        holds(&mut StateDigests::default(), &[Observation::Final { group: GROUP, records: &same }]);
         let mut other: BTreeMap<_, _> = same.clone();
         other.insert(NODES[2], (Offset(2), vec![5]));
-        let last = Observation::Final { group: GROUP, start, records: &other };
+        let last = Observation::Final { group: GROUP, records: &other };
         breaks(&mut StateDigests::default(), &[last], "end with different records");
     }
 }

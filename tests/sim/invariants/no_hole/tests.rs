@@ -138,3 +138,14 @@ fn after_damage_a_node_is_taken_as_it_comes() {
     ];
     breaks(&mut NoHole::default(), &observations, "ended with entry 2@2 and ends with 1@1 now");
 }
+
+#[test]
+fn a_repaired_log_holds_what_is_committed() {
+    let recovery = GroupRecovery { damage: Some("hole".to_owned()), hard_state: hard_state(2, None, 3), ..found() };
+    let damaged = BTreeMap::from([(GROUP, recovery)]);
+    let (start, begin) = (LogId::new(1, 1), Observation::Damaged { node: ONE });
+    let started = Observation::Started { node: ONE, groups: &damaged };
+    let repaired = |index| Observation::Repaired { node: ONE, group: GROUP, start, last: LogId::new(index, 2) };
+    holds(&mut NoHole::default(), &[begin.clone(), started.clone(), repaired(3)]);
+    breaks(&mut NoHole::default(), &[begin, started, repaired(2)], "is repaired with a log");
+}
