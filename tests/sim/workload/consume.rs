@@ -13,7 +13,9 @@ use super::{Answer, Request};
 use crate::chance::{Chance, MILLISECOND};
 use crate::observe::Observation;
 use crate::sight::{Actor, Sight};
-use ackord::coordinator::command::{Action, Answer as Decided, Assign, Command, Commit, Join, Joined, Leaver, NewOffset};
+use ackord::coordinator::command::{
+    Action, Answer as Decided, Assign, Command, Commit, Join, Joined, Leaver, NewOffset,
+};
 use ackord::coordinator::group::Phase;
 use ackord::machine::Outcome;
 use ackord::multiraft::core::effect::{Reply, Ticket};

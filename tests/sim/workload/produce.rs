@@ -2,7 +2,8 @@
 //! their way at a time; and plain ones, which send everything once.
 //!
 //! An idempotent producer keeps what it sends in order, as Kafka's does: when a batch was refused or its fate is open,
-//! nothing new leaves until every answer is in; then all that were not acknowledged go again, in their order. A batch
+//! nothing new leaves until every answer is in; then all that were not acknowledged go again, in their order. From the
+//! oldest of these to the newest there are no more than a partition remembers, acknowledged ones included. A batch
 //! whose predecessors are all acknowledged is never out of order, and nobody fences it, so no refusal of its sequence is
 //! right.
 
@@ -23,6 +24,8 @@ const LOOK_PAUSE: u64 = 500 * MILLISECOND;
 
 /// A batch that is not acknowledged.
 struct Batch {
+    /// Its number among those of its producer.
+    number: usize,
     /// The value of its first record.
     value: u64,
     /// Its records.
@@ -41,6 +44,8 @@ struct Lane {
     group: RaftGroupId,
     /// Id and epoch of an idempotent one.
     identity: Option<(i64, i16)>,
+    /// The next batch's number.
+    next_number: usize,
     /// The next record's sequence.
     next_sequence: i32,
     /// Whom it asks.
@@ -85,6 +90,7 @@ impl Produce {
                 self.lanes.push(Lane {
                     group,
                     identity: is_idempotent.then_some((id, 0)),
+                    next_number: 0,
                     next_sequence: 0,
                     node,
                     queue: VecDeque::new(),
@@ -99,7 +105,8 @@ impl Produce {
     /// Begins a batch, if the producer may.
     fn begin(&mut self, place: usize, sight: &mut dyn Sight) {
         let lane = &mut self.lanes[place];
-        if lane.repeat || lane.queue.len() >= self.load.inflight || (self.is_calm && lane.has_ended) {
+        let oldest = lane.queue.front().map_or(lane.next_number, |batch| batch.number);
+        if lane.repeat || lane.next_number - oldest >= self.load.inflight || (self.is_calm && lane.has_ended) {
             return;
         }
         lane.has_ended = self.is_calm;
@@ -115,7 +122,9 @@ impl Produce {
         let (value, first_sequence) = (self.last_value + 1, lane.next_sequence);
         self.last_value += u64::from(count);
         lane.next_sequence += count as i32;
-        lane.queue.push_back(Batch { value, count, key_bytes, first_sequence, ticket: None });
+        let number = lane.next_number;
+        lane.next_number += 1;
+        lane.queue.push_back(Batch { number, value, count, key_bytes, first_sequence, ticket: None });
         self.send(place, lane_end(&self.lanes[place]), sight);
     }
 

@@ -22,6 +22,8 @@ struct Reader {
     next: Offset,
     /// The question that is on its way.
     ticket: Option<Ticket>,
+    /// Its partition is gone.
+    is_gone: bool,
     /// It has been answered since the faults stopped.
     has_ended: bool,
 }
@@ -50,7 +52,8 @@ impl Read {
                 continue;
             }
             for follows in [true, false] {
-                self.readers.push(Reader { group, follows, next: Offset(0), ticket: None, has_ended: false });
+                let (next, ticket, is_gone, has_ended) = (Offset(0), None, false, false);
+                self.readers.push(Reader { group, follows, next, ticket, is_gone, has_ended });
                 sight.wake(self.readers.len() as u64, 0);
             }
         }
@@ -82,8 +85,8 @@ impl Actor for Read {
             return sight.wake(0, LOOK_PAUSE);
         };
         if !sight.groups(GroupKind::Partition).contains(&self.readers[place].group) {
-            self.readers[place].has_ended = true;
-            return; // its topic is gone
+            self.readers[place].is_gone = true;
+            return;
         }
         self.read(place, sight);
         let (low, high) = self.load.read_pause;
@@ -104,15 +107,14 @@ impl Actor for Read {
 
     fn stop(&mut self) {
         self.is_calm = true;
-        self.readers.iter_mut().for_each(|reader| reader.has_ended = false);
     }
 
     fn is_settled(&self, _sight: &dyn Sight) -> bool {
-        self.is_calm && self.readers.iter().all(|reader| reader.has_ended)
+        self.is_calm && self.readers.iter().all(|reader| reader.is_gone || reader.has_ended)
     }
 
     fn describe(&self) -> String {
-        let waits = |reader: &&Reader| !reader.has_ended;
+        let waits = |reader: &&Reader| !reader.is_gone && !reader.has_ended;
         let groups: Vec<_> = self.readers.iter().filter(waits).map(|reader| reader.group.0).collect();
         format!("readers that were not answered: of groups {groups:?}")
     }
