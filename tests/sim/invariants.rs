@@ -46,7 +46,7 @@ pub mod offsets_dense;
 pub mod only_written;
 mod replay;
 #[cfg(test)]
-pub mod sample;
+pub(crate) mod sample;
 pub mod state_digests;
 pub mod stored_offsets;
 pub mod topics_kept;

@@ -76,6 +76,31 @@ impl DurableLog {
         self.last = last.unwrap_or(self.last);
         Ok(())
     }
+
+    /// Takes in entries that were lost; an error if there is no place for them.
+    pub fn refill(&mut self, entries: &[LogEntry]) -> Result<(), String> {
+        for LogEntry { id, .. } in entries {
+            if id.index <= self.start.index || id.index > self.last.index {
+                return Err(format!("refills {id} in a log from {} to {}", self.start, self.last));
+            }
+            self.set_term(*id);
+        }
+        Ok(())
+    }
+
+    /// The entry at this index has that term, whatever was thought of it.
+    fn set_term(&mut self, id: LogId) {
+        if self.term_at(id.index) == Some(id.term) {
+            return;
+        }
+        let next = id.index.next();
+        let after = self.term_at(next).filter(|_| !self.terms.iter().any(|begin| begin.index == next));
+        self.terms.retain(|begin| begin.index != id.index);
+        self.terms.push(id);
+        self.terms.extend(after.map(|term| LogId { index: next, term }));
+        self.terms.sort_unstable_by_key(|begin| begin.index);
+        self.terms.dedup_by_key(|begin| begin.term);
+    }
 }
 
 /// Takes a write into a node's logs; an error says what can't be written there.
@@ -91,11 +116,15 @@ pub fn take_in(logs: &mut BTreeMap<RaftGroupId, DurableLog>, write: &GroupWrite)
             let is_born = matches!(write.change, LogChange::Born { .. });
             return if is_born && earlier.is_some() { Err("is born twice".to_owned()) } else { Ok(()) };
         }
-        LogChange::None | LogChange::Installing { .. } | LogChange::Append(_) => {}
+        _ => {}
     }
     let Some(log) = logs.get_mut(&write.group) else { return Err("writes before it is born".to_owned()) };
     log.hard_state = write.hard_state;
-    if let LogChange::Append(entries) = &write.change { log.append(entries) } else { Ok(()) }
+    match &write.change {
+        LogChange::Append(entries) => log.append(entries),
+        LogChange::Refill(entries) => log.refill(entries),
+        _ => Ok(()),
+    }
 }
 
 /// Every node's logs, as far as they are known.
@@ -106,12 +135,13 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Takes in what has become durable, and at each start what was found. What can't be is `no_hole`'s business.
+    /// Takes in what has become durable, and at each start what was found: with the entries that a damaged log has lost,
+    /// as far as it knows their terms, because it takes no part before it has them again. What can't be is `no_hole`'s
+    /// business.
     pub fn observe(&mut self, observation: &Observation<'_>) {
         match observation {
             Observation::Started { node, groups } => {
-                let known = groups.iter().filter(|(_, group)| group.damage.is_none());
-                let logs = known.map(|(group, recovery)| (*group, DurableLog::of(recovery))).collect();
+                let logs = groups.iter().map(|(group, recovery)| (*group, DurableLog::of(recovery))).collect();
                 self.nodes.insert(*node, logs);
             }
             Observation::Persisted { node, write } => {

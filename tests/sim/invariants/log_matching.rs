@@ -71,7 +71,7 @@ impl Invariant for LogMatching {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         if let Observation::Persisted { node, write } = observation
-            && let LogChange::Append(entries) = &write.change
+            && let LogChange::Append(entries) | LogChange::Refill(entries) = &write.change
         {
             self.check(*node, write.group, entries)?;
         }

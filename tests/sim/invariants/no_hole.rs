@@ -3,11 +3,12 @@
 //! Every append continues the log or cuts off what is not committed; terms, votes and commits never go back. What was
 //! durable when a process ended is there when the next one starts: exactly that, or with the whole turn that was being
 //! written. Only the front may be gone, because segments are freed. A node whose disk was damaged is taken as it comes
-//! at its next start, and so are groups that say themselves that they are damaged.
+//! at its next start, and so are groups that say themselves that they are damaged, until they are repaired: then they
+//! have everything up to where they ended, and more than they knew to be committed.
 
 use super::durable::{DurableLog, take_in};
 use crate::observe::{Invariant, Observation};
-use ackord::types::{LogIndex, NodeId, RaftGroupId};
+use ackord::types::{LogEntry, LogId, NodeId, RaftGroupId};
 use ackord::wal::{GroupRecovery, GroupWrite, LogChange, Turn};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Node {
     /// The groups that are known.
     logs: BTreeMap<RaftGroupId, DurableLog>,
-    /// Groups of which nothing is known until the next start.
-    unknown: BTreeSet<RaftGroupId>,
-    /// What groups that are damaged remember to be committed.
-    damaged_commits: BTreeMap<RaftGroupId, LogIndex>,
+    /// Groups that are damaged, with what they found of themselves and what was refilled since.
+    damaged: BTreeMap<RaftGroupId, DurableLog>,
     /// Groups that were deleted.
     ended: BTreeSet<RaftGroupId>,
     /// The turn that is being written.
@@ -28,6 +27,14 @@ struct Node {
     is_damaged: bool,
     /// It was, at some time: groups may say that they are damaged.
     was_damaged: bool,
+}
+
+/// Whether what a repair brings is what was lost.
+fn check_refill(log: &DurableLog, entries: &[LogEntry]) -> Result<(), String> {
+    match entries.iter().find(|entry| log.term_at(entry.id.index) != Some(entry.id.term)) {
+        Some(entry) => Err(format!("refills {}, which is not what it had there", entry.id)),
+        None => Ok(()),
+    }
 }
 
 /// See the module.
@@ -62,7 +69,7 @@ fn check_promises(before: Option<&DurableLog>, write: &GroupWrite) -> Result<(),
 /// Whether a start found what should be there.
 fn compare(expected: &DurableLog, found: &GroupRecovery) -> Result<(), String> {
     if let Some(damage) = &found.damage {
-        return Err(format!("is said to be damaged, and nobody damaged it: {damage}"));
+        return Err(format!("is said to be damaged, and nobody damaged it: {}", damage.reason));
     }
     let (ours, theirs) = (expected.hard_state, found.hard_state);
     if (theirs.term, theirs.vote) != (ours.term, ours.vote) || theirs.commit < ours.commit {
@@ -88,11 +95,18 @@ impl Node {
         if self.ended.contains(&group) {
             return Err("writes after its end".to_owned());
         }
-        if matches!(write.change, LogChange::Born { .. } | LogChange::Installed { .. }) {
-            self.unknown.remove(&group);
+        if matches!(write.change, LogChange::Born { .. } | LogChange::Installed { .. } | LogChange::Tombstone) {
+            self.damaged.remove(&group);
         }
-        if self.unknown.contains(&group) && write.change != LogChange::Tombstone {
-            return Ok(());
+        if let Some(log) = self.damaged.get_mut(&group) {
+            return match &write.change {
+                LogChange::Refill(entries) => log.refill(entries),
+                LogChange::Append(_) => Err("appends while it is damaged".to_owned()),
+                _ => Ok(()),
+            };
+        }
+        if let (Some(log), LogChange::Refill(entries)) = (self.logs.get(&group), &write.change) {
+            check_refill(log, entries)?;
         }
         check_promises(self.logs.get(&group), write)?;
         if write.change == LogChange::Tombstone {
@@ -121,7 +135,7 @@ impl Node {
         logs: &BTreeMap<RaftGroupId, DurableLog>,
         found: &BTreeMap<RaftGroupId, GroupRecovery>,
     ) -> Result<(), String> {
-        let excused = |group: &RaftGroupId| self.unknown.contains(group);
+        let excused = |group: &RaftGroupId| self.damaged.contains_key(group);
         for (group, log) in logs.iter().filter(|(group, _)| !excused(group)) {
             let Some(found) = found.get(group) else { return Err(format!("group {group} is not there any more")) };
             if self.was_damaged && found.damage.is_some() {
@@ -135,6 +149,19 @@ impl Node {
         }
     }
 
+    /// A group takes part again, with a log that ends there.
+    fn repaired(&mut self, group: RaftGroupId, last: LogId) -> Result<(), String> {
+        if let Some(log) = self.damaged.remove(&group) {
+            self.logs.insert(group, log);
+        }
+        let log = self.logs.get(&group).ok_or("is repaired without a log")?;
+        if log.last != last || log.hard_state.commit > last.index {
+            let commit = log.hard_state.commit;
+            return Err(format!("had a log up to {}, and knew that {commit} was committed", log.last));
+        }
+        Ok(())
+    }
+
     fn start(&mut self, found: &BTreeMap<RaftGroupId, GroupRecovery>) -> Result<(), String> {
         if !self.is_damaged
             && let Err(reason) = self.check(&self.logs, found)
@@ -144,11 +171,8 @@ impl Node {
                 return Err(format!("{reason} (or, with the turn that was being written: {other})"));
             }
         }
-        let (healthy, damaged): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            found.iter().partition(|(_, recovery)| recovery.damage.is_none());
-        self.logs = healthy.into_iter().map(|(group, recovery)| (*group, DurableLog::of(recovery))).collect();
-        self.damaged_commits = damaged.iter().map(|(group, found)| (**group, found.hard_state.commit)).collect();
-        self.unknown = damaged.into_keys().copied().collect();
+        let logs = found.iter().map(|(group, recovery)| (*group, DurableLog::of(recovery)));
+        (self.logs, self.damaged) = logs.partition(|(group, _)| found[group].damage.is_none());
         self.ended.retain(|group| !found.contains_key(group));
         (self.writing, self.is_damaged) = (None, false);
         Ok(())
@@ -182,14 +206,8 @@ impl Invariant for NoHole {
             }
             Observation::Repaired { node, group, start, last } => {
                 let known = self.nodes.entry(*node).or_default();
-                known.unknown.insert(*group);
-                match known.damaged_commits.remove(group) {
-                    Some(commit) if last.index < commit.max(start.index) => Err(format!(
-                        "group {group} of node {node} knows that {commit} is committed, and is repaired with a log \
-                         from {start} to {last}"
-                    )),
-                    _ => Ok(()),
-                }
+                let repaired = known.repaired(*group, *last);
+                repaired.map_err(|reason| format!("group {group} of node {node}, from {start} to {last}, {reason}"))
             }
             _ => Ok(()),
         }

@@ -2,7 +2,8 @@
 
 use super::super::sample::{GROUP, NODES, append, birth, breaks, entry, hard_state, holds, replica, write};
 use super::*;
-use ackord::types::{LogId, LogIndex};
+use ackord::types::LogIndex;
+use ackord::wal::Damage;
 
 const ONE: NodeId = NODES[0];
 
@@ -19,6 +20,10 @@ fn found() -> GroupRecovery {
         terms: vec![LogId::new(2, 2)],
         ..GroupRecovery::default()
     }
+}
+
+fn damage(reason: &str) -> Option<Damage> {
+    Some(Damage { reason: reason.to_owned(), ..Damage::default() })
 }
 
 /// What a node does with these writes, and then finds that at its next start.
@@ -84,7 +89,7 @@ fn a_start_finds_what_was_there() {
     let lost_vote = GroupRecovery { hard_state: hard_state(1, None, 1), ..found() };
     let lost_front = GroupRecovery { start: LogId::new(3, 1), terms: vec![LogId::new(4, 2)], ..found() };
     let other_terms = GroupRecovery { terms: vec![LogId::new(2, 1), LogId::new(3, 2)], ..found() };
-    let damaged = GroupRecovery { damage: Some("rust".to_owned()), ..found() };
+    let damaged = GroupRecovery { damage: damage("rust"), ..found() };
     let wrong = [
         (lost_end, "ends with 3@2 now"),
         (lost_vote, "remembers"),
@@ -125,7 +130,7 @@ fn groups_neither_vanish_nor_appear() {
 #[test]
 fn after_damage_a_node_is_taken_as_it_comes() {
     let (birth, entries) = (birth(), append(2, 2..=4));
-    let damaged = BTreeMap::from([(GROUP, GroupRecovery { damage: Some("hole".to_owned()), ..found() })]);
+    let damaged = BTreeMap::from([(GROUP, GroupRecovery { damage: damage("hole"), ..found() })]);
     let healed = BTreeMap::from([(GROUP, GroupRecovery { last: LogId::new(2, 2), ..found() })]);
     let lost = BTreeMap::from([(GROUP, GroupRecovery { last: LogId::new(1, 1), terms: Vec::new(), ..found() })]);
     let observations = [
@@ -140,12 +145,41 @@ fn after_damage_a_node_is_taken_as_it_comes() {
 }
 
 #[test]
-fn a_repaired_log_holds_what_is_committed() {
-    let recovery = GroupRecovery { damage: Some("hole".to_owned()), hard_state: hard_state(2, None, 3), ..found() };
+fn a_repaired_log_is_what_it_was() {
+    let recovery = GroupRecovery { damage: damage("hole"), hard_state: hard_state(2, None, 3), ..found() };
     let damaged = BTreeMap::from([(GROUP, recovery)]);
-    let (start, begin) = (LogId::new(1, 1), Observation::Damaged { node: ONE });
-    let started = Observation::Started { node: ONE, groups: &damaged };
-    let repaired = |index| Observation::Repaired { node: ONE, group: GROUP, start, last: LogId::new(index, 2) };
-    holds(&mut NoHole::default(), &[begin.clone(), started.clone(), repaired(3)]);
-    breaks(&mut NoHole::default(), &[begin, started, repaired(2)], "is repaired with a log");
+    let start = LogId::new(1, 1);
+    let begin = [Observation::Damaged { node: ONE }, Observation::Started { node: ONE, groups: &damaged }];
+    let ready = || {
+        let mut invariant = NoHole::default();
+        holds(&mut invariant, &begin);
+        invariant
+    };
+    let repaired = |index, term| {
+        let last = LogId::new(index, term);
+        Observation::Repaired { node: ONE, group: GROUP, start, last }
+    };
+    let refill = write(2, LogChange::Refill(vec![entry(2, 1, "a"), entry(3, 2, "b")]));
+    let snapshot = write(2, LogChange::Installed { at: LogId::new(9, 2), generation: 2 });
+    holds(&mut ready(), &[persisted(&refill), repaired(4, 2)]);
+    holds(&mut ready(), &[persisted(&snapshot), repaired(9, 2)]);
+    breaks(&mut ready(), &[persisted(&refill), repaired(3, 2)], "had a log up to 4@2");
+    breaks(&mut ready(), &[persisted(&append(2, 5..=5))], "appends while it is damaged");
+    let outside = write(2, LogChange::Refill(vec![entry(5, 2, "a")]));
+    breaks(&mut ready(), &[persisted(&outside)], "refills 5@2");
+    // What was refilled is there again, as it was refilled.
+    let found = GroupRecovery { terms: vec![LogId::new(2, 1), LogId::new(3, 2)], ..found() };
+    let found = GroupRecovery { hard_state: hard_state(2, None, 3), ..found };
+    let again = BTreeMap::from([(GROUP, found)]);
+    let (writes, again) = ([persisted(&refill), repaired(4, 2)], Observation::Started { node: ONE, groups: &again });
+    holds(&mut ready(), &[writes[0].clone(), writes[1].clone(), again]);
+}
+
+#[test]
+fn a_refill_brings_what_was_lost() {
+    let (right, wrong) = (LogChange::Refill(vec![entry(3, 2, "a")]), LogChange::Refill(vec![entry(3, 3, "a")]));
+    let writes = [birth(), append(2, 2..=4), write(2, right)];
+    holds(&mut NoHole::default(), &writes.each_ref().map(persisted));
+    let writes = [birth(), append(2, 2..=4), write(2, wrong)];
+    breaks(&mut NoHole::default(), &writes.each_ref().map(persisted), "which is not what it had there");
 }
