@@ -2,17 +2,18 @@
 //! production's worker does, with events in the place of channels.
 
 use crate::chance::Chance;
+use crate::clients::{Asked, Ticketed, What};
 use crate::jobs::{CrashPoint, Job};
 use crate::network::Cargo;
 use crate::node::{Arrived, Process, Waiting};
 use crate::observe::Observation;
 use crate::trace::mix;
-use crate::workload::{Answer, Asked, Request, Seen, Ticketed, What};
+use crate::workload::{Answer, Request, Seen};
 use crate::world::{Event, TICK, World};
 use ackord::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Refused, Reply, Source, Ticket};
 use ackord::partition::command::Command;
 use ackord::raft::RaftMessage;
-use ackord::types::{LogId, NodeId, RaftGroupId};
+use ackord::types::{LogId, NodeId, Offset, RaftGroupId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -45,14 +46,17 @@ impl World {
         self.round(position, true);
     }
 
-    fn round(&mut self, position: usize, tick: bool) {
-        let (process, mut snapshots) = (self.nodes[position].process.as_mut().expect("it runs"), Vec::new());
+    /// Takes in what has arrived and begins what follows.
+    pub fn round(&mut self, position: usize, tick: bool) {
+        let (process, mut jobs) = (self.nodes[position].process.as_mut().expect("it runs"), Vec::new());
         let mut proposals: BTreeMap<RaftGroupId, Vec<Proposal>> = BTreeMap::new();
         while let Some(arrived) = process.inbox.pop_front() {
             match arrived {
                 Arrived::Input(input) => process.core.handle(input),
                 Arrived::Messages(messages) => process.core.handle(Input::Messages(messages)),
-                Arrived::Snapshot(message) => snapshots.push(message),
+                Arrived::Repair(message) => process.core.handle(Input::Repair(message)),
+                Arrived::Snapshot(message) => jobs.push(Job::Transferred(message)),
+                Arrived::Examined { group, recovery } => jobs.push(Job::ExamineState { group, recovery }),
                 Arrived::Propose { group, proposal } => proposals.entry(group).or_default().push(proposal),
                 Arrived::RefusalKnown { group, source } => {
                     if let Some(proposals) = proposals.remove(&group) {
@@ -69,7 +73,7 @@ impl World {
             process.core.handle(Input::Tick);
         }
         let effects = process.core.poll();
-        snapshots.into_iter().for_each(|message| self.take_snapshot_message(position, message));
+        jobs.into_iter().for_each(|job| self.enqueue(position, job));
         self.tell_commits(position);
         let life = self.nodes[position].life;
         for effect in effects {
@@ -89,7 +93,8 @@ impl World {
                 *known = commit;
                 if let Some(term) = replica.log().term_of(commit) {
                     let commit = LogId { index: commit, term };
-                    self.watch.tell(&Observation::Committed { node, group, commit });
+                    let own = replica.term();
+                    self.watch.tell(&Observation::Committed { node, group, term: own, commit });
                 }
             }
         }
@@ -118,6 +123,23 @@ impl World {
             Effect::InstallSnapshot { group, meta, .. } => Job::Install { group, at: meta.at },
             Effect::Removed { group } => Job::Remove { group },
             Effect::Flush => Job::BeginFlush,
+            Effect::Examine { group, lost } => Job::Examine { group, lost },
+            Effect::Repair(message) => {
+                if !self.crash_instead(position, CrashPoint::Send) {
+                    self.trace.note(self.now, "repair", &[node.0.into(), message.to.0, message.group.0], || {
+                        format!("{message:?}")
+                    });
+                    self.send(node, message.to.node(), Cargo::Repair(message));
+                }
+                return;
+            }
+            Effect::Repairing { group, step } => {
+                self.trace.note(self.now, "repairing", &[node.0.into(), group.0], || {
+                    format!("node {node}, group {group}: {step}")
+                });
+                return;
+            }
+            Effect::Repaired { group, last } => return self.repaired(position, group, last),
         };
         self.enqueue(position, job);
     }
@@ -125,7 +147,8 @@ impl World {
     fn note_messages(&mut self, node: NodeId, to: NodeId, messages: &[(RaftGroupId, RaftMessage)]) {
         let fold = |hash, (group, message): &(RaftGroupId, RaftMessage)| {
             let what = (message.kind as u64) << 8 | u64::from(message.reject);
-            let numbers = [group.0, what, message.term.0, message.index.0, message.commit.0, message.entries.len() as u64];
+            let numbers =
+                [group.0, what, message.term.0, message.index.0, message.commit.0, message.entries.len() as u64];
             numbers.into_iter().fold(hash, mix)
         };
         let hash = messages.iter().fold(0, fold);
@@ -163,9 +186,20 @@ impl World {
         });
         self.coverage.hit("quarantined");
         self.watch.tell(&Observation::Quarantined { node, group, reason });
-        if !self.nodes[position].damaged {
+        if !self.nodes[position].damaged && !self.nodes[position].rolled_back {
             self.watch.object(|| format!("node {node}, never damaged, has quarantined group {group}: {reason}"));
         }
+    }
+
+    fn repaired(&mut self, position: usize, group: RaftGroupId, last: LogId) {
+        let node = self.nodes[position].id;
+        self.trace.note(self.now, "repaired", &[node.0.into(), group.0, last.index.0], || {
+            format!("node {node}, group {group}, up to {last}")
+        });
+        self.coverage.hit("repaired");
+        let process = self.nodes[position].process.as_ref().expect("it runs");
+        let start = process.log.log.bounds(group).map_or(last, |(start, _)| start);
+        self.watch.tell(&Observation::Repaired { node, group, start, last });
     }
 
     /// A request reaches a node.
@@ -208,7 +242,7 @@ impl World {
         let serving = process.board.get(&group).is_some_and(|leadership| leadership.serving);
         let refused = |why| Answer::Reply(Reply::Refused(why));
         let (context, data, sequence) = match request {
-            Request::Read { .. } | Request::Ask => {
+            Request::Read { .. } | Request::Offsets { .. } | Request::Topics => {
                 process.take_room(ticket, Waiting { bytes, sequence: None });
                 return self.arrive(position, Arrived::Input(Input::ReadIndex { group, ticket }));
             }
@@ -224,7 +258,9 @@ impl World {
         if let Some(sequence) = sequence {
             let sent = |process: &Process| process.order.send(group, sequence, || Ok(()));
             let mut taken = sent(process);
-            let is_known = || view.as_ref().is_some_and(|view| view.knows_producer(&engine, sequence.producer) == Ok(true));
+            let is_known = || {
+                view.as_ref().is_some_and(|view| matches!(view.knows_producer(&engine, sequence.producer), Ok(true)))
+            };
             if taken.is_err() && is_known() {
                 process.order.forget(group, sequence.producer);
                 taken = sent(process);
@@ -240,6 +276,9 @@ impl World {
     }
 
     fn reply(&mut self, position: usize, ticket: Ticket, reply: Reply) {
+        if self.crash_instead(position, CrashPoint::Reply) {
+            return;
+        }
         let process = self.nodes[position].process.as_mut().expect("it runs");
         let Some(waiting) = process.waiting.remove(&ticket) else { return };
         process.admitted_bytes -= waiting.bytes;
@@ -248,19 +287,21 @@ impl World {
             let source = Source(sequence.producer);
             self.arrive(position, Arrived::RefusalKnown { group, source });
         }
-        if self.crash_instead(position, CrashPoint::Reply) {
-            return;
-        }
         self.open_door(position);
-        let read = match (&reply, self.asked.get(&ticket)) {
-            (Reply::ReadAt(_), Some(Asked { group, what: What::Read { from, bytes_max }, .. })) => {
-                Some((*group, *from, *bytes_max))
+        let Some(Asked { group, what, .. }) = self.asked.get(&ticket) else { return };
+        match (&reply, what.clone()) {
+            (Reply::ReadAt(_), What::Read { from, bytes_max }) => {
+                self.show(position, ticket, (*group, from, bytes_max));
             }
-            _ => None,
-        };
-        match read {
-            Some(read) => self.show(position, ticket, read),
-            None => self.settle(ticket, Answer::Reply(reply)),
+            (Reply::ReadAt(_), What::Offsets(name)) => {
+                let offsets = self.nodes[position].stored_offsets(*group, &name);
+                self.settle(ticket, Answer::Offsets(offsets));
+            }
+            (Reply::ReadAt(_), What::Topics) => {
+                let topics = self.nodes[position].topics();
+                self.settle(ticket, Answer::Topics(topics));
+            }
+            _ => self.settle(ticket, Answer::Reply(reply)),
         }
     }
 
@@ -269,7 +310,7 @@ impl World {
         &mut self,
         position: usize,
         ticket: Ticket,
-        (group, from, bytes_max): (RaftGroupId, Option<ackord::types::Offset>, usize),
+        (group, from, bytes_max): (RaftGroupId, Option<Offset>, usize),
     ) {
         let here = &self.nodes[position];
         let node = here.id;

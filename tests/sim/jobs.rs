@@ -1,15 +1,15 @@
 //! What takes time on a node: jobs, each in the queue of the thread that does it in production, one after another.
 
+use crate::node::Arrived;
+use ackord::controller::view::GroupPlan;
 use ackord::multiraft::apply::FlushPlan;
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::apply::transfer::SnapshotMessage;
-use ackord::multiraft::core::effect::Input;
 use ackord::partition::trim::Freed;
 use ackord::raft::SnapshotMeta;
 use ackord::raft::group_log::Wanted;
-use ackord::controller::view::GroupPlan;
 use ackord::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
-use ackord::wal::{Location, SpareOrder, Turn};
+use ackord::wal::{GroupRecovery, Location, SpareOrder, Turn};
 use std::collections::{BTreeSet, VecDeque};
 
 /// The threads of a node, but for the worker.
@@ -66,6 +66,10 @@ pub enum Job {
     Install { group: RaftGroupId, at: LogId },
     /// Something was said about a state in transit.
     Transferred(SnapshotMessage),
+    /// Say what the log has of a group.
+    Examine { group: RaftGroupId, lost: Option<(LogIndex, LogIndex, String)> },
+    /// Say how its state machine stands beside that.
+    ExamineState { group: RaftGroupId, recovery: Option<GroupRecovery> },
     /// Make the state machines durable.
     Flush(FlushPlan),
     /// Give space back.
@@ -141,7 +145,7 @@ impl Job {
     /// Who does it.
     pub fn thread(&self) -> Thread {
         match self {
-            Self::Append(_) | Self::Seal | Self::Release(_) | Self::Locate { .. } => Thread::Log,
+            Self::Append(_) | Self::Seal | Self::Release(_) | Self::Locate { .. } | Self::Examine { .. } => Thread::Log,
             Self::Read { .. } => Thread::Read,
             Self::Prepare(_) => Thread::Spare,
             Self::Flush(_) => Thread::Flush,
@@ -166,9 +170,7 @@ impl Job {
             Self::Flush(_) => Kind::Flush,
             Self::Reclaim(_) => Kind::Reclaim,
             Self::Make(_) | Self::Destroy(_) => Kind::Make,
-            Self::Locate { .. } | Self::BeginFlush | Self::Add { .. } | Self::Remove { .. } | Self::Transferred(_) => {
-                Kind::Small
-            }
+            _ => Kind::Small,
         }
     }
 
@@ -196,6 +198,8 @@ impl Job {
                 format!("fetch the snapshot of group {group} at {} from {from}", meta.at)
             }
             Self::Install { group, at } => format!("install the snapshot of group {group} at {at}"),
+            Self::Examine { group, lost } => format!("examine group {group}: {lost:?}"),
+            Self::ExamineState { group, .. } => format!("examine the state of group {group}"),
             Self::Transferred(message) => format!("group {}: {}", message.group, describe_transfer(message)),
             Self::Flush(plan) => format!("flush {:?}", plan.applied),
             Self::Reclaim(freed) => format!("reclaim {}", freed.len()),
@@ -232,8 +236,8 @@ pub struct Queue {
 /// What a job leads to.
 #[derive(Default)]
 pub struct Outcome {
-    /// For the core.
-    pub inputs: Vec<Input>,
+    /// For the worker.
+    pub arrived: Vec<Arrived>,
     /// For other threads, or the same.
     pub jobs: Vec<Job>,
     /// For other nodes.

@@ -5,11 +5,11 @@
 //! own `Admission` at both ends.
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
-use crate::jobs::Job;
 use crate::node::Arrived;
 use crate::world::{Event, World};
 use ackord::multiraft::apply::transfer::SnapshotMessage;
 use ackord::multiraft::core::effect::Input;
+use ackord::multiraft::core::repair::message::RepairMessage;
 use ackord::raft::RaftMessage;
 use ackord::types::{NodeId, RaftGroupId};
 
@@ -23,6 +23,8 @@ pub enum Cargo {
     Raft(Vec<(RaftGroupId, RaftMessage)>),
     /// A piece of a state.
     Snapshot(SnapshotMessage),
+    /// Something about a repair.
+    Repair(RepairMessage),
 }
 
 /// Something on its way.
@@ -176,6 +178,7 @@ impl World {
         match cargo {
             Cargo::Raft(messages) => self.arrive(position, Arrived::Messages(messages)),
             Cargo::Snapshot(message) => self.arrive(position, Arrived::Snapshot(message)),
+            Cargo::Repair(message) => self.arrive(position, Arrived::Repair(message)),
         }
     }
 
@@ -213,8 +216,21 @@ impl World {
     fn greet(&mut self, from: NodeId, to: NodeId) -> Result<(), String> {
         let caller = self.node(from).process.as_ref().ok_or("it is down")?;
         let called = self.node(to).process.as_ref().ok_or("it is down")?;
-        called.admission.admit(&caller.admission.hello(to))?;
-        caller.admission.check_welcome(to, &called.admission.welcome())
+        let (hello, welcome) = (caller.admission.hello(to), called.admission.welcome());
+        called.admission.admit(&hello)?;
+        let checked = caller.admission.check_welcome(to, &welcome);
+        self.remember(to, from, hello.durable_turn);
+        if checked.is_ok() {
+            self.remember(from, to, welcome.durable_turn);
+        }
+        checked
+    }
+
+    fn remember(&mut self, who: NodeId, whom: NodeId, turn: u64) {
+        if let Some(process) = self.node_mut(who).process.as_mut() {
+            let known = process.remembers.entry(whom).or_default();
+            *known = turn.max(*known);
+        }
     }
 
     /// Tries again after a while.
@@ -273,10 +289,5 @@ impl World {
     /// What a job says to another node.
     pub fn send_snapshot(&mut self, from: NodeId, message: SnapshotMessage) {
         self.send(from, message.to.node(), Cargo::Snapshot(message));
-    }
-
-    /// What was said about a state goes to the thread of the state machines.
-    pub fn take_snapshot_message(&mut self, position: usize, message: SnapshotMessage) {
-        self.enqueue(position, Job::Transferred(message));
     }
 }

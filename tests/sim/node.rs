@@ -1,22 +1,24 @@
 //! One simulated node: its disk and its database, which survive, and its process, which is what production runs but
 //! for the threads.
 
+use crate::batch::values_of;
 use crate::chance::Chance;
+use crate::clients::Ticketed;
 use crate::jobs::{Job, Queue, Thread};
 use crate::swarm::Shape;
-use crate::workload::{Request, Ticketed};
+use crate::workload::Request;
 use ackord::controller::Controller;
-use ackord::controller::view::MetadataView;
+use ackord::controller::view::{MetadataView, Topic};
 use ackord::coordinator::{Coordinator, offsets};
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::apply::transfer::SnapshotMessage;
 use ackord::multiraft::apply::{Applier, NoObserver};
-use ackord::multiraft::core::Core;
 use ackord::multiraft::core::effect::{Input, Leadership, Proposal, Source, Ticket};
+use ackord::multiraft::core::repair::message::RepairMessage;
+use ackord::multiraft::core::{Core, CoreOptions};
 use ackord::multiraft::handle::order::{Order, Sequence};
 use ackord::partition::read::PartitionView;
-use ackord::raft::{RaftMessage, Replica, Role};
-use ackord::record::RecordBatch;
+use ackord::raft::{RaftMessage, Replica};
 use ackord::server::data::{OpenedGroups, destroy_machines, open_groups};
 use ackord::server::groups::Known;
 use ackord::server::identity::{FirstVoter, Identity};
@@ -24,8 +26,8 @@ use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
 use ackord::transport::admission::Admission;
 use ackord::transport::{Own, PeerRegistry};
-use ackord::types::{CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId};
-use ackord::wal::{self, Log, LogError, Reader, Recovery, Spare};
+use ackord::types::{CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, TopicId};
+use ackord::wal::{self, GroupRecovery, Log, LogError, Reader, Recovery, Spare};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -40,6 +42,10 @@ pub enum Arrived {
     Input(Input),
     /// What a peer says of a state in transit.
     Snapshot(SnapshotMessage),
+    /// What a peer says of a repair.
+    Repair(RepairMessage),
+    /// What the log has of a group whose state machine is to be examined next.
+    Examined { group: RaftGroupId, recovery: Option<GroupRecovery> },
     /// Messages of a peer.
     Messages(Vec<(RaftGroupId, RaftMessage)>),
     /// A command that was admitted.
@@ -60,6 +66,8 @@ pub struct Waiting {
 pub struct LogState {
     /// The log.
     pub log: Log<SimDisk>,
+    /// Its disk, to prepare spares on.
+    pub disk: SimDisk,
     /// A spare is being prepared.
     pub ordered: bool,
     /// No spare is ordered before this moment.
@@ -70,8 +78,6 @@ pub struct LogState {
     pub writable: bool,
     /// Counts what the thread has done, to know an outdated timer.
     pub steps: u64,
-    /// A turn waits for room.
-    pub full: bool,
 }
 
 /// Who the others are, as one process knows it.
@@ -133,6 +139,10 @@ pub struct Process {
     pub commits: BTreeMap<RaftGroupId, LogIndex>,
     /// What was told of the bounds of partitions.
     pub bounds: BTreeMap<RaftGroupId, (Offset, Offset)>,
+    /// What the worker was told of the room on the disk.
+    pub disk_writable: bool,
+    /// The highest turn that each other node has told of.
+    pub remembers: BTreeMap<NodeId, u64>,
 }
 
 /// A copy of everything durable of a node, as it was at an earlier crash.
@@ -169,6 +179,8 @@ pub struct Node {
     pub copies: Vec<Copy>,
     /// Why it refused to start.
     pub refused: Option<String>,
+    /// The room on its disk, if that is bounded now.
+    pub capacity: Option<u64>,
     /// Its disk takes so many times as long.
     pub slowness: u64,
     /// Supplies the log's segment identities.
@@ -195,7 +207,9 @@ impl Node {
         let mut fresh = identities.fork();
         let options = wal::Options { create: true, ..shape.log.clone() };
         let owner = wal::Identity { cluster: CLUSTER.0, node: id };
-        drop(Log::open(disk.clone(), owner, options, move || fresh.next_u128()).expect("an empty disk can be formatted"));
+        drop(
+            Log::open(disk.clone(), owner, options, move || fresh.next_u128()).expect("an empty disk can be formatted"),
+        );
         disk.kill();
         Self {
             id,
@@ -210,6 +224,7 @@ impl Node {
             rolled_back: false,
             copies: Vec::new(),
             refused: None,
+            capacity: None,
             slowness: 1,
             identities,
         }
@@ -260,17 +275,17 @@ impl Node {
             first_turn,
         };
         self.process = Some(Process {
-            core: Core::new(shape.core.clone(), starts),
+            core: Core::new(CoreOptions { life: self.identities.next_u64(), ..shape.core.clone() }, starts),
             applier: Applier::new(engine, machines, Box::new(NoObserver)),
             reader: log.reader(),
             log: LogState {
                 log,
+                disk: self.disk.clone(),
                 ordered: false,
                 order_after: 0,
                 spares: VecDeque::new(),
                 writable: true,
                 steps: 0,
-                full: false,
             },
             queues: Default::default(),
             inbox: VecDeque::new(),
@@ -287,6 +302,8 @@ impl Node {
             board: BTreeMap::new(),
             commits: BTreeMap::new(),
             bounds: BTreeMap::new(),
+            disk_writable: true,
+            remembers: BTreeMap::new(),
         });
         Ok(Opened { recovery, jobs, inputs })
     }
@@ -304,6 +321,11 @@ impl Node {
         self.engine.crash(kept as usize);
     }
 
+    /// A copy of its disk and database.
+    pub fn copy(&self) -> Copy {
+        Copy { disk: self.disk.duplicate(), engine: self.engine.duplicate() }
+    }
+
     /// A group's replica here.
     pub fn replica(&self, group: RaftGroupId) -> Option<&Replica> {
         self.process.as_ref()?.core.replica(group)
@@ -313,11 +335,6 @@ impl Node {
     pub fn serves(&self, group: RaftGroupId) -> bool {
         let leadership = self.process.as_ref().and_then(|process| process.board.get(&group));
         leadership.is_some_and(|leadership| leadership.serving)
-    }
-
-    /// The part this node plays in a group.
-    pub fn role(&self, group: RaftGroupId) -> Option<Role> {
-        self.replica(group).map(Replica::role)
     }
 
     /// A group's state machine.
@@ -349,6 +366,13 @@ impl Node {
         }
     }
 
+    /// The topics that there are, as this node has it.
+    pub fn topics(&self) -> BTreeMap<TopicId, Vec<RaftGroupId>> {
+        let Some(view) = self.controller().map(Controller::view) else { return BTreeMap::new() };
+        let groups = |topic: &Topic| topic.partitions.iter().map(|partition| partition.group).collect();
+        view.topics().map(|topic| (topic.id, groups(topic))).collect()
+    }
+
     /// The offsets that a consumer group has stored here, by partition.
     pub fn stored_offsets(&self, raft: RaftGroupId, group: &str) -> BTreeMap<i32, i64> {
         let stored = offsets::read_all(&self.engine, raft, group).expect("the simulated database reads");
@@ -359,7 +383,13 @@ impl Node {
     pub fn read(&self, group: RaftGroupId, from: Offset, bytes_max: usize) -> Result<Vec<(Offset, u64)>, String> {
         let view = self.view(group).ok_or("the group is not here")?;
         let batches = view.fetch(&self.engine, from, bytes_max, true).map_err(|error| error.to_string())?;
-        Ok(batches.iter().map(|batch| (batch.base_offset, value_of(&batch.batch))).collect())
+        let mut records = Vec::new();
+        for batch in &batches {
+            let offsets = (batch.base_offset.0..).map(Offset);
+            let all = offsets.zip(values_of(&batch.batch));
+            records.extend(all.filter(|(offset, _)| *offset >= from && *offset < view.high_watermark));
+        }
+        Ok(records)
     }
 
     /// All records of a group, and where its log starts.
@@ -404,19 +434,7 @@ impl Process {
             + match request {
                 Request::Produce { batch, .. } => batch.bytes().len() + 16,
                 Request::Command { context, data } => context.len() + data.len(),
-                Request::Trim { .. } | Request::Read { .. } | Request::Ask => 0,
+                Request::Trim { .. } | Request::Read { .. } | Request::Offsets { .. } | Request::Topics => 0,
             }
     }
-}
-
-/// The value of a batch's one record: eight bytes.
-pub fn value_of(batch: &RecordBatch) -> u64 {
-    let records = batch.records(1 << 20).expect("a batch of a client can be read");
-    let record = records.iter().next().expect("it holds a record").expect("which can be read");
-    u64::from_be_bytes(record.value.expect("it has a value").try_into().expect("of eight bytes"))
-}
-
-/// This node's replica of any group, as long as none was replaced.
-pub fn replica_on(node: NodeId) -> ReplicaId {
-    ReplicaId::new(node, 0)
 }

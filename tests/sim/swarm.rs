@@ -122,6 +122,8 @@ pub struct Shape {
     pub faults: Faults,
     /// What clients do.
     pub load: Load,
+    /// Topics come and go.
+    pub topics: bool,
     /// How long the faults go on, in microseconds.
     pub lasts: u64,
     /// What to break on purpose.
@@ -149,6 +151,7 @@ impl Shape {
             speeds: draw_speeds(random),
             faults: draw_faults(random),
             load,
+            topics: random.one_in(3),
             lasts: 30 * SECOND + random.below(5 * SECOND),
             sabotage: Sabotage::default(),
         }
@@ -180,7 +183,12 @@ fn draw_partitions(random: &mut Random, nodes: u32) -> Vec<Vec<NodeId>> {
         3 | 4 => &[1, 3, 3, 3, 3, 3, 3, 3],
         _ => &[1, 3, 3, 3, 3, 3, 5, 5, 5, 5],
     };
-    (0..count).map(|_| *random.pick(factors)).collect::<Vec<_>>().into_iter().map(|factor| draw_replicas(random, nodes, factor)).collect()
+    (0..count)
+        .map(|_| *random.pick(factors))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|factor| draw_replicas(random, nodes, factor))
+        .collect()
 }
 
 fn draw_coordinators(random: &mut Random, nodes: u32) -> Vec<Vec<NodeId>> {
@@ -195,7 +203,8 @@ fn draw_fragile(random: &mut Random, nodes: u32, first: &[Vec<NodeId>], second: 
     if nodes < 3 || random.one_in(2) {
         return fragile;
     }
-    for candidate in draw_replicas(random, nodes, random.between(1, u64::from(nodes)) as usize) {
+    let count = random.between(1, u64::from(nodes)) as usize;
+    for candidate in draw_replicas(random, nodes, count) {
         fragile.push(candidate);
         let spared = |group: &Vec<NodeId>| {
             let lost = group.iter().filter(|node| fragile.contains(node)).count();
@@ -228,6 +237,7 @@ fn draw_core(random: &mut Random) -> CoreOptions {
         tail_bytes_max: random.magnitude(256, 4 << 20) as usize,
         flush_after_bytes: random.magnitude(32 << 10, 1 << 20) as usize,
         space_flush_ticks: random.between(1, 100),
+        ..CoreOptions::default()
     }
 }
 
@@ -239,7 +249,7 @@ fn draw_log(random: &mut Random) -> wal::Options {
         slack_bytes: *random.pick(&[0, segment_bytes, 4 * segment_bytes]),
         spares: 2,
         recycled_max: *random.pick(&[0, 1, 4]),
-        create: false,
+        ..wal::Options::default()
     }
 }
 

@@ -4,21 +4,28 @@
 //! of its shape: no clock, no other thread, no order that depends on addresses.
 
 use crate::chance::{Chance, MILLISECOND};
+use crate::clients::{Asked, Ticketed};
 use crate::coverage::Coverage;
 use crate::faults::Nemesis;
 use crate::jobs::Thread;
 use crate::network::{Network, Packet};
 use crate::node::Node;
-use crate::observe::Invariant;
+use crate::observe::{Invariant, Observation};
+use ackord::multiraft::core::BIRTH;
+use crate::sight::Actor;
 use crate::swarm::Shape;
 use crate::trace::{Keep, Trace};
 use crate::watch::Watch;
+use crate::workload::Answer;
 use crate::workload::admin::Admin;
+use crate::workload::consume::Consume;
 use crate::workload::produce::Produce;
-use crate::workload::{Answer, Asked, Ticketed, Workload};
+use crate::workload::read::Read;
+use crate::workload::topics::Topics;
+use crate::workload::trim::Trim;
 use ackord::multiraft::core::effect::Ticket;
 use ackord::sim::Random;
-use ackord::types::{CONTROLLER_GROUP, NodeId, RaftGroupId, ReplicaId, Term};
+use ackord::types::{CONTROLLER_GROUP, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -151,7 +158,7 @@ pub struct World {
     /// What the run comes to.
     pub report: Report,
     /// Who asks; nothing in a place while it is that one's turn.
-    pub workloads: Vec<Option<Box<dyn Workload>>>,
+    pub actors: Vec<Option<Box<dyn Actor>>>,
     /// What was asked and not answered yet.
     pub asked: BTreeMap<Ticket, Asked>,
     /// The last ticket.
@@ -187,15 +194,15 @@ impl World {
             trace: Trace::new(keep),
             coverage: Coverage::default(),
             report: Report::default(),
-            workloads: Vec::new(),
+            actors: Vec::new(),
             asked: BTreeMap::new(),
             last_ticket: 0,
             leaders: BTreeMap::new(),
             calm: false,
             shape,
         };
-        world.add_workload(Box::new(Admin::new(&world.shape)), 0);
-        world.add_workload(Box::new(Produce::new(&world.shape)), 0);
+        world.tell_first_members();
+        world.add_actors();
         for node in 1..=world.shape.nodes {
             let after = world.chances.nemesis.below(300 * MILLISECOND);
             world.schedule(after, Event::Start { node: NodeId(node) });
@@ -204,10 +211,26 @@ impl World {
         world
     }
 
-    /// Adds somebody who asks.
-    pub fn add_workload(&mut self, workload: Box<dyn Workload>, after: u64) {
-        self.workloads.push(Some(workload));
-        self.wake(self.workloads.len() - 1, 0, after);
+    fn tell_first_members(&mut self) {
+        let membership = Membership::of_voters((1..=self.shape.nodes).map(|node| ReplicaId::new(NodeId(node), 0)));
+        let (group, membership) = (CONTROLLER_GROUP, &membership);
+        self.watch.tell(&Observation::Members { group, at: BIRTH, membership });
+    }
+
+    fn add_actors(&mut self) {
+        let (load, believes) = (self.shape.load.clone(), self.shape.sabotage.assignments_uncommitted);
+        self.add_actor(Box::new(Admin::new(&self.shape)));
+        self.add_actor(Box::new(Produce::new(load.clone())));
+        self.add_actor(Box::new(Read::new(load.clone())));
+        if load.trim_pause.1 > 0 {
+            self.add_actor(Box::new(Trim::new(load.clone())));
+        }
+        if !self.shape.coordinators.is_empty() {
+            self.add_actor(Box::new(Consume::new(believes)));
+        }
+        if self.shape.topics {
+            self.add_actor(Box::new(Topics::new(self.shape.nodes)));
+        }
     }
 
     /// Runs everything: faults, then liveness, then the comparison. The error is what was broken.
@@ -266,9 +289,9 @@ impl World {
             Event::Silent { from, to, opened } => self.silent(from, to, opened),
             Event::Request { node, ticket, ticketed } => self.request(node, ticket, *ticketed),
             Event::Answer { owner, ticket, answer } => {
-                self.with_workload(owner, |workload, world| workload.answered(owner, ticket, *answer, world));
+                self.with_actor(owner, |actor, eyes| actor.answered(ticket, *answer, eyes));
             }
-            Event::Wake { owner, tag } => self.with_workload(owner, |workload, world| workload.woken(owner, tag, world)),
+            Event::Wake { owner, tag } => self.with_actor(owner, |actor, eyes| actor.woken(tag, eyes)),
             Event::Start { node } => self.start(node),
             Event::Nemesis => self.disturb(),
             Event::Heal { number } => self.heal(number),
@@ -280,13 +303,6 @@ impl World {
         let position = Self::position(node);
         if self.nodes[position].process.is_some() && self.nodes[position].life == life {
             act(self, position);
-        }
-    }
-
-    fn with_workload(&mut self, owner: usize, act: impl FnOnce(&mut dyn Workload, &mut Self)) {
-        if let Some(mut workload) = self.workloads[owner].take() {
-            act(workload.as_mut(), self);
-            self.workloads[owner] = Some(workload);
         }
     }
 
@@ -303,18 +319,6 @@ impl World {
     /// A node.
     pub fn node_mut(&mut self, node: NodeId) -> &mut Node {
         &mut self.nodes[Self::position(node)]
-    }
-
-    /// Every group of partitions and coordinators that any running node knows, as the controller has it.
-    pub fn groups(&self) -> Vec<RaftGroupId> {
-        let newest = self.nodes.iter().filter_map(Node::controller).max_by_key(|controller| {
-            ackord::machine::StateMachine::applied(*controller).index
-        });
-        let mut groups = vec![CONTROLLER_GROUP];
-        if let Some(controller) = newest {
-            groups.extend(controller.view().topics().flat_map(|topic| &topic.partitions).map(|partition| partition.group));
-        }
-        groups
     }
 }
 
