@@ -157,9 +157,17 @@ impl World {
         let ticket = Ticket(self.last_ticket);
         self.announce(ticket, node, group, &request);
         self.asked.insert(ticket, Asked { owner, node, group, what: What::of(&request) });
-        let after = self.chances.clients.between(20, 400);
-        self.schedule(after, Event::Request { node, ticket, ticketed: Box::new(Ticketed { group, request }) });
+        let at = self.on_the_way(owner, node, true);
+        self.schedule_at(at, Event::Request { node, ticket, ticketed: Box::new(Ticketed { group, request }) });
         ticket
+    }
+
+    /// When something between an actor and a node arrives: what goes the same way stays in order.
+    fn on_the_way(&mut self, owner: usize, node: NodeId, there: bool) -> u64 {
+        let arrives = self.now + self.chances.clients.between(20, 400);
+        let last = self.on_the_way.entry((owner, node, there)).or_default();
+        *last = arrives.max(*last);
+        *last
     }
 
     fn announce(&mut self, ticket: Ticket, node: NodeId, group: RaftGroupId, request: &Request) {
@@ -223,8 +231,8 @@ impl World {
             _ => {}
         }
         self.trace.note(self.now, "answer", &[ticket.0, fingerprint(&answer)], || format!("{}: {answer:?}", ticket.0));
-        let after = self.chances.clients.between(20, 400);
-        self.schedule(after, Event::Answer { owner, ticket, answer: Box::new(answer) });
+        let at = self.on_the_way(owner, node, false);
+        self.schedule_at(at, Event::Answer { owner, ticket, answer: Box::new(answer) });
     }
 
     /// Whoever waits for this node waits in vain; what has not reached it yet certainly was not done.

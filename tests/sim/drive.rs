@@ -316,8 +316,9 @@ impl World {
         let node = here.id;
         let process = here.process.as_ref().expect("it runs");
         let quarantined = process.core.quarantine_reason(group).is_some();
-        let (Some(view), false) = (here.view(group), quarantined) else {
-            return self.settle(ticket, Answer::Reply(Reply::Refused(Refused::NoReplica)));
+        let serving = here.serves(group);
+        let (Some(view), true, false) = (here.view(group), serving, quarantined) else {
+            return self.settle(ticket, Answer::Reply(Reply::Refused(Refused::NotLeader)));
         };
         let epoch = process.board.get(&group).copied().unwrap_or_default().term;
         let from = from.unwrap_or(view.log_start).max(view.log_start).min(view.high_watermark);

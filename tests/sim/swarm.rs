@@ -295,9 +295,9 @@ fn draw_faults(random: &mut Random) -> Faults {
 }
 
 fn draw_load(random: &mut Random, partitions: u64) -> Load {
-    // All producers together write some 40 to 120 batches a second, while they can.
+    // All producers together write some 15 to 60 batches a second, while they can.
     let producers = random.between(1, 3);
-    let batches = random.between(40, 120);
+    let batches = random.between(15, 60);
     let pause = (SECOND * partitions * producers / batches).max(MILLISECOND);
     let trims = random.one_in(2);
     Load {

@@ -11,7 +11,6 @@ use crate::jobs::Thread;
 use crate::network::{Network, Packet};
 use crate::node::Node;
 use crate::observe::{Invariant, Observation};
-use ackord::multiraft::core::BIRTH;
 use crate::sight::Actor;
 use crate::swarm::Shape;
 use crate::trace::{Keep, Trace};
@@ -23,6 +22,7 @@ use crate::workload::produce::Produce;
 use crate::workload::read::Read;
 use crate::workload::topics::Topics;
 use crate::workload::trim::Trim;
+use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::Ticket;
 use ackord::sim::Random;
 use ackord::types::{CONTROLLER_GROUP, Membership, NodeId, RaftGroupId, ReplicaId, Term};
@@ -161,6 +161,8 @@ pub struct World {
     pub actors: Vec<Option<Box<dyn Actor>>>,
     /// What was asked and not answered yet.
     pub asked: BTreeMap<Ticket, Asked>,
+    /// When the last thing between an actor and a node arrives, each way.
+    pub on_the_way: BTreeMap<(usize, NodeId, bool), u64>,
     /// The last ticket.
     pub last_ticket: u64,
     /// Who led which group last, for counting changes.
@@ -196,6 +198,7 @@ impl World {
             report: Report::default(),
             actors: Vec::new(),
             asked: BTreeMap::new(),
+            on_the_way: BTreeMap::new(),
             last_ticket: 0,
             leaders: BTreeMap::new(),
             calm: false,

@@ -6,6 +6,7 @@
 
 use super::durable::{DurableLog, Logs};
 use crate::observe::{Invariant, Observation};
+use ackord::multiraft::core::BIRTH;
 use ackord::types::{LogId, NodeId, RaftGroupId, Term};
 use std::collections::BTreeMap;
 
@@ -48,8 +49,9 @@ impl Invariant for LeaderCompleteness {
         self.logs.observe(observation);
         match observation {
             Observation::Led { node, group, term, .. } => {
-                let log = self.logs.of(*node, *group).cloned();
-                let log = log.ok_or_else(|| format!("node {node} leads group {group} without a log"))?;
+                // A voter that is alone may lead before its group's birth is durable.
+                let newborn = || DurableLog { start: BIRTH, last: BIRTH, ..DurableLog::default() };
+                let log = self.logs.of(*node, *group).cloned().unwrap_or_else(newborn);
                 let known = self.groups.entry(*group).or_default();
                 known.leaders.insert(*term, (*node, log));
                 let newest = known.commits.range(..*term).map(|(_, commit)| *commit).max_by_key(|commit| commit.index);
@@ -96,6 +98,7 @@ mod tests {
             led(one, 4),
         ];
         holds(&mut LeaderCompleteness::default(), &observations);
+        holds(&mut LeaderCompleteness::default(), &[led(one, 2), committed(1, 1, 1), led(one, 3)]);
     }
 
     #[test]
