@@ -390,6 +390,7 @@ impl World {
         let Some(right) = here.right.take() else { return };
         (here.disk, here.engine) = (right.disk, right.engine);
         (here.rolled_back, here.refused) = (false, None);
+        self.watch.tell(&Observation::Damaged { node });
         self.coverage.hit("right disk put back");
         self.trace.note(self.now, "disk", &[node.0.into()], || format!("node {node}: the right one again"));
         self.schedule(10 * MILLISECOND, Event::Start { node });

@@ -274,8 +274,8 @@ impl Around<'_> {
         let Some(machine) = process.applier.machine(group) else { return };
         let (meta, head) = machine.head();
         let digest = mix_bytes(0, &head);
-        let membership = &meta.membership;
-        self.watch.tell(&Observation::Digest { node, group, at: meta.at, digest, membership });
+        let (membership, log_start) = (&meta.membership, machine.log_start());
+        self.watch.tell(&Observation::Digest { node, group, at: meta.at, log_start, digest, membership });
         if let Machine::Partition(partition) = machine {
             let view = partition.view();
             let bounds = (view.log_start, view.high_watermark);
