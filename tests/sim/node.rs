@@ -177,6 +177,8 @@ pub struct Node {
     pub rolled_back: bool,
     /// Earlier states.
     pub copies: Vec<Copy>,
+    /// Groups whose state has come as a snapshot.
+    pub restored: BTreeSet<RaftGroupId>,
     /// Why it refused to start.
     pub refused: Option<String>,
     /// The room on its disk, if that is bounded now.
@@ -223,6 +225,7 @@ impl Node {
             right: None,
             rolled_back: false,
             copies: Vec::new(),
+            restored: BTreeSet::new(),
             refused: None,
             capacity: None,
             slowness: 1,
@@ -290,7 +293,7 @@ impl Node {
             queues: Default::default(),
             inbox: VecDeque::new(),
             work_due: false,
-            known: Known::new(self.id, known, recovery.incomplete),
+            known: Known::new(self.id, known, ended, recovery.incomplete),
             seen: Arc::new(MetadataView::empty(CLUSTER)),
             order: Order::default(),
             waiting: BTreeMap::new(),
