@@ -388,6 +388,11 @@ impl World {
         self.end_process(position, false);
         let here = &mut self.nodes[position];
         let Some(right) = here.right.take() else { return };
+        if here.rolled_back {
+            // What it has promised meanwhile is gone again; nobody has heard of it.
+            self.watch.tell(&Observation::Damaged { node });
+        }
+        let here = &mut self.nodes[position];
         (here.disk, here.engine) = (right.disk, right.engine);
         (here.rolled_back, here.refused) = (false, None);
         self.coverage.hit("right disk put back");

@@ -18,8 +18,9 @@ use ackord::raft::group_log::Wanted;
 use ackord::server::data::{create_machines, destroy_machines};
 use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, Family, WriteBatch};
-use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId};
+use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, Offset, RaftGroupId};
 use ackord::wal::{LogChange, LogError, ReadError, Turn, prepare_spare};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// How often a full log tries again, and how long after a failure the next spare is ordered.
@@ -36,6 +37,10 @@ struct Around<'a> {
     node: NodeId,
     /// Its database.
     engine: &'a SimEngine,
+    /// Its groups whose state has come as a snapshot.
+    restored: &'a mut BTreeSet<RaftGroupId>,
+    /// Where logs start as of which entry.
+    log_starts: &'a mut BTreeMap<(RaftGroupId, LogIndex), Offset>,
     /// Who watches.
     watch: &'a mut Watch,
     /// What happened.
@@ -129,6 +134,8 @@ impl World {
         let mut around = Around {
             node,
             engine: &engine,
+            restored: &mut here.restored,
+            log_starts: &mut self.log_starts,
             watch: &mut self.watch,
             coverage: &mut self.coverage,
             sabotage: self.shape.sabotage,
@@ -268,14 +275,27 @@ impl World {
 }
 
 impl Around<'_> {
+    /// Whether a state must be that of every other replica at the same entry. One that came as a snapshot begins where
+    /// its sender's records began by then, which may be beyond where they began as of its entry; it is compared only
+    /// where it begins as other replicas have.
+    fn is_comparable(&mut self, group: RaftGroupId, machine: &Machine) -> bool {
+        let (at, start) = ((group, machine.applied().index), machine.log_start());
+        if self.restored.contains(&group) {
+            return self.log_starts.get(&at) == Some(&start);
+        }
+        self.log_starts.insert(at, start);
+        true
+    }
+
     /// Tells how a group's state stands now.
     fn tell_state(&mut self, process: &mut Process, group: RaftGroupId) {
         let node = self.node;
         let Some(machine) = process.applier.machine(group) else { return };
         let (meta, head) = machine.head();
-        let digest = mix_bytes(0, &head);
-        let membership = &meta.membership;
-        self.watch.tell(&Observation::Digest { node, group, at: meta.at, digest, membership });
+        let (digest, membership) = (mix_bytes(0, &head), &meta.membership);
+        if self.is_comparable(group, machine) {
+            self.watch.tell(&Observation::Digest { node, group, at: meta.at, digest, membership });
+        }
         if let Machine::Partition(partition) = machine {
             let view = partition.view();
             let bounds = (view.log_start, view.high_watermark);
@@ -447,6 +467,7 @@ impl Process {
         freed.iter().for_each(|freed| reclaim(freed, around.engine));
         around.coverage.hit("snapshot installed");
         let node = around.node;
+        around.restored.insert(group);
         around.watch.tell(&Observation::Restored { node, group, at });
         if around.sabotage.snapshots_without_offsets {
             self.forget_offsets(group, around.engine);

@@ -25,7 +25,7 @@ use crate::workload::trim::Trim;
 use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::Ticket;
 use ackord::sim::Random;
-use ackord::types::{CONTROLLER_GROUP, Membership, NodeId, RaftGroupId, ReplicaId, Term};
+use ackord::types::{CONTROLLER_GROUP, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -163,6 +163,8 @@ pub struct World {
     pub asked: BTreeMap<Ticket, Asked>,
     /// When the last thing between an actor and a node arrives, each way.
     pub on_the_way: BTreeMap<(usize, NodeId, bool), u64>,
+    /// Where logs start as of which entry.
+    pub log_starts: BTreeMap<(RaftGroupId, LogIndex), Offset>,
     /// The last ticket.
     pub last_ticket: u64,
     /// Who led which group last, for counting changes.
@@ -199,6 +201,7 @@ impl World {
             actors: Vec::new(),
             asked: BTreeMap::new(),
             on_the_way: BTreeMap::new(),
+            log_starts: BTreeMap::new(),
             last_ticket: 0,
             leaders: BTreeMap::new(),
             calm: false,

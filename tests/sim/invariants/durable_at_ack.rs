@@ -6,6 +6,7 @@
 use super::durable::{DurableLog, Logs};
 use crate::observe::{Invariant, Observation};
 use ackord::types::{LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
+use ackord::wal::LogChange;
 use std::collections::BTreeMap;
 
 /// How far a replica has come since its process started.
@@ -77,6 +78,11 @@ impl Invariant for DurableAtAck {
             }
             Observation::Started { node, .. } | Observation::Crashed { node } => {
                 self.progress.retain(|(other, _), _| other != node);
+            }
+            Observation::Persisted { node, write } if write.change == LogChange::Tombstone => {
+                // It has let go of what it had because the group is deleted.
+                let log = self.logs.of(*node, write.group).cloned();
+                self.had.entry((*node, write.group)).or_default().extend(log);
             }
             Observation::Members { group, at, membership } => {
                 self.members.entry(*group).or_default().insert(at.index, (*membership).clone());
