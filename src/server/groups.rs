@@ -18,6 +18,8 @@ pub struct Known {
     node: NodeId,
     /// Groups of partitions that have a replica here.
     groups: BTreeSet<RaftGroupId>,
+    /// Groups that have ended here. The controller's state may be older than that after a start.
+    ended: BTreeSet<RaftGroupId>,
     /// The log may have forgotten groups, so that none may be born here.
     incomplete: bool,
 }
@@ -34,9 +36,14 @@ impl Known {
     /// Groups that were there at the start. The controller's own is not among those that it plans and ends: its view
     /// calls a number that is no partition's deleted.
     #[must_use]
-    pub fn new(node: NodeId, mut groups: BTreeSet<RaftGroupId>, incomplete: bool) -> Self {
+    pub fn new(
+        node: NodeId,
+        mut groups: BTreeSet<RaftGroupId>,
+        ended: BTreeSet<RaftGroupId>,
+        incomplete: bool,
+    ) -> Self {
         groups.remove(&CONTROLLER_GROUP);
-        Self { node, groups, incomplete }
+        Self { node, groups, ended, incomplete }
     }
 
     /// What the controller's state as of `now` wants beyond what that of `seen` did. All of it counts as known.
@@ -48,7 +55,7 @@ impl Known {
         self.groups.retain(|group| !remove.contains(group));
         let mut create = Vec::new();
         for plan in changes.create {
-            if !self.incomplete && self.groups.insert(plan.group) {
+            if !self.incomplete && !self.ended.contains(&plan.group) && self.groups.insert(plan.group) {
                 let preferred = is_preferred(&plan, now);
                 create.push((plan, preferred));
             }

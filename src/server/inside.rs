@@ -1,6 +1,7 @@
 //! The part of a node that needs no network: the Raft groups of an opened data directory.
 
 use super::data::{self, DataError, Opened, SharedEngine};
+use super::groups::Known;
 use super::identity::random_id;
 use super::outside::{Cluster, NodeOutside};
 use super::run::ServerError;
@@ -26,9 +27,7 @@ pub(super) struct Inside {
     /// The database.
     pub engine: SharedEngine,
     /// Groups that were there at the start.
-    pub known: BTreeSet<RaftGroupId>,
-    /// No group may be born here.
-    pub incomplete: bool,
+    pub known: Known,
     /// Who this node is to others.
     pub own: Own,
 }
@@ -55,7 +54,8 @@ impl Inside {
             incomplete,
         } = opened;
         // Rows of groups that ended before this start; none are left if their deletion was finished.
-        data::destroy_machines(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
+        let ended: BTreeSet<_> = tombstones.into_iter().collect();
+        data::destroy_machines(&engine, &ended).map_err(DataError::from)?;
         let (life, first_turn) = (random_id().map_err(DataError::from)?, durable_turn.0);
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let outside = NodeOutside {
@@ -66,7 +66,8 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
-        let known = starts.iter().map(|start| start.group).collect();
+        let groups = starts.iter().map(|start| start.group).collect();
+        let known = Known::new(identity.node, groups, ended, incomplete);
         let outside: Arc<dyn Outside> = Arc::new(outside);
         let worker = Worker::start(&worker_options(config), starts, applier, log, &outside)?;
         let handle = worker.handle().clone();
@@ -79,7 +80,7 @@ impl Inside {
         let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
         let own = Own { cluster, node, incarnation, durable_turn, life, first_turn };
         let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
-        Ok(Self { worker, cluster, engine, known, incomplete, own })
+        Ok(Self { worker, cluster, engine, known, own })
     }
 }
 

@@ -4,7 +4,7 @@
 //! run. A node that is told to stop hands its leaderships over, ends its connections, seals the log and flushes.
 
 use super::data::{self, DataError, SharedEngine};
-use super::groups::{Groups, Known};
+use super::groups::Groups;
 use super::inside::Inside;
 use super::listeners::{Addresses, Edges, Sockets};
 use super::observe::{self, LateBroker};
@@ -109,7 +109,7 @@ impl Node {
         let ends = (removed, fatal_sender.clone());
         let inside = Inside::start(&config, opened, sender, ends, metrics.clone())?;
 
-        let Inside { worker, cluster, engine, known, incomplete, own } = inside;
+        let Inside { worker, cluster, engine, known, own } = inside;
         let voters = cluster.identity.voters.len();
         let (identity, views, handle) = (cluster.identity.clone(), cluster.views.clone(), worker.handle().clone());
         let (peers, peers_watch) = watch::channel(membership::configured_peers(&config));
@@ -129,11 +129,7 @@ impl Node {
 
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let groups = Groups::new(
-            handle.clone(),
-            (Arc::clone(&engine), views.clone()),
-            Known::new(identity.node, known, incomplete),
-        );
+        let groups = Groups::new(handle.clone(), (Arc::clone(&engine), views.clone()), known);
         tasks.spawn(async move {
             let reason = groups.follow(removals).await;
             // A node that is stopping needs no reason to end.

@@ -94,8 +94,8 @@ impl World {
             self.schedule(MILLISECOND, Event::Start { node });
             return false;
         }
-        let names = segments(&self.nodes[position].disk);
         for _ in 0..self.chances.nemesis.between(1, 3) {
+            let names = segments(&self.nodes[position].disk);
             let harm = *self.chances.nemesis.pick(&HARMS);
             self.harm(position, harm, &names);
         }

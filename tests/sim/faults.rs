@@ -388,9 +388,13 @@ impl World {
         self.end_process(position, false);
         let here = &mut self.nodes[position];
         let Some(right) = here.right.take() else { return };
+        if here.rolled_back {
+            // What it has promised meanwhile is gone again; nobody has heard of it.
+            self.watch.tell(&Observation::Damaged { node });
+        }
+        let here = &mut self.nodes[position];
         (here.disk, here.engine) = (right.disk, right.engine);
         (here.rolled_back, here.refused) = (false, None);
-        self.watch.tell(&Observation::Damaged { node });
         self.coverage.hit("right disk put back");
         self.trace.note(self.now, "disk", &[node.0.into()], || format!("node {node}: the right one again"));
         self.schedule(10 * MILLISECOND, Event::Start { node });

@@ -204,7 +204,8 @@ impl World {
                     } else {
                         "refused: greeting"
                     });
-                    self.trace.note(self.now, "refused", &[from.0.into(), to.0.into()], || {
+                    self.connect_later(from, to, 500 * MILLISECOND);
+                    return self.trace.note(self.now, "refused", &[from.0.into(), to.0.into()], || {
                         format!("node {from} to node {to}: {reason}")
                     });
                 }

@@ -290,7 +290,7 @@ impl Node {
             queues: Default::default(),
             inbox: VecDeque::new(),
             work_due: false,
-            known: Known::new(self.id, known, recovery.incomplete),
+            known: Known::new(self.id, known, ended, recovery.incomplete),
             seen: Arc::new(MetadataView::empty(CLUSTER)),
             order: Order::default(),
             waiting: BTreeMap::new(),
