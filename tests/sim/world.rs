@@ -232,7 +232,7 @@ impl World {
             self.add_actor(Box::new(Consume::new(believes)));
         }
         if self.shape.topics {
-            self.add_actor(Box::new(Topics::new(self.shape.nodes)));
+            self.add_actor(Box::new(Topics::new(self.shape.nodes, self.shape.partitions.clone())));
         }
     }
 
