@@ -410,10 +410,18 @@ impl Replica {
     }
 
     /// Old entries that followers need and memory no longer holds. Each is answered by `fetched`, once.
+    ///
+    /// One read at a time for each follower: raft-rs asks again at every answer of a follower that lags behind, and
+    /// each read that ends asks for what comes next, so that reads of the same entries would multiply without end.
     pub fn take_fetches(&mut self) -> Vec<Wanted> {
-        let new = self.log_mut().take_wanted();
-        let wanted = new.iter().map(|(wanted, _)| *wanted).collect();
-        self.fetching.extend(new);
+        let mut wanted = Vec::new();
+        for (range, context) in self.log_mut().take_wanted() {
+            let is_new = |(_, other): &(Wanted, GetEntriesContext)| purpose(other) != purpose(&context);
+            if self.fetching.iter().all(is_new) {
+                wanted.push(range);
+                self.fetching.push((range, context));
+            }
+        }
         wanted
     }
 
@@ -459,6 +467,12 @@ impl Replica {
         followers.sort_unstable_by_key(|progress| progress.replica);
         followers
     }
+}
+
+/// For which follower, and in which term, raft-rs wants entries. Its context tells that only as text.
+fn purpose(context: &GetEntriesContext) -> String {
+    let text = format!("{context:?}");
+    text.split_once(", aggressively").map_or(text.clone(), |(purpose, _)| purpose.to_owned())
 }
 
 fn raft_config(replica: ReplicaId, applied: LogIndex, options: &ReplicaOptions) -> raft_rs::Config {

@@ -23,7 +23,7 @@ pub struct Known {
     node: NodeId,
     /// Groups of partitions that have a replica here.
     groups: BTreeSet<RaftGroupId>,
-    /// Groups whose replica here has ended for good.
+    /// Groups whose replica here has ended for good. The controller's state may be older than that after a start.
     ended: BTreeSet<RaftGroupId>,
     /// The log may have forgotten groups: those that could have been here before are adopted, not born.
     incomplete: bool,
@@ -45,16 +45,14 @@ impl Known {
     /// Groups that were there at the start. The controller's own is not among those that it plans and ends: its view
     /// calls a number that is no partition's deleted.
     #[must_use]
-    pub fn new(node: NodeId, mut groups: BTreeSet<RaftGroupId>, incomplete: bool) -> Self {
+    pub fn new(
+        node: NodeId,
+        mut groups: BTreeSet<RaftGroupId>,
+        ended: BTreeSet<RaftGroupId>,
+        incomplete: bool,
+    ) -> Self {
         groups.remove(&CONTROLLER_GROUP);
-        Self { node, groups, ended: BTreeSet::new(), incomplete, unheard_of: None }
-    }
-
-    /// Groups whose end the log knows.
-    #[must_use]
-    pub fn with_ended(mut self, ended: BTreeSet<RaftGroupId>) -> Self {
-        self.ended = ended;
-        self
+        Self { node, groups, ended, incomplete, unheard_of: None }
     }
 
     /// Whether it is not known yet which groups the log may have forgotten.
@@ -84,7 +82,6 @@ impl Known {
             // The controller never gives a group back to a disk that had it: the log could not tell the two replicas
             // apart.
             if self.ended.contains(&plan.group) {
-                tracing::error!(group = %plan.group, "a replica that ended here is wanted again, and refused");
                 continue;
             }
             let is_new = !self.incomplete || self.unheard_of.is_some_and(|first| plan.group >= first);

@@ -1,6 +1,7 @@
 //! The part of a node that needs no network: the Raft groups of an opened data directory.
 
 use super::data::{self, DataError, Opened, SharedEngine};
+use super::groups::Known;
 use super::identity::random_id;
 use super::outside::{Cluster, NodeOutside};
 use super::run::ServerError;
@@ -26,12 +27,10 @@ pub(super) struct Inside {
     pub cluster: Arc<Cluster>,
     /// The database.
     pub engine: SharedEngine,
-    /// Groups that were there at the start, and those that had ended.
-    pub known: (BTreeSet<RaftGroupId>, BTreeSet<RaftGroupId>),
     /// The node has no copy of the controller's state yet, and asks for a replica of its group.
     pub joins: bool,
-    /// The log may have forgotten groups.
-    pub incomplete: bool,
+    /// What of its groups is here.
+    pub known: Known,
     /// Who this node is to others.
     pub own: Own,
 }
@@ -58,7 +57,7 @@ impl Inside {
             incomplete,
         } = opened;
         // Rows of groups that ended before this start; none are left if their deletion was finished.
-        let ended = tombstones.into_iter().collect();
+        let ended: BTreeSet<_> = tombstones.into_iter().collect();
         data::destroy_machines(&engine, &ended).map_err(DataError::from)?;
         let (life, first_turn) = (random_id().map_err(DataError::from)?, durable_turn.0);
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
@@ -70,12 +69,13 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
-        let known: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
+        let groups: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
         let controllers = starts.iter().find(|start| start.group == CONTROLLER_GROUP);
         let unborn = unborn_controller.as_ref().map(|(_, machine)| machine.membership());
         let members = controllers.map(|start| &start.membership).or(unborn);
         let has_members = members.is_some_and(|members| !members.is_joining());
         let joins = !has_members && !incomplete;
+        let known = Known::new(identity.node, groups, ended, incomplete);
         let outside: Arc<dyn Outside> = Arc::new(outside);
         let worker = Worker::start(&worker_options(config, life), starts, applier, log, &outside)?;
         let handle = worker.handle().clone();
@@ -96,7 +96,7 @@ impl Inside {
             announced: Mutex::default(),
             introduced: watch::Sender::default(),
         });
-        Ok(Self { worker, cluster, engine, known: (known, ended), joins, incomplete, own })
+        Ok(Self { worker, cluster, engine, known, joins, own })
     }
 }
 

@@ -4,7 +4,7 @@
 //! run. A node that is told to stop hands its leaderships over, ends its connections, seals the log and flushes.
 
 use super::data::{self, DataError, SharedEngine};
-use super::groups::{Groups, Known};
+use super::groups::Groups;
 use super::inside::Inside;
 use super::listeners::{Addresses, Edges, Sockets};
 use super::observe::{self, LateBroker};
@@ -109,7 +109,7 @@ impl Node {
         let ends = (removed, fatal_sender.clone());
         let inside = Inside::start(&config, opened, sender, ends, metrics.clone())?;
 
-        let Inside { worker, cluster, engine, known, joins, incomplete, own } = inside;
+        let Inside { worker, cluster, engine, known, joins, own } = inside;
         let voters = cluster.identity.voters.len();
         let introduced = cluster.introduced.clone();
         let (identity, views, handle) = (cluster.identity.clone(), cluster.views.clone(), worker.handle().clone());
@@ -130,7 +130,6 @@ impl Node {
 
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let known = Known::new(identity.node, known.0, incomplete).with_ended(known.1);
         let shared = (Arc::clone(&engine), views.clone());
         let groups = Groups::new(identity.incarnation, handle.clone(), shared, known);
         tasks.spawn(async move {
