@@ -9,6 +9,7 @@ use crate::swarm::Sabotage;
 use crate::trace::mix_bytes;
 use crate::watch::Watch;
 use crate::world::{Event, World};
+use ackord::machine::StateMachine as _;
 use ackord::multiraft::apply::Transferred;
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::BIRTH;
@@ -22,6 +23,7 @@ use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, Offset, R
 use ackord::wal::{LogChange, LogError, ReadError, Turn, prepare_spare};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// How often a full log tries again, and how long after a failure the next spare is ordered.
 const SPACE_RETRY: u64 = 500 * MILLISECOND;
@@ -256,8 +258,11 @@ impl World {
         let Some(Machine::Controller(controller)) = process.applier.machine(ackord::types::CONTROLLER_GROUP) else {
             return;
         };
-        let now = controller.view();
-        if std::sync::Arc::ptr_eq(&now, &process.seen) {
+        let (now, at) = (controller.view(), controller.applied().index);
+        if self.metadata.as_ref().is_none_or(|(newest, _)| *newest < at) {
+            self.metadata = Some((at, Arc::clone(&now)));
+        }
+        if Arc::ptr_eq(&now, &process.seen) {
             return;
         }
         let work = process.known.take_work(&process.seen, &now);

@@ -22,12 +22,14 @@ use crate::workload::produce::Produce;
 use crate::workload::read::Read;
 use crate::workload::topics::Topics;
 use crate::workload::trim::Trim;
+use ackord::controller::view::MetadataView;
 use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::Ticket;
 use ackord::sim::Random;
 use ackord::types::{CONTROLLER_GROUP, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
 /// A tick, as in production.
 pub const TICK: u64 = 100 * MILLISECOND;
@@ -165,6 +167,8 @@ pub struct World {
     pub on_the_way: BTreeMap<(usize, NodeId, bool), u64>,
     /// Where logs start as of which entry.
     pub log_starts: BTreeMap<(RaftGroupId, LogIndex), Offset>,
+    /// The newest state of the controller, and the entry as of which it is.
+    pub metadata: Option<(LogIndex, Arc<MetadataView>)>,
     /// The last ticket.
     pub last_ticket: u64,
     /// Who led which group last, for counting changes.
@@ -202,6 +206,7 @@ impl World {
             asked: BTreeMap::new(),
             on_the_way: BTreeMap::new(),
             log_starts: BTreeMap::new(),
+            metadata: None,
             last_ticket: 0,
             leaders: BTreeMap::new(),
             calm: false,

@@ -7,7 +7,7 @@ use crate::observe::{Invariant, Observation};
 use ackord::machine::Outcome;
 use ackord::partition::command::Command;
 use ackord::types::{LogIndex, NodeId, Offset, RaftGroupId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What readers of a group may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct LogStartMonotone {
     groups: BTreeMap<RaftGroupId, Group>,
     /// What each replica whose process runs has applied.
     applied: BTreeMap<(NodeId, RaftGroupId), LogIndex>,
+    /// Replicas whose state has come as a snapshot.
+    restored: BTreeSet<(NodeId, RaftGroupId)>,
 }
 
 impl LogStartMonotone {
@@ -70,6 +72,14 @@ impl LogStartMonotone {
         let Some(applied) = self.applied.get(&(node, group)) else { return Ok(()) };
         let expected = self.groups.get(&group).map(|known| known.extent_at(*applied)).unwrap_or_default();
         if now == expected {
+            return Ok(());
+        }
+        // A snapshot brings the records that its sender had by then: they may begin where a later entry wants it.
+        let newest = self.groups.get(&group).and_then(|known| known.extents.values().next_back()).copied();
+        if self.restored.contains(&(node, group))
+            && now.end == expected.end
+            && (expected.start..=newest.unwrap_or_default().start).contains(&now.start)
+        {
             return Ok(());
         }
         let (start, end) = (now.start, now.end);
@@ -100,6 +110,9 @@ impl Invariant for LogStartMonotone {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         self.learn(observation);
+        if let Observation::Restored { node, group, .. } = observation {
+            self.restored.insert((*node, *group));
+        }
         match observation {
             Observation::Started { node, .. } => self.applied.retain(|(other, _), _| other != node),
             Observation::Opened { node, group, applied: at } | Observation::Restored { node, group, at } => {
