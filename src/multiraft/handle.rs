@@ -43,6 +43,8 @@ pub(super) enum Event {
     Examined { group: RaftGroupId, recovery: Option<GroupRecovery> },
     /// The controller wants this node to take part in a new group, whose state machine is durable.
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine, preferred: bool },
+    /// The controller wants this node's replica to take part again that has lost its state machine or was forgotten.
+    Adopt { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Option<Machine> },
     /// A command, admitted to the mailbox.
     Propose { group: RaftGroupId, context: Bytes, data: Bytes, waiting: Waiting },
     /// Whoever numbers this source's proposals knows of one more refusal.
@@ -216,6 +218,18 @@ impl Handle {
     ) -> Result<(), Refused> {
         let membership = machine.membership().clone();
         self.send(Event::Create { group, replica, membership, machine, preferred })
+    }
+
+    /// Repairs a replica that has lost its state machine, or that the log may have forgotten. `machine`: an empty one,
+    /// durably, for the state that comes from a peer.
+    pub fn adopt(
+        &self,
+        group: RaftGroupId,
+        replica: ReplicaId,
+        membership: Membership,
+        machine: Option<Machine>,
+    ) -> Result<(), Refused> {
+        self.send(Event::Adopt { group, replica, membership, machine })
     }
 
     /// Ends this node's replica of a deleted group.

@@ -228,6 +228,12 @@ impl Driver {
                 self.threads.apply(ApplyCommand::Add { group, machine });
                 self.core.handle(Input::Create { group, replica, membership, preferred });
             }
+            Event::Adopt { group, replica, membership, machine } => {
+                if let Some(machine) = machine {
+                    self.threads.apply(ApplyCommand::Add { group, machine });
+                }
+                self.core.handle(Input::Adopt { group, replica, membership });
+            }
             Event::Propose { group, context, data, waiting } => {
                 let source = waiting.sequence.map(|(_, sequence)| Source(sequence.producer));
                 let ticket = self.wait(waiting);

@@ -281,6 +281,28 @@ pub fn create_machines(
     Ok(machines)
 }
 
+/// State machines for replicas that are to be repaired: an empty one where there is none that can be used, for the
+/// state that comes from a peer. A group with a single voter has no peers: whatever rows it has stay as they are.
+pub fn adopt_machines(
+    engine: &dyn Engine,
+    plans: &[(RaftGroupId, GroupKind, Membership)],
+) -> Result<Vec<Option<Machine>>, MachineError> {
+    let mut machines = Vec::with_capacity(plans.len());
+    for plan @ (group, _, members) in plans {
+        if members.voters.len() == 1 {
+            machines.push(None);
+            continue;
+        }
+        match find_machine(engine, *group) {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(MachineError::Damaged { .. }) => destroy_machines(engine, &BTreeSet::from([*group]))?,
+            Err(error) => return Err(error),
+        }
+        machines.extend(create_machines(engine, std::slice::from_ref(plan))?.into_iter().map(Some));
+    }
+    Ok(machines)
+}
+
 /// Deletes the rows of deleted groups and gives their space back.
 pub fn destroy_machines(engine: &dyn Engine, groups: &BTreeSet<RaftGroupId>) -> Result<(), EngineError> {
     if groups.is_empty() {

@@ -6,6 +6,7 @@
 use super::data::{self, SharedEngine};
 use crate::broker::node::views::Views;
 use crate::controller::view::{GroupFate, GroupPlan, MetadataView};
+use crate::multiraft::core::GroupStart;
 use crate::multiraft::handle::Handle;
 use crate::types::{CONTROLLER_GROUP, NodeId, RaftGroupId};
 use std::collections::BTreeSet;
@@ -20,6 +21,8 @@ pub struct Known {
     groups: BTreeSet<RaftGroupId>,
     /// Groups that have ended here. The controller's state may be older than that after a start.
     ended: BTreeSet<RaftGroupId>,
+    /// Those of them whose state machine can't be used.
+    stateless: BTreeSet<RaftGroupId>,
     /// The log may have forgotten groups, so that none may be born here.
     incomplete: bool,
 }
@@ -30,20 +33,19 @@ pub struct Work {
     pub remove: Vec<RaftGroupId>,
     /// Groups to create, and whether this node's replica is the preferred leader.
     pub create: Vec<(GroupPlan, bool)>,
+    /// Groups whose replica here has lost its state machine, or may have been forgotten: to be repaired.
+    pub adopt: Vec<GroupPlan>,
 }
 
 impl Known {
     /// Groups that were there at the start. The controller's own is not among those that it plans and ends: its view
     /// calls a number that is no partition's deleted.
     #[must_use]
-    pub fn new(
-        node: NodeId,
-        mut groups: BTreeSet<RaftGroupId>,
-        ended: BTreeSet<RaftGroupId>,
-        incomplete: bool,
-    ) -> Self {
-        groups.remove(&CONTROLLER_GROUP);
-        Self { node, groups, ended, incomplete }
+    pub fn new(node: NodeId, starts: &[GroupStart], ended: BTreeSet<RaftGroupId>, incomplete: bool) -> Self {
+        let planned = || starts.iter().filter(|start| start.group != CONTROLLER_GROUP);
+        let groups = planned().map(|start| start.group).collect();
+        let stateless = planned().filter(|start| start.state_damage.is_some()).map(|start| start.group).collect();
+        Self { node, groups, ended, stateless, incomplete }
     }
 
     /// What the controller's state as of `now` wants beyond what that of `seen` did. All of it counts as known.
@@ -53,14 +55,18 @@ impl Known {
         let gone = |group: &&RaftGroupId| matches!(now.group(**group), GroupFate::Deleted);
         let remove: Vec<_> = self.groups.iter().filter(gone).copied().collect();
         self.groups.retain(|group| !remove.contains(group));
-        let mut create = Vec::new();
-        for plan in changes.create {
-            if !self.incomplete && !self.ended.contains(&plan.group) && self.groups.insert(plan.group) {
+        let (mut create, mut adopt) = (Vec::new(), Vec::new());
+        for plan in changes.create.into_iter().filter(|plan| !self.ended.contains(&plan.group)) {
+            let is_new = self.groups.insert(plan.group);
+            let is_stateless = self.stateless.remove(&plan.group);
+            if is_stateless || (is_new && self.incomplete) {
+                adopt.push(plan);
+            } else if is_new {
                 let preferred = is_preferred(&plan, now);
                 create.push((plan, preferred));
             }
         }
-        Work { remove, create }
+        Work { remove, create, adopt }
     }
 }
 
@@ -119,13 +125,31 @@ impl Groups {
     }
 
     async fn reconcile(&mut self, seen: &MetadataView, now: &MetadataView) -> Result<(), String> {
-        let Work { remove, create } = self.known.take_work(seen, now);
+        let Work { remove, create, adopt } = self.known.take_work(seen, now);
         for group in remove {
             if self.handle.remove(group).is_err() {
                 return Err("the Raft worker has stopped".to_owned());
             }
         }
-        if create.is_empty() { Ok(()) } else { self.create(create).await }
+        if !create.is_empty() {
+            self.create(create).await?;
+        }
+        if adopt.is_empty() { Ok(()) } else { self.adopt(adopt).await }
+    }
+
+    async fn adopt(&self, plans: Vec<GroupPlan>) -> Result<(), String> {
+        let wanted: Vec<_> = plans.iter().map(|plan| (plan.group, plan.kind, plan.members.clone())).collect();
+        let engine = Arc::clone(&self.engine);
+        let machines = tokio::task::spawn_blocking(move || data::adopt_machines(&engine, &wanted))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        for (plan, machine) in plans.into_iter().zip(machines) {
+            if self.handle.adopt(plan.group, plan.replica, plan.members, machine).is_err() {
+                return Err("the Raft worker has stopped".to_owned());
+            }
+        }
+        Ok(())
     }
 
     async fn create(&self, plans: Vec<(GroupPlan, bool)>) -> Result<(), String> {

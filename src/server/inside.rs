@@ -66,8 +66,7 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
-        let groups = starts.iter().map(|start| start.group).collect();
-        let known = Known::new(identity.node, groups, ended, incomplete);
+        let known = Known::new(identity.node, &starts, ended, incomplete);
         let outside: Arc<dyn Outside> = Arc::new(outside);
         let worker = Worker::start(&worker_options(config), starts, applier, log, &outside)?;
         let handle = worker.handle().clone();

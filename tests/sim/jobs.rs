@@ -76,6 +76,8 @@ pub enum Job {
     Reclaim(Vec<Freed>),
     /// Make the state machines of new groups; whether this node is the preferred leader.
     Make(Vec<(GroupPlan, bool)>),
+    /// Make state machines for replicas that are to be repaired.
+    Adopt(Vec<GroupPlan>),
     /// Delete the rows of deleted groups.
     Destroy(BTreeSet<RaftGroupId>),
 }
@@ -150,7 +152,7 @@ impl Job {
             Self::Prepare(_) => Thread::Spare,
             Self::Flush(_) => Thread::Flush,
             Self::Reclaim(_) => Thread::Reclaim,
-            Self::Make(_) | Self::Destroy(_) => Thread::Make,
+            Self::Make(_) | Self::Adopt(_) | Self::Destroy(_) => Thread::Make,
             _ => Thread::Apply,
         }
     }
@@ -169,7 +171,7 @@ impl Job {
             Self::Install { .. } => Kind::Install,
             Self::Flush(_) => Kind::Flush,
             Self::Reclaim(_) => Kind::Reclaim,
-            Self::Make(_) | Self::Destroy(_) => Kind::Make,
+            Self::Make(_) | Self::Adopt(_) | Self::Destroy(_) => Kind::Make,
             _ => Kind::Small,
         }
     }
@@ -205,6 +207,9 @@ impl Job {
             Self::Reclaim(freed) => format!("reclaim {}", freed.len()),
             Self::Make(plans) => {
                 format!("make groups {:?}", plans.iter().map(|(plan, _)| plan.group.0).collect::<Vec<_>>())
+            }
+            Self::Adopt(plans) => {
+                format!("adopt groups {:?}", plans.iter().map(|plan| plan.group.0).collect::<Vec<_>>())
             }
             Self::Destroy(groups) => format!("destroy groups {groups:?}"),
         }

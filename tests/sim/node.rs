@@ -264,7 +264,7 @@ impl Node {
             jobs.push(Job::Add { group: CONTROLLER_GROUP, machine });
             inputs.push(Input::Create { group: CONTROLLER_GROUP, replica, membership, preferred });
         }
-        let known = starts.iter().map(|start| start.group).collect();
+        let known = Known::new(self.id, &starts, ended.clone(), recovery.incomplete);
         let first_turn = recovery.durable_turn.0;
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let voters = self.identity.voters.iter().map(|voter| (voter.node, voter.incarnation)).collect();
@@ -293,7 +293,7 @@ impl Node {
             queues: Default::default(),
             inbox: VecDeque::new(),
             work_due: false,
-            known: Known::new(self.id, known, ended, recovery.incomplete),
+            known,
             seen: Arc::new(MetadataView::empty(CLUSTER)),
             order: Order::default(),
             waiting: BTreeMap::new(),

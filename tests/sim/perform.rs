@@ -16,7 +16,7 @@ use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::{Input, ReadFailure, Room};
 use ackord::partition::trim::Freed;
 use ackord::raft::group_log::Wanted;
-use ackord::server::data::{create_machines, destroy_machines};
+use ackord::server::data::{adopt_machines, create_machines, destroy_machines};
 use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, Family, WriteBatch};
 use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, Offset, RaftGroupId};
@@ -276,6 +276,9 @@ impl World {
         if !work.create.is_empty() {
             self.enqueue(position, Job::Make(work.create));
         }
+        if !work.adopt.is_empty() {
+            self.enqueue(position, Job::Adopt(work.adopt));
+        }
     }
 }
 
@@ -377,6 +380,7 @@ impl Process {
                 engine.merge_deleted().expect("the simulated database merges");
             }
             Job::Make(plans) => make(plans, around, outcome),
+            Job::Adopt(plans) => adopt(plans, around, outcome),
             Job::Destroy(groups) => destroy_machines(engine, &groups).expect("the simulated database deletes"),
         }
         Ended::Done
@@ -525,6 +529,17 @@ fn make(plans: Vec<(ackord::controller::view::GroupPlan, bool)>, around: &mut Ar
         around.coverage.hit("group made");
         outcome.jobs.push(Job::Add { group, machine });
         outcome.input(Input::Create { group, replica, membership, preferred });
+    }
+}
+
+fn adopt(plans: Vec<ackord::controller::view::GroupPlan>, around: &mut Around<'_>, outcome: &mut Outcome) {
+    let wanted: Vec<_> = plans.iter().map(|plan| (plan.group, plan.kind, plan.members.clone())).collect();
+    let machines = adopt_machines(around.engine, &wanted).expect("the simulated database writes");
+    for (plan, machine) in plans.into_iter().zip(machines) {
+        let group = plan.group;
+        around.coverage.hit("group adopted");
+        outcome.jobs.extend(machine.map(|machine| Job::Add { group, machine }));
+        outcome.input(Input::Adopt { group, replica: plan.replica, membership: plan.members });
     }
 }
 
