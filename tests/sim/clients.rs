@@ -6,7 +6,7 @@ use crate::sight::{Actor, Groups, Sight};
 use crate::workload::{Answer, Request};
 use crate::world::{Event, World};
 use ackord::controller::view::MetadataView;
-use ackord::machine::{Outcome, StateMachine};
+use ackord::machine::Outcome;
 use ackord::multiraft::core::effect::{Refused, Reply, Ticket};
 use ackord::partition::retention::Retention;
 use ackord::sim::Random;
@@ -131,10 +131,9 @@ impl World {
         }
     }
 
-    /// The newest state of the controller that a running node has.
-    pub fn newest_metadata(&self) -> Option<Arc<MetadataView>> {
-        let controllers = self.nodes.iter().filter_map(crate::node::Node::controller);
-        controllers.max_by_key(|controller| controller.applied().index).map(ackord::controller::Controller::view)
+    /// The newest state of the controller that any node has had.
+    pub fn newest_metadata(&self) -> Option<&Arc<MetadataView>> {
+        self.metadata.as_ref().map(|(_, view)| view)
     }
 
     /// The groups of one kind, as the controller has it.

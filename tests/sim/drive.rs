@@ -13,7 +13,7 @@ use crate::world::{Event, TICK, World};
 use ackord::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Refused, Reply, Source, Ticket};
 use ackord::partition::command::Command;
 use ackord::raft::RaftMessage;
-use ackord::types::{LogId, NodeId, Offset, RaftGroupId};
+use ackord::types::{CONTROLLER_GROUP, LogId, NodeId, Offset, RaftGroupId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -43,7 +43,24 @@ impl World {
     pub fn tick(&mut self, position: usize) {
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.schedule(TICK, Event::Tick { node, life });
+        self.settle_known(position);
         self.round(position, true);
+    }
+
+    /// A node whose log may have forgotten groups finds out when the controller's state shows all that may have been
+    /// here, as `server::groups` does.
+    fn settle_known(&mut self, position: usize) {
+        let process = self.nodes[position].process.as_mut().expect("it runs");
+        if !process.known.is_unsettled() {
+            return;
+        }
+        let core = &process.core;
+        let (Some(replica), Some(applied)) = (core.replica(CONTROLLER_GROUP), core.applied(CONTROLLER_GROUP)) else {
+            return;
+        };
+        if applied >= *process.controller_promised.get_or_insert(replica.log().last().index) {
+            process.known.settle(process.seen.cluster().next_group);
+        }
     }
 
     /// Takes in what has arrived and begins what follows.

@@ -106,7 +106,9 @@ impl World {
     }
 
     fn is_deleted(&self, group: RaftGroupId) -> bool {
-        let gone = |view: &ackord::controller::view::MetadataView| matches!(view.group(group), GroupFate::Deleted);
+        let gone = |view: &std::sync::Arc<ackord::controller::view::MetadataView>| {
+            matches!(view.group(group), GroupFate::Deleted)
+        };
         group != CONTROLLER_GROUP && self.newest_metadata().is_some_and(|view| gone(&view))
     }
 

@@ -9,6 +9,8 @@ use crate::swarm::Sabotage;
 use crate::trace::mix_bytes;
 use crate::watch::Watch;
 use crate::world::{Event, World};
+use ackord::controller::view::GroupPlan;
+use ackord::machine::StateMachine as _;
 use ackord::multiraft::apply::Transferred;
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::BIRTH;
@@ -21,6 +23,7 @@ use ackord::storage::{Engine, Family, WriteBatch};
 use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId};
 use ackord::wal::{LogChange, LogError, ReadError, Turn, prepare_spare};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// How often a full log tries again, and how long after a failure the next spare is ordered.
 const SPACE_RETRY: u64 = 500 * MILLISECOND;
@@ -249,8 +252,11 @@ impl World {
         let Some(Machine::Controller(controller)) = process.applier.machine(ackord::types::CONTROLLER_GROUP) else {
             return;
         };
-        let now = controller.view();
-        if std::sync::Arc::ptr_eq(&now, &process.seen) {
+        let (now, at) = (controller.view(), controller.applied().index);
+        if self.metadata.as_ref().is_none_or(|(newest, _)| *newest < at) {
+            self.metadata = Some((at, Arc::clone(&now)));
+        }
+        if Arc::ptr_eq(&now, &process.seen) {
             return;
         }
         let work = process.known.take_work(&process.seen, &now);
@@ -263,6 +269,10 @@ impl World {
         }
         if !work.create.is_empty() {
             self.enqueue(position, Job::Make(work.create));
+        }
+        for plan in work.adopt {
+            let GroupPlan { group, replica, members: membership, .. } = plan;
+            self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
         }
     }
 }
@@ -490,7 +500,7 @@ impl Process {
     }
 }
 
-fn make(plans: Vec<(ackord::controller::view::GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Outcome) {
+fn make(plans: Vec<(GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Outcome) {
     let wanted: Vec<_> = plans.iter().map(|(plan, _)| (plan.group, plan.kind, plan.members.clone())).collect();
     let machines = create_machines(around.engine, &wanted).expect("the simulated database writes");
     for ((plan, preferred), machine) in plans.into_iter().zip(machines) {

@@ -251,16 +251,22 @@ impl Toy {
         let fate = if self.is_calm { 99 } else { self.random.below(100) };
         let first = source.and_then(|(source, _)| self.refused.get(&source).copied());
         let waits = source.zip(first).is_some_and(|((_, sequence), first)| first != sequence);
-        source.filter(|_| !waits).inspect(|(source, _)| drop(self.refused.remove(source)));
+        source.filter(|_| !waits).inspect(|(source, _)| {
+            self.refused.remove(source);
+        });
         let answer = if fate < 8 || waits {
-            source.filter(|_| !waits).into_iter().for_each(|(source, first)| drop(self.refused.insert(source, first)));
+            source.filter(|_| !waits).into_iter().for_each(|(source, first)| {
+                self.refused.insert(source, first);
+            });
             let done = self.sabotage == Sabotage::RefuseWhatIsDone && !waits;
             if done && let Request::Produce { batch, .. } = request {
                 self.apply(group, Command::Produce { proposed_at_ms: 0 }.encode(), batch.into_bytes());
             }
             Answer::Reply(Reply::Refused(Refused::NotLeader))
         } else if fate < 12 {
-            source.into_iter().for_each(|(source, first)| drop(self.refused.insert(source, first)));
+            source.into_iter().for_each(|(source, first)| {
+                self.refused.insert(source, first);
+            });
             Answer::Lost
         } else {
             let answer = self.answer(ticket, group, request);

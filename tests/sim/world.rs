@@ -22,12 +22,14 @@ use crate::workload::produce::Produce;
 use crate::workload::read::Read;
 use crate::workload::topics::Topics;
 use crate::workload::trim::Trim;
+use ackord::controller::view::MetadataView;
 use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::Ticket;
 use ackord::sim::Random;
-use ackord::types::{CONTROLLER_GROUP, Membership, NodeId, RaftGroupId, ReplicaId, Term};
+use ackord::types::{CONTROLLER_GROUP, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
 /// A tick, as in production.
 pub const TICK: u64 = 100 * MILLISECOND;
@@ -163,6 +165,8 @@ pub struct World {
     pub asked: BTreeMap<Ticket, Asked>,
     /// When the last thing between an actor and a node arrives, each way.
     pub on_the_way: BTreeMap<(usize, NodeId, bool), u64>,
+    /// The newest state of the controller, and the entry as of which it is.
+    pub metadata: Option<(LogIndex, Arc<MetadataView>)>,
     /// The last ticket.
     pub last_ticket: u64,
     /// Who led which group last, for counting changes.
@@ -199,6 +203,7 @@ impl World {
             actors: Vec::new(),
             asked: BTreeMap::new(),
             on_the_way: BTreeMap::new(),
+            metadata: None,
             last_ticket: 0,
             leaders: BTreeMap::new(),
             calm: false,
