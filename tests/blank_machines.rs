@@ -100,8 +100,12 @@ const DAMAGE: [(&str, Damage); 6] = [
 
 #[test]
 fn whatever_is_left_of_a_partition_it_ends_in_the_senders_state() {
-    for (seed, (name, damage)) in (0..).zip(DAMAGE) {
-        let log = entries(seed, 200);
+    let both = DAMAGE.into_iter().flat_map(|case| [(case, true), (case, false)]);
+    for (seed, ((name, damage), keeps_all)) in (0..).zip(both) {
+        let mut log = entries(seed, 200);
+        if keeps_all {
+            log.iter_mut().filter(|entry| entry.data.is_empty()).for_each(|entry| entry.context = Bytes::new());
+        }
         let (from, to) = (SimEngine::default(), SimEngine::default());
         let mut sending = create(&from);
         let expected = expected(&log, &apply(&from, &mut sending, &log));
@@ -110,6 +114,9 @@ fn whatever_is_left_of_a_partition_it_ends_in_the_senders_state() {
         damage(&to);
         let opened = Partition::open(&to, GROUP);
         assert!(matches!(opened, Err(_) | Ok(None)), "{name} is noticed");
+        // Rows of before that the sender's do not overwrite, in the generation that is there.
+        let junk = |number: u64| [GROUP.0.to_be_bytes(), 1_u64.to_be_bytes(), number.to_be_bytes()].concat();
+        (0..500).for_each(|number| put(&to, Family::Records, junk(number), Some(b"junk")));
 
         let mut sender = applier(from, Some((GROUP, Machine::Partition(Box::new(sending)))));
         let mut receiver = applier(to.clone(), None);
@@ -159,7 +166,12 @@ impl Engine for Rotten {
         self.check(family).and_then(|()| self.engine.scan(family, from, to, visit))
     }
 
-    fn last_at_or_before(&self, family: Family, from: &[u8], at: &[u8]) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
+    fn last_at_or_before(
+        &self,
+        family: Family,
+        from: &[u8],
+        at: &[u8],
+    ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
         self.check(family).and_then(|()| self.engine.last_at_or_before(family, from, at))
     }
 

@@ -34,8 +34,8 @@ use super::{
     TopicAnswer, TopicName, TopicQuery, TopicRef,
 };
 use crate::controller::view::{MetadataView, Topic};
-use crate::metrics::Metrics;
 use crate::machine::MachineError;
+use crate::metrics::Metrics;
 use crate::multiraft::handle::Handle;
 use crate::partition::read::PartitionView;
 use crate::storage::Engine;

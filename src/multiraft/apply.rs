@@ -265,11 +265,13 @@ impl<E: Engine> Applier<E> {
         let mut damaged = None;
         let answer = match body {
             SnapshotBody::WantHead { from_byte } => self.departures.piece(group, at, from_byte),
-            SnapshotBody::WantRecords { from, until } => self.records(group, at, (from, until)).unwrap_or_else(|reason| {
-                self.condemn(group, None);
-                damaged = Some(reason);
-                SnapshotBody::Gone
-            }),
+            SnapshotBody::WantRecords { from, until } => {
+                self.records(group, at, (from, until)).unwrap_or_else(|reason| {
+                    self.condemn(group, None);
+                    damaged = Some(reason);
+                    SnapshotBody::Gone
+                })
+            }
             body => return self.arrived(group, at, from, body),
         };
         let send = Some(SnapshotMessage { group, from: to, to: from, at, body: answer });

@@ -211,7 +211,8 @@ impl PartitionView {
     }
 
     fn fetched(&self, key: &[u8], value: Bytes) -> Result<FetchedBatch, ReadError> {
-        let last = rows::number(key).ok_or_else(|| EngineError::damaged(format!("the key {key:02x?} is not a record's")))?;
+        let last =
+            rows::number(key).ok_or_else(|| EngineError::damaged(format!("the key {key:02x?} is not a record's")))?;
         let damaged = |error| ReadError::Damaged { offset: Offset(last), error };
         let batch = RecordBatch::parse_verified(value).map_err(damaged)?;
         let base_offset = Offset(last - i64::from(batch.last_offset_delta()));

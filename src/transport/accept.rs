@@ -157,7 +157,9 @@ impl Reception {
         let node = from.node;
         match body {
             Body::Alive(peer::Alive {}) => Ok(()),
-            Body::Raft(_) | Body::Snapshot(_) | Body::Repair(_) | Body::Leaders(_) if !self.admission.knows(from) => Ok(()),
+            Body::Raft(_) | Body::Snapshot(_) | Body::Repair(_) | Body::Leaders(_) if !self.admission.knows(from) => {
+                Ok(())
+            }
             Body::Raft(batch) => {
                 let messages = batch.messages.into_iter().map(raft_from_wire).collect::<Result<Vec<_>, _>>()?;
                 for (_, message) in &messages {

@@ -128,7 +128,8 @@ pub fn flip_entry(cluster: &TestCluster, position: usize, text: &str) {
     let mut hit = 0;
     for segment in files(&log, "wal") {
         let bytes = fs::read(&segment).expect("readable");
-        for at in bytes.windows(text.len()).enumerate().filter(|(_, bytes)| *bytes == text.as_bytes()).map(|(at, _)| at) {
+        for at in bytes.windows(text.len()).enumerate().filter(|(_, bytes)| *bytes == text.as_bytes()).map(|(at, _)| at)
+        {
             flip(&segment, at as u64 + 5_000);
             hit += 1;
         }
@@ -148,7 +149,8 @@ fn a_majority_that_is_damaged_in_different_places_repairs_itself() {
 
     // Alone it can't be helped: it says what it waits for.
     cluster.start_node(0);
-    let waits = |cluster: &TestCluster| replica(cluster, 0).and_then(|replica| Some((replica.quarantine?, replica.repair?)));
+    let waits =
+        |cluster: &TestCluster| replica(cluster, 0).and_then(|replica| Some((replica.quarantine?, replica.repair?)));
     wait_until(|| waits(&cluster).is_some_and(|(_, step)| step.starts_with("asking for ")));
     let (reason, _) = waits(&cluster).expect("just seen");
     assert!(reason.contains("damaged") || reason.contains("lost"), "{reason}");

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 fn manifest(state: &Path) -> PathBuf {
     let paths = fs::read_dir(state).expect("a directory").map(|entry| entry.expect("an entry").path());
-    let is_manifest = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("MANIFEST-"));
+    let is_manifest =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("MANIFEST-"));
     paths.filter(is_manifest).max().expect("a database has one")
 }
 

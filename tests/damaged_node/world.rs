@@ -43,7 +43,8 @@ pub fn replicas(cluster: &TestCluster, position: usize) -> Vec<ReplicaReport> {
 
 /// How a running member's replica of the topic's one partition stands.
 pub fn replica(cluster: &TestCluster, position: usize) -> Option<ReplicaReport> {
-    let of_topic = |replica: &ReplicaReport| replica.partition.as_ref().is_some_and(|(topic, _)| topic.as_str() == TOPIC);
+    let of_topic =
+        |replica: &ReplicaReport| replica.partition.as_ref().is_some_and(|(topic, _)| topic.as_str() == TOPIC);
     replicas(cluster, position).into_iter().find(of_topic)
 }
 

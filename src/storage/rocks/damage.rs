@@ -117,11 +117,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("state");
         type Fits = fn(&str) -> bool;
-        let files: [Fits; 3] = [
-            |name| name == "CURRENT",
-            |name| name.starts_with("MANIFEST-"),
-            |name| name.ends_with(".sst"),
-        ];
+        let files: [Fits; 3] =
+            [|name| name == "CURRENT", |name| name.starts_with("MANIFEST-"), |name| name.ends_with(".sst")];
         for (number, fits) in (1..).zip(files) {
             filled(&directory);
             assert_eq!(open(&directory), (true, None), "a whole one");
