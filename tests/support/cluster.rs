@@ -7,8 +7,8 @@ use ackord::server::data::{self, SharedEngine};
 use ackord::server::identity::{FirstVoter, Identity, random_id};
 use ackord::server::run::Node;
 use ackord::types::{ClusterId, Incarnation, NodeId};
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,6 +31,8 @@ pub struct Member {
     pub kafka: SocketAddr,
     /// Where it serves native clients.
     pub native: SocketAddr,
+    /// Where it shows its metrics, since its last start.
+    pub http: Option<SocketAddr>,
     /// What answers its clients, since its last start.
     pub broker: Option<NodeBroker<SharedEngine>>,
 }
@@ -100,7 +102,7 @@ impl TestCluster {
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
             let [kafka, native] = [0, 2].map(|kind| SocketAddr::from((HOST, ports[node as usize - 1][kind])));
-            Member { config, running: None, kafka, native, broker: None }
+            Member { config, running: None, kafka, native, http: None, broker: None }
         };
         let members = (1..=count).map(member).collect();
         let id = cluster;
@@ -114,6 +116,7 @@ impl TestCluster {
         let config = self.members[position].config.clone();
         let node = self.runtime.block_on(Node::start(config)).expect("the node starts");
         self.members[position].broker = Some(node.broker().clone());
+        self.members[position].http = Some(node.addresses().http);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = self.runtime.spawn(async move {
             // A sender that is gone is an order to stop, too.
@@ -174,6 +177,20 @@ impl TestCluster {
     /// Every node's Kafka address, as clients want it.
     pub fn bootstrap(&self) -> String {
         self.members.iter().map(|member| member.kafka.to_string()).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Member {
+    /// What a running node's metrics of this name come to, all its series together.
+    pub fn metric(&self, name: &str) -> u64 {
+        let address = self.http.expect("it runs");
+        let mut stream = TcpStream::connect(address).expect("metrics are served");
+        write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").expect("metrics are served");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("metrics are text");
+        let series = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok());
+        series.map(|line| value(line).expect("a number")).sum()
     }
 }
 
