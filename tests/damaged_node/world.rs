@@ -137,8 +137,8 @@ pub fn chosen(cases: &[Case]) -> impl Iterator<Item = &Case> {
     cases.iter().filter(move |case| all || case.always)
 }
 
-/// One node after the other is stopped, its folder damaged, and started again, while somebody writes. Each becomes whole,
-/// and then takes part: another one is stopped, so that nothing can be acknowledged without it.
+/// One node after the other is stopped, its folder damaged, and started again, while somebody writes. Each becomes
+/// whole, and then takes part: another one is stopped, so that nothing can be acknowledged without it.
 pub fn survive(cases: &[Case], folder: &str) {
     let mut cluster = start_three();
     let bootstrap = cluster.bootstrap();

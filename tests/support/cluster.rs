@@ -142,7 +142,7 @@ impl TestCluster {
         let config = config(self.directory.path(), node, &self.ports, &self.limits);
         let [kafka, _, native] = self.ports[position];
         let [kafka, native] = [kafka, native].map(|port| SocketAddr::from((HOST, port)));
-        self.members.push(Member { config, running: None, kafka, native, broker: None });
+        self.members.push(Member { config, running: None, kafka, native, http: None, broker: None });
         self.format_anew(position);
         self.start_node(position);
         position
