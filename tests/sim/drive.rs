@@ -7,6 +7,7 @@ use crate::jobs::{CrashPoint, Job};
 use crate::network::Cargo;
 use crate::node::{Arrived, Process, Waiting};
 use crate::observe::Observation;
+use crate::sabotage::{self, Sabotage};
 use crate::trace::mix;
 use crate::workload::{Answer, Request, Seen};
 use crate::world::{Event, TICK, World};
@@ -45,6 +46,8 @@ impl World {
         self.schedule(TICK, Event::Tick { node, life });
         self.settle_known(position);
         self.round(position, true);
+        self.tell_tick_load(position);
+        self.want_learners(position);
     }
 
     /// A node whose log may have forgotten groups finds out when the controller's state shows all that may have been
@@ -70,7 +73,10 @@ impl World {
         while let Some(arrived) = process.inbox.pop_front() {
             match arrived {
                 Arrived::Input(input) => process.core.handle(input),
-                Arrived::Messages(messages) => process.core.handle(Input::Messages(messages)),
+                Arrived::Messages(messages) => {
+                    Self::note_arrived(process, &messages);
+                    process.core.handle(Input::Messages(messages));
+                }
                 Arrived::Repair(message) => process.core.handle(Input::Repair(message)),
                 Arrived::Snapshot(message) => jobs.push(Job::Transferred(message)),
                 Arrived::Examined { group, recovery } => jobs.push(Job::ExamineState { group, recovery }),
@@ -92,6 +98,8 @@ impl World {
         let effects = process.core.poll();
         jobs.into_iter().for_each(|job| self.enqueue(position, job));
         self.tell_commits(position);
+        self.tell_load(position);
+        self.tell_progress(position);
         let life = self.nodes[position].life;
         for effect in effects {
             if self.nodes[position].process.is_none() || self.nodes[position].life != life {
@@ -109,6 +117,8 @@ impl World {
             let (commit, known) = (replica.commit(), process.commits.entry(group).or_default());
             if commit > *known {
                 *known = commit;
+                let last = replica.log().last().index;
+                self.watch.tell(&Observation::Knows { node, group, commit, last });
                 if let Some(term) = replica.log().term_of(commit) {
                     let commit = LogId { index: commit, term };
                     let own = replica.term();
@@ -125,6 +135,10 @@ impl World {
             Effect::Send { to, messages } => {
                 if !self.crash_instead(position, CrashPoint::Send) {
                     self.note_messages(node, to, &messages);
+                    for (group, message) in &messages {
+                        self.watch.tell(&Observation::Sent { node, group: *group, message });
+                    }
+                    self.tamper_with_leaving(position, &messages);
                     self.send(node, to, Cargo::Raft(messages));
                 }
                 return;
@@ -260,6 +274,9 @@ impl World {
         let serving = process.board.get(&group).is_some_and(|leadership| leadership.serving);
         let refused = |why| Answer::Reply(Reply::Refused(why));
         let (context, data, sequence) = match request {
+            Request::Read { from, bytes_max, .. } if self.shape.sabotage == Sabotage::ReadsUnconfirmed => {
+                return self.show(position, ticket, (group, from, bytes_max));
+            }
             Request::Read { .. } | Request::Offsets { .. } | Request::Topics => {
                 process.take_room(ticket, Waiting { bytes, sequence: None });
                 return self.arrive(position, Arrived::Input(Input::ReadIndex { group, ticket }));
@@ -358,7 +375,7 @@ impl World {
 impl Process {
     /// Whether so many bytes more are admitted; something larger than the whole mailbox passes alone.
     fn has_room(&self, bytes: usize, shape: &crate::swarm::Shape) -> bool {
-        let all = shape.core.admitted_bytes_max;
+        let all = sabotage::limits(shape).admitted_bytes_max;
         self.admitted_bytes + bytes.min(all) <= all || self.admitted_bytes == 0
     }
 

@@ -5,6 +5,7 @@ use crate::batch::values_of;
 use crate::chance::Chance;
 use crate::clients::Ticketed;
 use crate::jobs::{Job, Queue, Thread};
+use crate::sabotage::{self, Sabotage};
 use crate::swarm::Shape;
 use crate::workload::Request;
 use ackord::controller::Controller;
@@ -26,8 +27,10 @@ use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
 use ackord::transport::admission::Admission;
 use ackord::transport::{Own, PeerRegistry};
-use ackord::types::{CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, TopicId};
-use ackord::wal::{self, GroupRecovery, Log, LogError, Reader, Recovery, Spare};
+use ackord::types::{
+    CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId, TopicId,
+};
+use ackord::wal::{self, GroupRecovery, Log, LogError, Reader, Recovery, Spare, Turn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -143,6 +146,12 @@ pub struct Process {
     pub bounds: BTreeMap<RaftGroupId, (Offset, Offset)>,
     /// What the worker was told of the room on the disk.
     pub disk_writable: bool,
+    /// The most that was ever used of what is bounded, by its name.
+    pub peaks: BTreeMap<&'static str, usize>,
+    /// Followers that have answered in this round.
+    pub answered: Vec<(RaftGroupId, ReplicaId)>,
+    /// Payload of entries that came from peers in this round, in bytes.
+    pub round_bytes: usize,
     /// The highest turn that each other node has told of.
     pub remembers: BTreeMap<NodeId, u64>,
 }
@@ -185,6 +194,8 @@ pub struct Node {
     pub capacity: Option<u64>,
     /// Its disk takes so many times as long.
     pub slowness: u64,
+    /// The turn that its process began to write last, and has not finished.
+    pub begun: Option<Turn>,
     /// Supplies the log's segment identities.
     identities: Random,
 }
@@ -203,7 +214,8 @@ impl Node {
     /// A node that was formatted and has never run.
     pub fn new(id: NodeId, shape: &Shape, random: &mut Random) -> Self {
         let incarnation = |node: u32| Incarnation(0x1000 + u128::from(node));
-        let voters = (1..=shape.nodes).map(|node| FirstVoter { node: NodeId(node), incarnation: incarnation(node) });
+        let voters = (1..=sabotage::first_voters(shape))
+            .map(|node| FirstVoter { node: NodeId(node), incarnation: incarnation(node) });
         let disk = SimDisk::new();
         let mut identities = random.fork();
         let mut fresh = identities.fork();
@@ -228,6 +240,7 @@ impl Node {
             refused: None,
             capacity: None,
             slowness: 1,
+            begun: None,
             identities,
         }
     }
@@ -246,14 +259,16 @@ impl Node {
     /// Starts the process, or says why it can't be started.
     pub fn start(&mut self, shape: &Shape) -> Result<Opened, LogError> {
         assert!(self.process.is_none(), "a node runs once");
-        if shape.sabotage.sync_nothing {
+        if shape.sabotage == Sabotage::SyncNothing {
             self.disk.lie();
         }
-        let (log, recovery) = self.open_log(&self.disk.clone(), shape.log.clone())?;
+        let (log, mut recovery) = self.open_log(&self.disk.clone(), shape.log.clone())?;
         self.life += 1;
         let engine = self.engine.clone();
-        let OpenedGroups { machines, starts, unborn_controller } =
+        let OpenedGroups { machines, mut starts, mut unborn_controller } =
             open_groups(&self.identity, &engine, &recovery).expect("the simulated database reads");
+        sabotage::start(shape.sabotage, self.begun.take().as_ref(), &mut starts, &mut recovery);
+        sabotage::join_later(shape.sabotage, self, &mut unborn_controller);
         let ended: BTreeSet<_> = recovery.tombstones.iter().copied().collect();
         destroy_machines(&engine, &ended).expect("the simulated database deletes");
         let (mut jobs, mut inputs) = (Vec::new(), Vec::new());
@@ -277,7 +292,7 @@ impl Node {
             first_turn,
         };
         self.process = Some(Process {
-            core: Core::new(CoreOptions { life: self.identities.next_u64(), ..shape.core.clone() }, starts),
+            core: Core::new(CoreOptions { life: self.identities.next_u64(), ..sabotage::limits(shape) }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),
             reader: log.reader(),
             log: LogState {
@@ -306,6 +321,9 @@ impl Node {
             commits: BTreeMap::new(),
             bounds: BTreeMap::new(),
             disk_writable: true,
+            peaks: BTreeMap::new(),
+            answered: Vec::new(),
+            round_bytes: 0,
             remembers: BTreeMap::new(),
         });
         Ok(Opened { recovery, jobs, inputs })

@@ -2,30 +2,12 @@
 //! out: what is always on hides what only some of them together can show (Groce et al., "Swarm Testing", ISSTA '12).
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
+use crate::sabotage::Sabotage;
 use ackord::multiraft::core::CoreOptions;
 use ackord::raft::ReplicaOptions;
 use ackord::sim::Random;
 use ackord::types::NodeId;
 use ackord::wal;
-
-/// Promises broken on purpose, to show that the checks notice.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sabotage {
-    /// The disk says that it has synced, and has not.
-    pub sync_nothing: bool,
-    /// Hard states (terms and votes) are not written.
-    pub forget_votes: bool,
-    /// The log is freed up to what was applied, flushed or not.
-    pub release_unflushed: bool,
-    /// Snapshots of coordinators carry no offsets.
-    pub snapshots_without_offsets: bool,
-    /// Members are told their shares before these are committed: after a failover there are others.
-    pub assignments_uncommitted: bool,
-    /// Files below a log start are dropped before that log start is durable.
-    pub reclaim_unflushed: bool,
-    /// With what lies below a log start, a record at or above one is deleted.
-    pub trim_too_much: bool,
-}
 
 /// From ... to, in microseconds.
 pub type Span = (u64, u64);
