@@ -5,13 +5,13 @@
 //! ones. Where a rule of its own would be broken first, `unwatched` takes that one away, to show that what the rule is
 //! there for is found, too.
 //!
-//! `CONTROLS=name` runs those whose names begin so, and prints the end of what happened.
+//! `CONTROLS=name` runs those whose names begin so, and prints the end of what happened; `SEEDS=n` looks at so many.
 
 mod shapes;
 
 use crate::invariants;
 use crate::observe::Invariant;
-use crate::runner::{remember_panics, run_with};
+use crate::runner::{number, remember_panics, run_with};
 use crate::swarm::Shape;
 use crate::trace::Keep;
 use std::sync::Mutex;
@@ -27,7 +27,7 @@ pub struct Control {
     pub name: &'static str,
     /// What a seed is about.
     pub shape: fn(u64) -> Shape,
-    /// The invariants that are about it.
+    /// The invariants that are about it, or a sentence of whoever else checks it.
     pub found_by: &'static [&'static str],
     /// Invariants that do not watch.
     pub unwatched: &'static [&'static str],
@@ -55,14 +55,18 @@ impl Control {
     fn search(&self, keep: Keep) -> Found {
         let begun = Instant::now();
         let run = |seed| run_with((self.shape)(seed), self.watching(), keep).err().map(|failure| (seed, failure));
-        let found = (0..SEEDS_MAX).find_map(run);
+        let found = (0..number("SEEDS").unwrap_or(SEEDS_MAX)).find_map(run);
         let took = begun.elapsed().as_secs_f64();
         let name = self.name;
         let Some((seed, (sentence, tail))) = found else {
             return Found { name, complaint: None, expected: false, tail: Vec::new(), took };
         };
         let said = sentence.split_once(" s: ").map_or("", |(_, said)| said);
-        let expected = self.found_by.iter().any(|name| said.starts_with(&format!("{name}: ")));
+        let is_meant = |meant: &&str| match meant.contains(' ') {
+            true => said.contains(*meant),
+            false => said.starts_with(&format!("{meant}: ")),
+        };
+        let expected = self.found_by.iter().any(is_meant);
         Found { name, complaint: Some((seed, sentence)), expected, tail, took }
     }
 }

@@ -145,7 +145,9 @@ impl World {
             Harm::Unreadable => disk.make_unreadable(&name, page),
             Harm::Misdirected => {
                 let Some(other) = used_page(&contents, random).filter(|other| *other != page) else { return };
-                let from = &contents[page as usize..(page + PAGE) as usize];
+                // A file that was cut off may end within a page.
+                let chunk = |at: u64| contents.get(at as usize..(at + PAGE) as usize);
+                let (Some(from), Some(_)) = (chunk(page), chunk(other)) else { return };
                 disk.overwrite(&name, other, from);
             }
             Harm::LostWrite => {

@@ -286,6 +286,9 @@ impl Around<'_> {
         let node = self.node;
         let Some(machine) = process.applier.machine(group) else { return };
         let (meta, head) = machine.head();
+        if meta.membership.is_joining() {
+            return; // it knows nobody but itself, until it has a snapshot
+        }
         let digest = mix_bytes(0, &head);
         let (membership, log_start) = (&meta.membership, machine.log_start());
         self.watch.tell(&Observation::Digest { node, group, at: meta.at, log_start, digest, membership });

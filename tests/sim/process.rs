@@ -118,7 +118,7 @@ impl World {
         }
         let faults = &self.shape.faults;
         let rate = if point.is_rare() { faults.crash * faults.crash_rare } else { faults.crash };
-        let due = self.chances.points.per_million(rate);
+        let due = self.chances.points.per_million(rate) || self.sabotage_crashes(position, point);
         due && self.nodes[position].paused_until <= self.now
     }
 

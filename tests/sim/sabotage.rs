@@ -4,6 +4,7 @@
 //! it is written, in what a start has found. So everything else is what it always is.
 
 use crate::chance::SECOND;
+use crate::jobs::{CrashPoint, Kind};
 use crate::node::{Arrived, CLUSTER, Node};
 use crate::swarm::Shape;
 use crate::world::World;
@@ -15,7 +16,7 @@ use ackord::multiraft::core::effect::Input;
 use ackord::multiraft::core::membership::WantedMembers;
 use ackord::multiraft::core::{CoreOptions, GroupStart};
 use ackord::partition::Partition;
-use ackord::raft::{MessageKind, RaftMessage};
+use ackord::raft::{MessageKind, RaftMessage, Role};
 use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, Family, WriteBatch};
 use ackord::types::{CONTROLLER_GROUP, LogIndex, NodeId, RaftGroupId, ReplicaId};
@@ -38,10 +39,6 @@ pub enum Sabotage {
     AckUncommitted,
     /// Followers take all that they are sent for committed.
     ApplyUncommitted,
-    /// A damaged log is cut off at its first flaw, and its replica takes part.
-    CutDamage,
-    /// A log that may have lost promises takes part with those that it still knows, without its newest.
-    LosePromises,
     /// The table of producers is left out of snapshots.
     SnapshotsWithoutProducers,
     /// Snapshots of coordinators carry no offsets.
@@ -110,43 +107,12 @@ pub fn write(sabotage: Sabotage, turn: &mut Turn) {
 
 /// What a start finds; `begun` is the turn that was being written when the process ended.
 pub fn start(sabotage: Sabotage, begun: Option<&Turn>, starts: &mut [GroupStart], recovery: &mut Recovery) {
-    let is_damaged = recovery.incomplete || starts.iter().any(|start| start.recovery.damage.is_some());
-    for start in starts.iter_mut() {
-        match sabotage {
-            Sabotage::CutDamage => cut_damage(start),
-            Sabotage::LosePromises if is_damaged => lose_promises(start),
-            Sabotage::TornCommitKept => keep_commit(start, begun),
-            _ => continue,
-        }
-        recovery.groups.insert(start.group, start.recovery.clone());
-    }
-}
-
-/// The log ends before the first entry that it lost, or with the entry that the state machine has, if that is later.
-fn cut_damage(start: &mut GroupStart) {
-    let (applied, recovery) = (start.applied, &mut start.recovery);
-    let Some(damage) = recovery.damage.take() else { return };
-    let last = damage.holes.first().map_or(recovery.last.index, |hole| hole.first.previous());
-    match recovery.term_of(last).filter(|_| last >= applied.index) {
-        Some(term) => {
-            recovery.terms.retain(|begin| begin.index <= last);
-            (recovery.last.index, recovery.last.term) = (last, term);
-        }
-        None => {
-            (recovery.start, recovery.last) = (applied, applied);
-            recovery.terms.clear();
+    if sabotage == Sabotage::TornCommitKept {
+        for start in starts {
+            keep_commit(start, begun);
+            recovery.groups.insert(start.group, start.recovery.clone());
         }
     }
-    recovery.hard_state.commit = recovery.hard_state.commit.min(recovery.last.index);
-}
-
-/// Term and vote are those that the last entry tells of.
-fn lose_promises(start: &mut GroupStart) {
-    let recovery = &mut start.recovery;
-    if recovery.damage.as_ref().is_some_and(|damage| damage.holes.is_empty()) {
-        recovery.damage = None;
-    }
-    (recovery.hard_state.term, recovery.hard_state.vote) = (recovery.last.term, None);
 }
 
 fn keep_commit(start: &mut GroupStart, begun: Option<&Turn>) {
@@ -218,7 +184,11 @@ impl World {
                     }
                 }
             }
-            Sabotage::QuorumOneShort => {
+            Sabotage::QuorumOneShort | Sabotage::AckUncommitted => {
+                self.believe_in_less(position, &mut messages);
+                if self.shape.sabotage == Sabotage::AckUncommitted {
+                    return messages;
+                }
                 let others: Vec<_> = messages
                     .iter()
                     .filter_map(|(group, message)| self.other_voter(position, *group, message))
@@ -228,6 +198,15 @@ impl World {
             _ => {}
         }
         messages
+    }
+
+    /// A follower is told that what it lacks is committed, and does not find that its log contradicts itself: whoever
+    /// loses an acknowledged entry is to be found by what is lost.
+    fn believe_in_less(&self, position: usize, messages: &mut [(RaftGroupId, RaftMessage)]) {
+        for (group, message) in messages.iter_mut().filter(|(_, message)| message.kind == MessageKind::Heartbeat) {
+            let last = self.nodes[position].replica(*group).map(|replica| replica.log().last().index);
+            message.commit = message.commit.min(last.unwrap_or_default());
+        }
     }
 
     /// The same acknowledgement in the name of another voter.
@@ -260,6 +239,16 @@ impl World {
         if !answers.is_empty() {
             self.arrive(position, Arrived::Messages(answers));
         }
+    }
+
+    /// What one voter alone decides is decided at once: to meet the moment before that is durable takes some help.
+    pub fn sabotage_crashes(&mut self, position: usize, point: CrashPoint) -> bool {
+        self.shape.sabotage == Sabotage::OneVoter
+            && position == 0
+            && point == CrashPoint::Before(Kind::Append)
+            && self.nodes[position].replica(CONTROLLER_GROUP).is_some_and(|replica| replica.role() == Role::Leader)
+            && !self.nodes[position].serves(CONTROLLER_GROUP)
+            && self.chances.points.one_in(2)
     }
 
     /// The other nodes are to be learners of the controller's group, the last of them now and then.

@@ -96,7 +96,7 @@ impl Node {
             spares: 2,
             recycled_max: 0,
             create: true,
-            replay_moved_as_appended: false,
+            ..Options::default()
         };
         let (log, recovery) = Log::open(self.disk.clone(), identity, options, move || identities.next_u128())
             .unwrap_or_else(|error| panic!("seed {}: node {}: {error}", scenario.seed, self.id));

@@ -12,7 +12,7 @@ const NONE: &[&str] = &[];
 
 /// All of them.
 pub const ALL: &[Control] = &[
-    Control { name: "fsync skipped", shape: fsync_skipped, found_by: &["no_hole"], unwatched: NONE },
+    Control { name: "fsync skipped", shape: fsync_skipped, found_by: &["no_hole", "no_silent_stop"], unwatched: NONE },
     Control { name: "vote not persisted", shape: vote_forgotten, found_by: &["said_is_durable"], unwatched: NONE },
     Control {
         name: "vote not persisted: its effect",
@@ -21,7 +21,12 @@ pub const ALL: &[Control] = &[
         unwatched: &["said_is_durable"],
     },
     Control { name: "quorum one short", shape: quorum_one_short, found_by: &["durable_at_ack"], unwatched: NONE },
-    Control { name: "ack before commit", shape: ack_uncommitted, found_by: &["durable_at_ack"], unwatched: NONE },
+    Control {
+        name: "ack before commit",
+        shape: ack_uncommitted,
+        found_by: &["durable_at_ack", "leader_completeness"],
+        unwatched: NONE,
+    },
     Control {
         name: "apply before commit",
         shape: apply_uncommitted,
@@ -31,8 +36,14 @@ pub const ALL: &[Control] = &[
     Control {
         name: "truncate on damage",
         shape: damage_cut,
-        found_by: &["leader_completeness", "committed_immutable", "acked_stays", "log_matching"],
+        found_by: &["no_hole", "leader_completeness", "committed_immutable", "acked_stays", "log_matching"],
         unwatched: NONE,
+    },
+    Control {
+        name: "truncate on damage: its effect",
+        shape: damage_cut,
+        found_by: &["leader_completeness", "committed_immutable", "acked_stays", "log_matching", "durable_at_ack"],
+        unwatched: &["no_hole"],
     },
     Control {
         name: "hard state lost silently",
@@ -113,13 +124,13 @@ pub const ALL: &[Control] = &[
     Control {
         name: "files dropped unflushed",
         shape: reclaim_unflushed,
-        found_by: &["applied_in_order", "offsets_dense", "log_start_monotone"],
+        found_by: &["space of Records is reclaimed although its keys are not durably deleted"],
         unwatched: NONE,
     },
     Control {
         name: "trim too much",
         shape: trim_too_much,
-        found_by: &["offsets_dense", "acked_stays"],
+        found_by: &["offsets_dense", "no batch holds offset"],
         unwatched: NONE,
     },
     Control { name: "twice the limits", shape: twice_the_limits, found_by: &["bounded_memory"], unwatched: NONE },
@@ -189,8 +200,9 @@ fn ack_uncommitted(seed: u64) -> Shape {
 }
 
 fn apply_uncommitted(seed: u64) -> Shape {
-    let mut shape = one_partition(seed, 3);
-    only(&mut shape, 500 * MILLISECOND, &[(Fault::Isolate, 1), (Fault::Crash, 1), (Fault::OneWay, 1)]);
+    let mut shape = one_partition(seed, 5);
+    // A leader that is left with a minority goes on sending.
+    only(&mut shape, SECOND, &[(Fault::Split, 1)]);
     broken(Sabotage::ApplyUncommitted, shape)
 }
 
@@ -201,7 +213,8 @@ fn damage_cut(seed: u64) -> Shape {
     // Damage comes while the state machines are far behind the log.
     shape.core.flush_after_bytes = 4 << 20;
     shape.core.replica.election_ticks = 5;
-    broken(Sabotage::CutDamage, shape)
+    shape.log.omit.damage = true;
+    shape
 }
 
 fn promises_lost(seed: u64) -> Shape {
@@ -209,7 +222,8 @@ fn promises_lost(seed: u64) -> Shape {
     shape.fragile = vec![NodeId(1 + (seed % 3) as u32)];
     only(&mut shape, 400 * MILLISECOND, &[(Fault::DamageDown, 3), (Fault::Bridge, 2)]);
     shape.core.replica.election_ticks = 5;
-    broken(Sabotage::LosePromises, shape)
+    shape.log.omit.doubt = true;
+    shape
 }
 
 fn snapshots_without_producers(seed: u64) -> Shape {
@@ -241,13 +255,16 @@ fn reads_unconfirmed(seed: u64) -> Shape {
 
 fn one_voter(seed: u64) -> Shape {
     let mut shape = one_partition(seed, 3);
-    only(&mut shape, SECOND, &[(Fault::SlowDisk, 1)]);
-    (shape.faults.crash, shape.faults.kill_percent) = (20_000, 0);
+    shape.partitions = vec![vec![NodeId(2), NodeId(3)]];
+    only(&mut shape, SECOND, &[(Fault::PowerCut, 1)]);
+    shape.faults.kill_percent = 0;
     shape.faults.down = (10 * MILLISECOND, 50 * MILLISECOND);
     shape.topics = true;
-    shape.core.flush_after_bytes = 32 << 10;
+    // Everything is flushed soon, so that a change of members can be proposed right after an election.
+    shape.core.flush_after_bytes = 4 << 10;
     shape.core.replica.election_ticks = 5;
     shape.speeds.append = (2_000, 12_000);
+    shape.speeds.network = (50, 300);
     shape.core.replica.omit.promise_first = true;
     broken(Sabotage::OneVoter, shape)
 }
@@ -280,7 +297,7 @@ fn moved_as_appended(seed: u64) -> Shape {
     shape.fragile.clear();
     (shape.log.segment_bytes, shape.log.retain_bytes, shape.log.slack_bytes) = (256 << 10, 0, 0);
     shape.load.record_bytes = (0, 8 << 10);
-    shape.log.replay_moved_as_appended = true;
+    shape.log.omit.moved_apart = true;
     shape
 }
 

@@ -26,13 +26,15 @@ impl SaidIsDurable {
     }
 
     fn check(&self, node: NodeId, group: RaftGroupId, message: &RaftMessage) -> Result<(), String> {
+        // These promise nothing.
+        if matches!(message.kind, MessageKind::RequestPreVote | MessageKind::RequestPreVoteResponse) {
+            return Ok(());
+        }
         let log = self.logs.of(node, group).ok_or_else(|| format!("node {node} says {message:?} before its birth"))?;
         let hard_state = log.hard_state;
         let votes_for = |whom: ReplicaId| hard_state.term > message.term || hard_state.vote == Some(whom);
         let reached = self.reached.get(&(node, group)).copied().unwrap_or_default();
         let why = match message.kind {
-            // These promise nothing.
-            MessageKind::RequestPreVote | MessageKind::RequestPreVoteResponse => return Ok(()),
             _ if hard_state.term < message.term => "its term",
             MessageKind::RequestVote if !votes_for(message.from) => "its own vote",
             MessageKind::RequestVoteResponse if !message.reject && !votes_for(message.to) => "its vote",
