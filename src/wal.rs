@@ -75,8 +75,6 @@ pub struct Omissions {
     pub moved_apart: bool,
     /// A damaged log is cut off at its first flaw and taken for whole.
     pub damage: bool,
-    /// A log that may have lost promises is taken for one that has given no others than its last entry tells of.
-    pub doubt: bool,
 }
 
 impl Default for Options {

@@ -394,16 +394,8 @@ impl Index {
             if let Some(&(first, _)) = log.holes().first() {
                 let last = log.id_at(first.previous()).unwrap_or(log.start);
                 log.cut_after(last);
-                log.hard_state.commit = log.hard_state.commit.min(last.index);
             }
-        }
-    }
-
-    /// A negative control of the simulator: no other promises were given than the last entry tells of.
-    pub(crate) fn forget_doubts(&mut self) {
-        for log in self.groups.values_mut().filter(|log| log.doubt.is_some()) {
-            log.doubt = None;
-            (log.hard_state.term, log.hard_state.vote) = (log.last.term, None);
+            log.hard_state.commit = log.hard_state.commit.min(log.last.index);
         }
     }
 

@@ -524,9 +524,6 @@ impl Replay {
         if self.omit.damage {
             self.index.cut_damage();
         }
-        if self.omit.doubt {
-            self.index.forget_doubts();
-        }
         self.index.let_doubts_stand();
         let newest = segments.last_key_value().map_or(0, |(&number, _)| number);
         let named = self.successor.map_or(0, |(number, _)| number);

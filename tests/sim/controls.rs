@@ -5,7 +5,8 @@
 //! ones. Where a rule of its own would be broken first, `unwatched` takes that one away, to show that what the rule is
 //! there for is found, too.
 //!
-//! `CONTROLS=name` runs those whose names begin so, and prints the end of what happened; `SEEDS=n` looks at so many.
+//! `CONTROLS=name` runs those whose names begin so, and prints the end of what happened; `SEEDS=n` looks at so
+//! many of them, `SEED=n` prints all that happens in one.
 
 mod shapes;
 
@@ -55,7 +56,11 @@ impl Control {
     fn search(&self, keep: Keep) -> Found {
         let begun = Instant::now();
         let run = |seed| run_with((self.shape)(seed), self.watching(), keep).err().map(|failure| (seed, failure));
-        let found = (0..number("SEEDS").unwrap_or(SEEDS_MAX)).find_map(run);
+        let seeds = match number("SEED") {
+            Some(seed) => seed..seed + 1,
+            None => 0..number("SEEDS").unwrap_or(SEEDS_MAX),
+        };
+        let found = seeds.into_iter().find_map(run);
         let took = begun.elapsed().as_secs_f64();
         let name = self.name;
         let Some((seed, (sentence, tail))) = found else {
@@ -88,7 +93,11 @@ fn broken_promises_are_found() {
     let wanted = std::env::var("CONTROLS").unwrap_or_default();
     let controls: Vec<_> = shapes::ALL.iter().filter(|control| control.name.starts_with(&wanted)).collect();
     assert!(!controls.is_empty(), "no control's name begins with {wanted:?}");
-    let keep = || if wanted.is_empty() { Keep::Hash } else { Keep::Tail };
+    let keep = || match (wanted.is_empty(), number("SEED")) {
+        (true, _) => Keep::Hash,
+        (false, None) => Keep::Tail,
+        (false, Some(_)) => Keep::Print,
+    };
     remember_panics();
     let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

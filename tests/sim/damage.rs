@@ -84,6 +84,7 @@ impl World {
         self.trace.note(self.now, "damage", &[node.0.into()], || format!("node {node}: {what}"));
         self.watch.tell(&Observation::Damaged { node });
         self.node_mut(node).damaged = true;
+        self.node_mut(node).older.believed = true;
     }
 
     /// The node is down, and has been shut down in order before, so that everything in its log is proven.

@@ -196,6 +196,8 @@ pub struct Node {
     pub slowness: u64,
     /// The turn that its process began to write last, and has not finished.
     pub begun: Option<Turn>,
+    /// What it had promised at earlier starts, for a control.
+    pub older: sabotage::Promises,
     /// Supplies the log's segment identities.
     identities: Random,
 }
@@ -241,6 +243,7 @@ impl Node {
             capacity: None,
             slowness: 1,
             begun: None,
+            older: sabotage::Promises::default(),
             identities,
         }
     }
@@ -267,7 +270,9 @@ impl Node {
         let engine = self.engine.clone();
         let OpenedGroups { machines, mut starts, mut unborn_controller } =
             open_groups(&self.identity, &engine, &recovery).expect("the simulated database reads");
-        sabotage::start(shape.sabotage, self.begun.take().as_ref(), &mut starts, &mut recovery);
+        let remembered = (self.begun.take(), &mut self.older);
+        sabotage::start(shape.sabotage, (remembered.0.as_ref(), remembered.1), &mut starts, &mut recovery);
+        self.older.believed = false;
         sabotage::join_later(shape.sabotage, self, &mut unborn_controller);
         let ended: BTreeSet<_> = recovery.tombstones.iter().copied().collect();
         destroy_machines(&engine, &ended).expect("the simulated database deletes");

@@ -19,8 +19,9 @@ use ackord::partition::Partition;
 use ackord::raft::{MessageKind, RaftMessage, Role};
 use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, Family, WriteBatch};
-use ackord::types::{CONTROLLER_GROUP, LogIndex, NodeId, RaftGroupId, ReplicaId};
+use ackord::types::{CONTROLLER_GROUP, HardState, LogIndex, NodeId, RaftGroupId, ReplicaId};
 use ackord::wal::{LogChange, Recovery, Turn};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// What is broken.
@@ -39,6 +40,8 @@ pub enum Sabotage {
     AckUncommitted,
     /// Followers take all that they are sent for committed.
     ApplyUncommitted,
+    /// After damage the term and vote of an earlier start are believed.
+    OldPromises,
     /// The table of producers is left out of snapshots.
     SnapshotsWithoutProducers,
     /// Snapshots of coordinators carry no offsets.
@@ -61,6 +64,15 @@ pub enum Sabotage {
     TrimTooMuch,
     /// Nodes take twice as much as they say.
     TwiceTheLimits,
+}
+
+/// What a node had promised at earlier starts.
+#[derive(Default)]
+pub struct Promises {
+    /// By group.
+    of: BTreeMap<RaftGroupId, HardState>,
+    /// Its disk was damaged since.
+    pub believed: bool,
 }
 
 /// The limits that a node really keeps to.
@@ -105,13 +117,29 @@ pub fn write(sabotage: Sabotage, turn: &mut Turn) {
     }
 }
 
-/// What a start finds; `begun` is the turn that was being written when the process ended.
-pub fn start(sabotage: Sabotage, begun: Option<&Turn>, starts: &mut [GroupStart], recovery: &mut Recovery) {
-    if sabotage == Sabotage::TornCommitKept {
-        for start in starts {
-            keep_commit(start, begun);
-            recovery.groups.insert(start.group, start.recovery.clone());
+/// What a start finds; `begun` is the turn that was being written when the process ended, `older` what earlier starts
+/// have found.
+pub fn start(
+    sabotage: Sabotage,
+    (begun, older): (Option<&Turn>, &mut Promises),
+    starts: &mut [GroupStart],
+    recovery: &mut Recovery,
+) {
+    for start in starts {
+        match sabotage {
+            Sabotage::TornCommitKept => keep_commit(start, begun),
+            Sabotage::OldPromises => old_promises(start, older),
+            _ => return,
         }
+        recovery.groups.insert(start.group, start.recovery.clone());
+    }
+}
+
+fn old_promises(start: &mut GroupStart, older: &mut Promises) {
+    let promises = &mut start.recovery.hard_state;
+    match older.of.get(&start.group) {
+        Some(before) if older.believed => (promises.term, promises.vote) = (before.term, before.vote),
+        _ => drop(older.of.insert(start.group, *promises)),
     }
 }
 

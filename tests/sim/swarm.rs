@@ -104,6 +104,8 @@ pub struct Shape {
     pub faults: Faults,
     /// What clients do.
     pub load: Load,
+    /// Damage comes when it hurts most: while the other nodes, too, are away by turns.
+    pub bad_moments: bool,
     /// Topics come and go.
     pub topics: bool,
     /// How long the faults go on, in microseconds.
@@ -133,6 +135,7 @@ impl Shape {
             speeds: draw_speeds(random),
             faults: draw_faults(random),
             load,
+            bad_moments: false,
             topics: random.one_in(3),
             lasts: 30 * SECOND + random.below(5 * SECOND),
             sabotage: Sabotage::default(),

@@ -36,18 +36,12 @@ pub const ALL: &[Control] = &[
     Control {
         name: "truncate on damage",
         shape: damage_cut,
-        found_by: &["no_hole", "leader_completeness", "committed_immutable", "acked_stays", "log_matching"],
+        found_by: &["leader_completeness", "committed_immutable", "acked_stays", "log_matching", "durable_at_ack"],
         unwatched: NONE,
     },
     Control {
-        name: "truncate on damage: its effect",
-        shape: damage_cut,
-        found_by: &["leader_completeness", "committed_immutable", "acked_stays", "log_matching", "durable_at_ack"],
-        unwatched: &["no_hole"],
-    },
-    Control {
         name: "hard state lost silently",
-        shape: promises_lost,
+        shape: old_promises,
         found_by: &["election_safety", "leader_completeness", "committed_immutable", "durable_at_ack"],
         unwatched: NONE,
     },
@@ -206,24 +200,28 @@ fn apply_uncommitted(seed: u64) -> Shape {
     broken(Sabotage::ApplyUncommitted, shape)
 }
 
-fn damage_cut(seed: u64) -> Shape {
+/// One of three disks is damaged when it hurts most.
+fn damaged(seed: u64) -> Shape {
     let mut shape = one_partition(seed, 3);
     shape.fragile = vec![NodeId(1 + (seed % 3) as u32)];
-    only(&mut shape, 400 * MILLISECOND, &[(Fault::DamageDown, 3), (Fault::Isolate, 3)]);
+    only(&mut shape, 4 * SECOND, &[(Fault::DamageDown, 1)]);
+    shape.bad_moments = true;
+    shape.load.pause = (20 * MILLISECOND, 100 * MILLISECOND);
     // Damage comes while the state machines are far behind the log.
     shape.core.flush_after_bytes = 4 << 20;
     shape.core.replica.election_ticks = 5;
+    shape.speeds.network = (50, 300);
+    shape
+}
+
+fn damage_cut(seed: u64) -> Shape {
+    let mut shape = damaged(seed);
     shape.log.omit.damage = true;
     shape
 }
 
-fn promises_lost(seed: u64) -> Shape {
-    let mut shape = one_partition(seed, 3);
-    shape.fragile = vec![NodeId(1 + (seed % 3) as u32)];
-    only(&mut shape, 400 * MILLISECOND, &[(Fault::DamageDown, 3), (Fault::Bridge, 2)]);
-    shape.core.replica.election_ticks = 5;
-    shape.log.omit.doubt = true;
-    shape
+fn old_promises(seed: u64) -> Shape {
+    broken(Sabotage::OldPromises, damaged(seed))
 }
 
 fn snapshots_without_producers(seed: u64) -> Shape {
