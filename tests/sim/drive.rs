@@ -91,8 +91,7 @@ impl World {
             let (commit, known) = (replica.commit(), process.commits.entry(group).or_default());
             if commit > *known {
                 *known = commit;
-                if let Some(term) = replica.log().term_of(commit) {
-                    let commit = LogId { index: commit, term };
+                if let Some(commit) = replica.commit_id() {
                     let own = replica.term();
                     self.watch.tell(&Observation::Committed { node, group, term: own, commit });
                 }

@@ -431,7 +431,7 @@ fn run(seed: u64, sabotage: Sabotage) -> (Option<String>, [usize; 4]) {
         Box::new(Read::new(load.clone())),
         Box::new(Trim::new(load)),
         Box::new(Consume::new(sabotage == Sabotage::BelieveUncommitted)),
-        Box::new(Topics::new(1)),
+        Box::new(Topics::new(vec![NODE])),
     ];
     (0..actors.len()).for_each(|own| toy.schedule(0, own, Event::Wake(0)));
     while let Some(((now, _), (own, event))) = toy.plan.pop_first() {

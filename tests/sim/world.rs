@@ -240,7 +240,9 @@ impl World {
             self.add_actor(Box::new(Consume::new(believes)));
         }
         if self.shape.topics {
-            self.add_actor(Box::new(Topics::new(self.shape.nodes)));
+            // A topic's replicas are placed by the controller, which does not know whose disk may be damaged.
+            let sturdy = (1..=self.shape.nodes).map(NodeId).filter(|node| !self.shape.is_fragile(*node)).collect();
+            self.add_actor(Box::new(Topics::new(sturdy)));
         }
     }
 

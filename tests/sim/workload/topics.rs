@@ -61,9 +61,8 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Topics on a cluster of so many nodes.
-    pub fn new(nodes: u32) -> Self {
-        let nodes = (1..=nodes).map(NodeId).collect();
+    /// Topics on these nodes of a cluster.
+    pub fn new(nodes: Vec<NodeId>) -> Self {
         Self { nodes, topics: Vec::new(), made: 0, asked: BTreeMap::new(), is_calm: false }
     }
 
