@@ -43,6 +43,9 @@ impl World {
     pub fn tick(&mut self, position: usize) {
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.schedule(TICK, Event::Tick { node, life });
+        let used = self.nodes[position].process.as_ref().map_or(0, |process| process.admitted_bytes);
+        let limit = self.shape.core.admitted_bytes_max + self.shape.largest_request();
+        self.watch.tell(&Observation::Load { node, name: "admitted proposals", used, limit });
         self.round(position, true);
     }
 
