@@ -20,6 +20,8 @@ pub struct Ticketed {
     pub group: RaftGroupId,
     /// What is asked.
     pub request: Request,
+    /// The process it was sent to, if there was one: no other hears of it.
+    pub life: Option<u64>,
 }
 
 /// What the world remembers of a question.
@@ -157,7 +159,9 @@ impl World {
         self.announce(ticket, node, group, &request);
         self.asked.insert(ticket, Asked { owner, node, group, what: What::of(&request) });
         let at = self.on_the_way(owner, node, true);
-        self.schedule_at(at, Event::Request { node, ticket, ticketed: Box::new(Ticketed { group, request }) });
+        let life = Some(self.node(node)).filter(|node| node.process.is_some()).map(|node| node.life);
+        let ticketed = Box::new(Ticketed { group, request, life });
+        self.schedule_at(at, Event::Request { node, ticket, ticketed });
         ticket
     }
 
