@@ -76,7 +76,8 @@
 //! * A crash of any process, at any point: the log is replayed over the state machines' last flush. The simulator
 //!   crashes nodes before, during and after every kind of effect (`tests/sim.rs`).
 //! * A power cut of every node: what was acknowledged was under an fdatasync of a majority.
-//! * A damaged disk: whatever contradicts itself is quarantined and says so; nothing is ever truncated ([`wal`]).
+//! * A damaged disk: whatever contradicts itself is quarantined and says so; nothing is ever truncated ([`wal`]). Peers
+//!   give back what is lost ([`multiraft::core::repair`]).
 pub mod broker;
 pub mod cli;
 pub mod client;

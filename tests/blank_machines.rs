@@ -1,5 +1,5 @@
-//! A replica whose state machine is missing or damaged takes in a peer's state as a whole, whatever is left of its rows,
-//! and nobody sees it before it is complete.
+//! A replica whose state machine is missing or damaged takes in a peer's state as a whole, whatever is left of its
+//! rows, and nobody sees it before it is complete.
 
 use ackord::controller::Controller;
 use ackord::coordinator::Coordinator;

@@ -4,8 +4,8 @@
 //! database must not delay heartbeats, votes or appends. It is deterministic; the same entries give the same outcomes
 //! and the same writes.
 //!
-//! A group whose machine is missing or damaged has none here. A state that arrives for it says which kind it is, and goes
-//! into a blank machine of that kind, which nobody sees before it is complete.
+//! A group whose machine is missing or damaged has none here. A state that arrives for it says which kind it is, and
+//! goes into a blank machine of that kind, which nobody sees before it is complete.
 //!
 //! * [`machine`]: the kinds of state machines.
 //! * [`transfer`]: states on their way between replicas.

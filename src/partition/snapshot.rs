@@ -314,8 +314,8 @@ pub(super) fn remove_leftovers(engine: &dyn Engine, partition: &Partition) -> Re
 }
 
 /// A generation beyond that of every row the group has. Rows that can't be read have one, too: a generation is used for
-/// one state only, and each state is of a later entry than the one before, so none exceeds its entry's index by more than
-/// one, and the one before it not at all.
+/// one state only, and each state is of a later entry than the one before, so none exceeds its entry's index by more
+/// than one, and the one before it not at all.
 pub(super) fn free_generation(engine: &dyn Engine, group: RaftGroupId, at: LogId) -> u64 {
     let (from, to) = (rows::group_key(group), rows::generation_key(group, u64::MAX));
     let newest = GENERATION_FAMILIES.map(|family| engine.last_at_or_before(family, &from, &to));

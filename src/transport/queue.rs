@@ -1,8 +1,9 @@
 //! What waits for one peer: bounded in bytes and in items, never blocking whoever puts something in.
 //!
-//! What finds no room is dropped and counted: Raft repeats its messages, and a receiver of state or entries asks again. Of
-//! announcements only the newest of each group waits. A proposal has an outcome whatever happens: as long as it waits
-//! here it certainly did not happen, and once it was handed to the connection nobody knows until the peer answers.
+//! What finds no room is dropped and counted: Raft repeats its messages, and a receiver of state or entries asks again.
+//! Of announcements only the newest of each group waits. A proposal has an outcome whatever happens: as long as it
+//! waits here it certainly did not happen, and once it was handed to the connection nobody knows until the peer
+//! answers.
 
 use super::translate::repair::repair_to_wire;
 use super::translate::{raft_to_wire, snapshot_to_wire};

@@ -127,7 +127,9 @@ pub struct Case {
     pub name: &'static str,
     /// Whether it is always tried, not only with `ACKORD_ALL_DAMAGE`.
     pub always: bool,
-    /// Does it, to the folder of the log or the database. The second one is the folder as it was some time before.
+    /// Whether it needs the folder as it was some time before.
+    pub needs_earlier: bool,
+    /// Does it, to the folder of the log or the database, and that folder as it was.
     pub damage: fn(&Path, &Path),
 }
 
@@ -137,8 +139,8 @@ pub fn chosen(cases: &[Case]) -> impl Iterator<Item = &Case> {
     cases.iter().filter(move |case| all || case.always)
 }
 
-/// One node after the other is stopped, its folder damaged, and started again, while somebody writes. Each becomes whole,
-/// and then takes part: another one is stopped, so that nothing can be acknowledged without it.
+/// One node after the other is stopped, its folder damaged, and started again, while somebody writes. Each becomes
+/// whole, and then takes part: another one is stopped, so that nothing can be acknowledged without it.
 pub fn survive(cases: &[Case], folder: &str) {
     let mut cluster = start_three();
     let bootstrap = cluster.bootstrap();
@@ -150,11 +152,13 @@ pub fn survive(cases: &[Case], folder: &str) {
         println!("{}, node {}", case.name, position + 1);
         let path = cluster.members[position].config.data_dir.join(folder);
         let earlier = tempfile::tempdir().expect("a directory");
-        cluster.stop_node(position);
-        copy(&path, earlier.path());
-        cluster.start_node(position);
-        wait_until(|| is_whole(&cluster, position));
-        writer.wait_for_more();
+        if case.needs_earlier {
+            cluster.stop_node(position);
+            copy(&path, earlier.path());
+            cluster.start_node(position);
+            wait_until(|| is_whole(&cluster, position));
+            writer.wait_for_more();
+        }
         cluster.stop_node(position);
         (case.damage)(&path, earlier.path());
         writer.wait_for_more();
