@@ -6,7 +6,7 @@ use super::outside::{Cluster, NodeOutside};
 use super::run::ServerError;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::multiraft::core::CoreOptions;
+use crate::multiraft::core::{CoreOptions, GroupStart};
 use crate::multiraft::worker::{Outside, Worker, WorkerOptions};
 use crate::raft::ReplicaOptions;
 use crate::transport::{Own, PeerSender};
@@ -66,6 +66,9 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
+        let in_doubt =
+            |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
+        let lost_turns = incomplete && starts.iter().all(in_doubt);
         let known = starts.iter().map(|start| start.group).collect();
         let outside: Arc<dyn Outside> = Arc::new(outside);
         let worker = Worker::start(&worker_options(config, life), starts, applier, log, &outside)?;
@@ -77,7 +80,7 @@ impl Inside {
                 .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
         }
         let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
-        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn };
+        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, lost_turns };
         let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
         Ok(Self { worker, cluster, engine, known, incomplete, own })
     }
