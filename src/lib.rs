@@ -14,19 +14,20 @@
 //!      └──────┼──────┘
 //!          broker   transport               shell: sockets, waiting
 //!             └──┬────┘
-//!   multiraft::{handle, worker}    sim      threads and real disks; or what a simulator puts in their place
-//!                └───┬──────────────┘
+//!   multiraft::{handle, worker}             threads around the core; `tests/sim` drives it with one seed instead
+//!                └───┬───┘
 //!                multiraft                  ┐ core: deterministic, no I/O of its own. No clock, threads, randomness
 //!     ┌──────────┬───┴──────┬───────────┐   │ or HashMap; what it needs to know enters as a value
 //!   raft    partition  controller  coordinator
 //!     │          └───── machine ────────┘   │
-//!    wal             storage                ┘ over a Disk and an Engine: real ones, or simulated
+//!    wal             storage                ┘ over a Disk and an Engine: real ones, or those of sim
 //!
 //!   types · record · config · proto · metrics            vocabulary
 //! ```
 //!
 //! * [`wal`] and [`storage`] hold the waists to the disk and to the database, [`machine`] the one between Raft groups
 //!   and what they replicate.
+//! * [`sim`] has a disk, a database and chance for tests and for the simulator of whole clusters, `tests/sim`.
 //! * [`raft`] is one replica, raft-rs behind our own types; [`multiraft::core`] drives many of them: inputs in, effects
 //!   out. [`multiraft::worker`] does the effects with threads, `tests/sim` with one seed.
 //! * [`partition`] gives record batches their offsets, [`controller`] holds nodes, topics, assignments and configs,

@@ -229,6 +229,15 @@ impl OpenedGroups {
     }
 }
 
+/// Whether a log that ends before where it once ended knows that: every group of it is in doubt, so that nothing is
+/// promised until it is repaired. Then it is no disk that was rolled back.
+#[must_use]
+pub fn knows_of_lost_turns(incomplete: bool, starts: &[GroupStart]) -> bool {
+    let in_doubt =
+        |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
+    incomplete && starts.iter().all(in_doubt)
+}
+
 /// Every group that the controller's state wants on a node.
 fn plans(view: &MetadataView, node: NodeId) -> BTreeMap<RaftGroupId, GroupPlan> {
     let changes = view.changes_since(&MetadataView::empty(view.cluster().id), node);
