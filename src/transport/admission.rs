@@ -7,8 +7,8 @@
 //! with, and with what *other* processes on that disk have said: greetings of one process may arrive in any order. (A
 //! machine that is put back together with its memory is still the same process to us.)
 //!
-//! A log that finds itself that its newest turns are lost is not such a disk: its node says so, and none of its replicas
-//! takes part before it is repaired.
+//! A log that finds itself that its newest turns are lost is not such a disk: its node says so, and none of its
+//! replicas takes part before it is repaired.
 
 use super::{Own, PeerRegistry};
 use crate::proto::{self, peer};
