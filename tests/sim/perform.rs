@@ -366,7 +366,7 @@ impl Process {
                 if let Some((first, last, reason)) = lost {
                     self.log.log.mark_lost(group, first, last, &reason);
                 }
-                let recovery = self.log.log.group(group);
+                let recovery = self.log.log.examine(group);
                 outcome.arrived.push(Arrived::Examined { group, recovery });
             }
             Job::ExamineState { group, recovery } => {
