@@ -93,6 +93,13 @@ impl Coordinator {
         Self { raft: group, applied, state: State::default(), changed: BTreeSet::new() }
     }
 
+    /// A machine without a state, for one to be installed into.
+    #[must_use]
+    pub fn blank(group: RaftGroupId) -> Self {
+        let applied = Applied { position: LogId::default(), membership: Membership::default(), time_ms: 0 };
+        Self { raft: group, applied, state: State::default(), changed: BTreeSet::new() }
+    }
+
     /// The machine as the database has it, if it does.
     pub fn open(engine: &dyn Engine, group: RaftGroupId) -> Result<Option<Self>, MachineError> {
         let damaged = |entry, reason| MachineError::Damaged { group, entry, reason };

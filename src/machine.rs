@@ -45,6 +45,17 @@ pub enum MachineError {
     Damaged { group: RaftGroupId, entry: LogId, reason: String },
 }
 
+impl MachineError {
+    /// Whether the group's state or entries are damaged; otherwise the database can't go on.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Engine(error) => error.damage,
+        }
+    }
+}
+
 /// A replicated state machine of one group.
 pub trait StateMachine: Send {
     /// The highest entry whose effects are in the state.

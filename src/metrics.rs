@@ -31,6 +31,10 @@ pub struct Metrics {
     pub fetched_bytes: Counter,
     /// Elections that this node has won.
     pub elections: Counter,
+    /// Quarantined replicas that were repaired.
+    pub repaired_replicas: Counter,
+    /// Lost entries of the log that peers have given back.
+    pub refilled_entries: Counter,
     /// Seconds from an offset commit's arrival to its acknowledgement.
     pub offset_commit_seconds: Histogram,
     /// Generations of consumer groups that were made up.
@@ -118,6 +122,8 @@ impl Metrics {
             produced_bytes: Counter::default(),
             fetched_bytes: Counter::default(),
             elections: Counter::default(),
+            repaired_replicas: Counter::default(),
+            refilled_entries: Counter::default(),
             offset_commit_seconds: seconds(),
             group_rebalances: Counter::default(),
         };
@@ -147,6 +153,8 @@ impl Metrics {
             ("produced_bytes", "Bytes of record batches that were acknowledged", &self.produced_bytes),
             ("fetched_bytes", "Bytes of record batches that were read by clients", &self.fetched_bytes),
             ("elections", "Elections that this node has won", &self.elections),
+            ("repaired_replicas", "Quarantined replicas that were repaired from their peers", &self.repaired_replicas),
+            ("refilled_entries", "Lost entries of the log that peers have given back", &self.refilled_entries),
             ("group_rebalances", "Generations of consumer groups made up while led here", &self.group_rebalances),
         ];
         for (name, help, counter) in counters {

@@ -60,6 +60,15 @@ impl Partition {
         partition
     }
 
+    /// A partition without a state, for one as of entry `at` to be installed into. It lies under a generation that no
+    /// row of the group has: what is damaged there is never read, nor mixed with what arrives.
+    #[must_use]
+    pub fn blank(engine: &dyn Engine, group: RaftGroupId, at: LogId) -> Self {
+        let generation = snapshot::free_generation(engine, group, at);
+        let position = Position { generation, ..Position::default() };
+        Self { group, position, shape: Shape::default(), producers: Producers::default() }
+    }
+
     /// The partition as the database has it, if it does. Removes what an unfinished installation of a snapshot left.
     pub fn open(engine: &dyn Engine, group: RaftGroupId) -> Result<Option<Self>, MachineError> {
         let Some(position) = engine.get(Family::Meta, &rows::position_key(group))? else {

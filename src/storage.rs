@@ -69,8 +69,27 @@ impl WriteBatch {
 
 /// Why the database could not do what was asked. Every one of them ends the group or the process that met it.
 #[derive(Debug, thiserror::Error)]
-#[error("state machine database: {0}")]
-pub struct EngineError(pub String);
+#[error("state machine database: {reason}")]
+pub struct EngineError {
+    /// A sentence for the operator.
+    pub reason: String,
+    /// What was to be read is damaged or gone; other keys may be sound. Otherwise the database itself can't go on.
+    pub damage: bool,
+}
+
+impl EngineError {
+    /// The database can't go on.
+    #[must_use]
+    pub fn failed(reason: String) -> Self {
+        Self { reason, damage: false }
+    }
+
+    /// What was to be read is damaged or gone.
+    #[must_use]
+    pub fn damaged(reason: String) -> Self {
+        Self { reason, damage: true }
+    }
+}
 
 /// What `Engine::scan` hands each key and value to; `Break` ends the scan.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
@@ -97,6 +116,15 @@ pub trait Engine: Send + Sync {
     /// Makes every batch written so far durable, all families together. Others may write meanwhile: who wants to free
     /// the Raft log notes what is applied *before* calling, and that much is covered.
     fn flush(&self) -> Result<(), EngineError>;
+
+    /// Why the database takes no more writes, if it takes none: only opening it again helps.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    /// What is damaged here keeps groups from being repaired: whoever opens the database next must set it aside, and
+    /// have every state fetched from peers.
+    fn condemn(&self, _reason: &str) {}
 
     /// Gives the space of `from .. to` back to the file system where whole files allow it. The keys must already be
     /// deleted, durably.
@@ -133,6 +161,14 @@ impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
 
     fn flush(&self) -> Result<(), EngineError> {
         (**self).flush()
+    }
+
+    fn failure(&self) -> Option<String> {
+        (**self).failure()
+    }
+
+    fn condemn(&self, reason: &str) {
+        (**self).condemn(reason);
     }
 
     fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError> {

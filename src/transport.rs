@@ -24,9 +24,10 @@ pub use sender::{PeerSender, PeerState};
 
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::core::effect::Refused;
+use crate::multiraft::core::repair::message::RepairMessage;
 use crate::multiraft::handle::Handle;
 use crate::raft::RaftMessage;
-use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, RaftGroupId, Term};
+use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use accept::Reception;
 use admission::Admission;
 use bytes::Bytes;
@@ -90,6 +91,8 @@ pub struct Own {
     pub life: u128,
     /// The newest turn that was durable then.
     pub first_turn: u64,
+    /// Its log knows that it has lost its newest turns: every replica here is silent until it is repaired.
+    pub lost_turns: bool,
 }
 
 /// Who leads a group: soft state, of which the higher term holds.
@@ -122,6 +125,9 @@ pub trait Inbox: Send + Sync + 'static {
     /// Something about a state in transit.
     fn deliver_snapshot(&self, message: SnapshotMessage) -> BoxFuture<'_, Result<(), Refused>>;
 
+    /// Something about a repair.
+    fn deliver_repair(&self, message: RepairMessage) -> BoxFuture<'_, Result<(), Refused>>;
+
     /// The connection to a node broke; messages may be lost.
     fn unreachable(&self, node: NodeId);
 }
@@ -133,6 +139,10 @@ impl Inbox for Handle {
 
     fn deliver_snapshot(&self, message: SnapshotMessage) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(Self::deliver_snapshot(self, message))
+    }
+
+    fn deliver_repair(&self, message: RepairMessage) -> BoxFuture<'_, Result<(), Refused>> {
+        Box::pin(Self::deliver_repair(self, message))
     }
 
     fn unreachable(&self, node: NodeId) {
@@ -149,6 +159,16 @@ pub trait PeerRegistry: Send + Sync + 'static {
     /// Whether a node that is not known may propose to this one, for instance because it must register first. Until it
     /// is known, nothing else that it says is heard.
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
+        false
+    }
+
+    /// Whether this disk was replaced by another one: it is never let in again.
+    fn was_replaced(&self, _incarnation: Incarnation) -> bool {
+        false
+    }
+
+    /// Whether a replica was lost with its disk: what is said in its name is not heard, though its node is another's.
+    fn is_lost(&self, _group: RaftGroupId, _replica: ReplicaId) -> bool {
         false
     }
 }

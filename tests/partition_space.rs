@@ -8,7 +8,7 @@ use ackord::partition::retention::Retention;
 use ackord::record::writer::BatchWriter;
 use ackord::storage::rocks::{RocksEngine, RocksOptions};
 use ackord::storage::{Engine, WriteBatch};
-use ackord::types::{EntryKind, LogEntry, LogId, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
+use ackord::types::{ClusterId, EntryKind, LogEntry, LogId, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,7 +54,7 @@ impl World {
             next.insert(group, machine.applied().index.0 + 1);
             machines.insert(group, machine);
         }
-        let applier = Applier::new(Arc::clone(&engine), machines, Box::new(NoObserver));
+        let applier = Applier::new(Arc::clone(&engine), ClusterId(1), machines, Box::new(NoObserver));
         Self { engine, applier, next }
     }
 

@@ -3,7 +3,9 @@
 #[path = "transport/node.rs"]
 mod node;
 
+use ackord::multiraft::apply::machine::Kind;
 use ackord::multiraft::apply::transfer::{SnapshotBody, SnapshotMessage};
+use ackord::multiraft::core::repair::message::{RepairBody, RepairMessage};
 use ackord::proto::peer::frame::Body;
 use ackord::proto::{self, peer};
 use ackord::raft::RaftMessage;
@@ -60,11 +62,18 @@ async fn messages_arrive_whole_and_in_order() {
     assert!(b.heard.deliveries.load(Ordering::Relaxed) < 5_000 / 37, "what waits together leaves together");
 
     let (from, to) = (ReplicaId::new(A, 0), ReplicaId::new(B, 0));
-    let body = SnapshotBody::Head { from_byte: 5, total_bytes: 9, bytes: Bytes::from_static(b"head") };
+    let (kind, bytes) = (Kind::Partition, Bytes::from_static(b"head"));
+    let body = SnapshotBody::Head { kind, from_byte: 5, total_bytes: 9, bytes };
     let piece = SnapshotMessage { group: RaftGroupId(4), from, to, at: LogId::new(3, 2), body };
     a.sender.send_snapshot(piece.clone());
     within("a piece of a state", || !b.heard.snapshots().is_empty()).await;
     assert_eq!(*b.heard.snapshots(), [piece]);
+
+    let body = RepairBody::WantState { at_least: LogIndex(7) };
+    let question = RepairMessage { group: RaftGroupId(4), from, to, body };
+    a.sender.send_repair(question.clone());
+    within("a question of a repair", || !b.heard.repairs().is_empty()).await;
+    assert_eq!(*b.heard.repairs(), [question]);
 }
 
 #[tokio::test]
@@ -133,6 +142,23 @@ async fn a_node_that_comes_before_it_is_known_may_be_let_in() {
     within("let in", || a.sender.alive(B)).await;
 }
 
+/// A node whose disk was replaced may have been formatted as what it was: nobody counts what it says in that name.
+#[tokio::test]
+async fn a_lost_replica_is_not_heard() {
+    let (a, b) = pair().await;
+    let says = |generation| RaftMessage {
+        from: ReplicaId::new(A, generation),
+        to: ReplicaId::new(B, 0),
+        term: Term(1),
+        ..RaftMessage::default()
+    };
+    let (group, lost) = node::LOST;
+    let others = [(RaftGroupId(1), says(lost)), (group, says(lost + 1))];
+    a.sender.send(B, [vec![(group, says(lost))], others.to_vec()].concat());
+    within("the others", || b.heard.messages().len() >= others.len()).await;
+    assert_eq!(*b.heard.messages(), others);
+}
+
 #[tokio::test]
 async fn a_disk_that_was_rolled_back_is_refused_by_both_ends() {
     let (a, b) = pair().await;
@@ -167,6 +193,7 @@ async fn intrude(node: &Node) -> TcpStream {
         durable_turn: 10,
         life: proto::id_bytes(1),
         first_turn: 10,
+        lost_turns: false,
     };
     stream.write_all(&frame(Body::Hello(hello))).await.unwrap();
     let mut prefix = [0; 4];
@@ -186,6 +213,10 @@ fn batch(message: peer::RaftMessage) -> Bytes {
     frame(Body::Raft(peer::RaftBatch { messages: vec![message] }))
 }
 
+fn repair(message: peer::RepairMessage) -> Bytes {
+    frame(Body::Repair(message))
+}
+
 #[tokio::test]
 async fn hostile_bytes_end_their_connection_and_nothing_else() {
     let b = Node::start(Setup::of(B)).await;
@@ -197,6 +228,12 @@ async fn hostile_bytes_end_their_connection_and_nothing_else() {
         ..Default::default()
     };
     let entry = peer::Entry { index: 9, term: 1, ..Default::default() };
+    let question = peer::RepairMessage {
+        from: good.from,
+        to: good.to,
+        body: Some(peer::repair_message::Body::WantState(peer::WantState { at_least: 1 })),
+        ..Default::default()
+    };
     let hello = peer::Hello::default();
     let hostile = [
         Bytes::from_static(&[0xff, 0xff, 0xff, 0xff]),
@@ -207,6 +244,9 @@ async fn hostile_bytes_end_their_connection_and_nothing_else() {
         batch(peer::RaftMessage { to: ReplicaId::new(NodeId(3), 0).0, ..good.clone() }),
         batch(peer::RaftMessage { term: 0, ..good.clone() }),
         batch(peer::RaftMessage { entries: vec![entry], ..good.clone() }),
+        repair(peer::RepairMessage { from: ReplicaId::new(NodeId(3), 0).0, ..question.clone() }),
+        repair(peer::RepairMessage { to: ReplicaId::new(NodeId(3), 0).0, ..question.clone() }),
+        repair(peer::RepairMessage { body: None, ..question.clone() }),
     ];
     for bytes in hostile {
         let mut stream = intrude(&b).await;
@@ -219,11 +259,12 @@ async fn hostile_bytes_end_their_connection_and_nothing_else() {
         stream.write_all(bytes).await.unwrap();
         assert_closed(stream).await;
     }
-    assert!(b.heard.messages().is_empty());
+    assert!(b.heard.messages().is_empty() && b.heard.repairs().is_empty());
 
     let mut stream = intrude(&b).await;
     stream.write_all(&batch(good)).await.unwrap();
-    within("a good message", || b.heard.messages().len() == 1).await;
+    stream.write_all(&repair(question)).await.unwrap();
+    within("good messages", || b.heard.messages().len() == 1 && b.heard.repairs().len() == 1).await;
 }
 
 /// The node closes the connection, whatever it says before.
@@ -239,7 +280,7 @@ async fn silent_peer(a: &Node) -> TcpStream {
     a.peers.send_replace([(B, listener.local_addr().unwrap().to_string())].into());
     let (mut stream, _) = listener.accept().await.unwrap();
     let (incarnation, life) = (proto::id_bytes(incarnation(B).0), proto::id_bytes(1));
-    let welcome = peer::Welcome { incarnation, durable_turn: 10, life, first_turn: 10 };
+    let welcome = peer::Welcome { incarnation, durable_turn: 10, life, first_turn: 10, lost_turns: false };
     stream.write_all(&frame(Body::Welcome(welcome))).await.unwrap();
     within("connected", || a.sender.alive(B)).await;
     stream

@@ -2,6 +2,7 @@
 
 use crate::shell::poll_once;
 use ackord::proto::peer::frame::Body;
+use ackord::transport::translate::repair::{repair_from_wire, repair_to_wire};
 use ackord::transport::translate::{
     outcome_from_wire, outcome_to_wire, raft_from_wire, raft_to_wire, snapshot_from_wire, snapshot_to_wire,
 };
@@ -25,6 +26,11 @@ pub fn run(mut data: &[u8]) {
             Body::Snapshot(message) => {
                 let Ok(message) = snapshot_from_wire(message) else { return };
                 let again = snapshot_from_wire(snapshot_to_wire(message.clone())).expect("it was one of ours");
+                assert_eq!(again, message);
+            }
+            Body::Repair(message) => {
+                let Ok(message) = repair_from_wire(message) else { return };
+                let again = repair_from_wire(repair_to_wire(message.clone())).expect("it was one of ours");
                 assert_eq!(again, message);
             }
             Body::Outcome(outcome) => {

@@ -25,6 +25,8 @@ pub struct ReplicaReport {
     pub partition: Option<(TopicName, PartitionIndex)>,
     /// Why it neither votes nor acknowledges; role and indices are then unknown.
     pub quarantine: Option<String>,
+    /// What its repair waits for, if it is quarantined.
+    pub repair: Option<String>,
     /// The part it plays, if it plays one.
     pub role: Option<Role>,
     /// The newest term it knows.

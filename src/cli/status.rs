@@ -122,6 +122,9 @@ fn troubles(group: &Group) -> Vec<String> {
     }
     for (node, replica) in group.replicas.iter().filter(|(_, replica)| !replica.quarantine.is_empty()) {
         troubles.push(format!("{}: the replica on node {node} is quarantined: {}", group.name, replica.quarantine));
+        if !replica.repair.is_empty() {
+            troubles.push(format!("{}: node {node} is repairing it: {}", group.name, replica.repair));
+        }
     }
     troubles
 }
@@ -200,6 +203,7 @@ fn as_json(cluster: &ClusterStatus, groups: &BTreeMap<u64, Group>, troubles: &[S
             "node": node, "role": role(replica), "term": replica.term, "last_index": replica.last_index,
             "commit_index": replica.commit_index, "applied_index": replica.applied_index,
             "quarantine": Some(&replica.quarantine).filter(|reason| !reason.is_empty()),
+            "repair": Some(&replica.repair).filter(|step| !step.is_empty()),
             "followers": replica.followers.iter().map(follower).collect::<Vec<_>>(),
         })
     };
@@ -234,10 +238,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let away = Follower { node: 3, reachable: false, ..Default::default() };
-        let lame = Replica { quarantine: "segment 7 is damaged".to_owned(), ..Default::default() };
+        let (quarantine, repair) = ("segment 7 is damaged".to_owned(), "asking for entries 5 to 9".to_owned());
+        let lame = Replica { quarantine, repair, ..Default::default() };
         let said = troubles(&group(vec![(1, leader(4, vec![away])), (2, lame)]));
-        assert_eq!(said.len(), 2);
+        assert_eq!(said.len(), 3);
         assert!(said[0].contains("node 3 is not to be reached") && said[1].contains("segment 7"), "{said:?}");
+        assert!(said[2].contains("node 2 is repairing it: asking for entries 5 to 9"), "{said:?}");
         assert_eq!(troubles(&group(vec![(1, Replica::default())])), ["orders/0 has no leader"]);
         assert!(troubles(&group(vec![(1, leader(4, vec![]))])).is_empty());
     }

@@ -4,6 +4,9 @@
 //! database must not delay heartbeats, votes or appends. It is deterministic; the same entries give the same outcomes
 //! and the same writes.
 //!
+//! A group whose machine is missing or damaged has none here. A state that arrives for it says which kind it is, and
+//! goes into a blank machine of that kind, which nobody sees before it is complete.
+//!
 //! * [`machine`]: the kinds of state machines.
 //! * [`transfer`]: states on their way between replicas.
 
@@ -16,13 +19,17 @@ use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
 use crate::record::RecordBatch;
 use crate::storage::{Engine, EngineError, WriteBatch};
-use crate::types::{LogEntry, LogId, LogIndex, Membership, Offset, RaftGroupId, ReplicaId};
-use machine::Machine;
+use crate::types::{ClusterId, LogEntry, LogId, LogIndex, Membership, Offset, RaftGroupId, ReplicaId};
+use machine::{Kind, Machine};
 use std::collections::{BTreeMap, BTreeSet};
 use transfer::{Departures, PIECE_BYTES_MAX, SnapshotBody, SnapshotMessage, Transfer};
 
 /// The most partitions whose space one flush gives back: each is one more deleted range in the database's memory.
 const TRIMS_PER_FLUSH_MAX: usize = 256;
+
+/// How often a group's machine may be found damaged in one life of the process. What is damaged beyond that lies in
+/// files that new rows do not get around.
+const CONDEMNED_MAX: u32 = 2;
 
 /// What a flush makes durable.
 #[derive(Debug, Default)]
@@ -31,6 +38,8 @@ pub struct FlushPlan {
     pub applied: Vec<(RaftGroupId, LogIndex)>,
     /// What was deleted: `Freed::reclaim` when the flush is done.
     pub freed: Vec<Freed>,
+    /// Groups whose rows can't be read, and why; their machines are gone.
+    pub damaged: Vec<(RaftGroupId, String)>,
 }
 
 /// What a message about a state in transit leads to.
@@ -42,12 +51,17 @@ pub struct Transferred {
     pub done: Option<(LogId, Option<u64>)>,
     /// A follower has asked for something: its transfer is alive.
     pub pulled_by: Option<ReplicaId>,
+    /// The state here can't be read, and why; its machine is gone.
+    pub damaged: Option<String>,
 }
 
 /// Who is told after each write, so that readers see the new state.
 pub trait Observer: Send {
     /// `machine` has changed and its rows are written.
     fn changed(&mut self, group: RaftGroupId, machine: &Machine);
+
+    /// The group's machine is damaged and gone. Another may come, with any state as of the same entry or a later one.
+    fn lost(&mut self, _group: RaftGroupId) {}
 }
 
 /// Nobody is told.
@@ -61,10 +75,14 @@ impl Observer for NoObserver {
 pub struct Applier<E> {
     /// The database of every machine.
     engine: E,
+    /// The cluster whose metadata a controller's state must be.
+    cluster: ClusterId,
     /// The machines.
     machines: BTreeMap<RaftGroupId, Machine>,
     /// What each machine has applied since the last flush began.
     unflushed: BTreeMap<RaftGroupId, LogIndex>,
+    /// How often each group's machine was found damaged.
+    condemned: BTreeMap<RaftGroupId, u32>,
     /// Groups whose log start has moved since the space before it was last given back.
     untrimmed: BTreeSet<RaftGroupId>,
     /// Somebody was told that a flush would give space back.
@@ -80,15 +98,32 @@ pub struct Applier<E> {
 impl<E: Engine> Applier<E> {
     /// An applier over machines that were opened from `engine`.
     #[must_use]
-    pub fn new(engine: E, machines: BTreeMap<RaftGroupId, Machine>, mut observer: Box<dyn Observer>) -> Self {
+    pub fn new(
+        engine: E,
+        cluster: ClusterId,
+        machines: BTreeMap<RaftGroupId, Machine>,
+        mut observer: Box<dyn Observer>,
+    ) -> Self {
         machines.iter().for_each(|(group, machine)| observer.changed(*group, machine));
         // A machine may be ahead of what any flush has announced: the next flush announces it.
         let unflushed = machines.iter().map(|(group, machine)| (*group, machine.applied().index)).collect();
         // And the space before its log start may not be given back: files may lie there whose keys are deleted.
         let has_start = |(_, machine): &(&RaftGroupId, &Machine)| machine.log_start() > Offset(0);
         let untrimmed = machines.iter().filter(has_start).map(|(group, _)| *group).collect();
-        let (departures, transfers) = (Departures::default(), BTreeMap::new());
-        Self { engine, machines, unflushed, untrimmed, flush_wished: false, departures, transfers, observer }
+        let condemned = BTreeMap::new();
+        let (flush_wished, departures, transfers) = (false, Departures::default(), BTreeMap::new());
+        Self {
+            engine,
+            cluster,
+            machines,
+            unflushed,
+            condemned,
+            untrimmed,
+            flush_wished,
+            departures,
+            transfers,
+            observer,
+        }
     }
 
     /// The database.
@@ -117,6 +152,25 @@ impl<E: Engine> Applier<E> {
         self.machines.remove(&group);
         self.departures.forget(group);
         self.transfers.remove(&group);
+    }
+
+    /// Lets go of a machine that is damaged; `false` if there is none, or another than the one of this generation. Its
+    /// rows stay as they are until a peer's state takes their place.
+    pub fn condemn(&mut self, group: RaftGroupId, generation: Option<u64>) -> bool {
+        let is_it = |machine: &Machine| generation.is_none_or(|generation| machine.generation() == generation);
+        if !self.machines.get(&group).is_some_and(is_it) {
+            return false;
+        }
+        self.remove(group);
+        *self.condemned.entry(group).or_default() += 1;
+        self.observer.lost(group);
+        true
+    }
+
+    /// Whether a group's machine was found damaged so often that another state would be, too.
+    #[must_use]
+    pub fn is_beyond_repair(&self, group: RaftGroupId) -> bool {
+        self.condemned.get(&group).is_some_and(|times| *times > CONDEMNED_MAX)
     }
 
     /// Applies committed entries, which follow those applied before. The outcomes are visible to readers of the
@@ -151,16 +205,24 @@ impl<E: Engine> Applier<E> {
     /// the engine, on whichever thread, and only then reclaims.
     pub fn begin_flush(&mut self) -> Result<FlushPlan, EngineError> {
         self.flush_wished = false;
-        let (mut batch, mut freed) = (WriteBatch::default(), Vec::new());
+        let (mut batch, mut freed, mut damaged) = (WriteBatch::default(), Vec::new(), Vec::new());
         for _ in 0..TRIMS_PER_FLUSH_MAX {
             let Some(group) = self.untrimmed.pop_first() else { break };
             let Some(machine) = self.machines.get(&group) else { continue };
-            freed.extend(machine.trim(&self.engine, &mut batch)?);
+            match machine.trim(&self.engine, &mut batch) {
+                Ok(ranges) => freed.extend(ranges),
+                Err(error) if error.damage => {
+                    self.condemn(group, None);
+                    damaged.push((group, error.reason));
+                }
+                Err(error) => return Err(error),
+            }
         }
         if !batch.changes.is_empty() {
             self.engine.write(batch)?;
         }
-        Ok(FlushPlan { applied: std::mem::take(&mut self.unflushed).into_iter().collect(), freed })
+        let applied = std::mem::take(&mut self.unflushed).into_iter().collect();
+        Ok(FlushPlan { applied, freed, damaged })
     }
 
     /// Whether a flush should come soon, though little may have been written, because it would give space back. Says so
@@ -173,8 +235,9 @@ impl<E: Engine> Applier<E> {
 
     /// Takes the group's state as of now, for followers to ask for.
     pub fn build_snapshot(&mut self, group: RaftGroupId) -> Option<SnapshotMeta> {
-        let (meta, head) = self.machines.get(&group)?.head();
-        self.departures.keep(group, meta.at, head);
+        let machine = self.machines.get(&group)?;
+        let (meta, head) = machine.head();
+        self.departures.keep(group, meta.at, machine.kind(), head);
         Some(meta)
     }
 
@@ -193,40 +256,55 @@ impl<E: Engine> Applier<E> {
         let send = transfer.request(group);
         let generation = transfer.arrival.as_ref().filter(|_| send.is_none()).map(machine::Arrival::generation);
         let done = generation.map(|generation| (at, Some(generation)));
-        Transferred { send, done, pulled_by: None }
+        Transferred { send, done, ..Transferred::default() }
     }
 
     /// Takes in what a peer says of a state in transit.
-    pub fn transferred(&mut self, message: SnapshotMessage) -> Result<Transferred, EngineError> {
+    pub fn transferred(&mut self, message: SnapshotMessage) -> Transferred {
         let SnapshotMessage { group, from, to, at, body } = message;
+        let mut damaged = None;
         let answer = match body {
             SnapshotBody::WantHead { from_byte } => self.departures.piece(group, at, from_byte),
-            SnapshotBody::WantRecords { from, until } => match self.machines.get(&group) {
-                Some(machine) if self.departures.has(group, at) => machine
-                    .chunk(&self.engine, from, until, PIECE_BYTES_MAX)
-                    .map_or(SnapshotBody::Gone, SnapshotBody::Records),
-                _ => SnapshotBody::Gone,
-            },
-            body => return Ok(self.arrived(group, at, from, body)),
+            SnapshotBody::WantRecords { from, until } => {
+                self.records(group, at, (from, until)).unwrap_or_else(|reason| {
+                    self.condemn(group, None);
+                    damaged = Some(reason);
+                    SnapshotBody::Gone
+                })
+            }
+            body => return self.arrived(group, at, from, body),
         };
         let send = Some(SnapshotMessage { group, from: to, to: from, at, body: answer });
-        Ok(Transferred { send, done: None, pulled_by: Some(from) })
+        Transferred { send, done: None, pulled_by: Some(from), damaged }
+    }
+
+    /// Records for a receiver. The error says why they can't be read.
+    fn records(&self, group: RaftGroupId, at: LogId, range: (Offset, Offset)) -> Result<SnapshotBody, String> {
+        let Some(machine) = self.machines.get(&group).filter(|_| self.departures.has(group, at)) else {
+            return Ok(SnapshotBody::Gone);
+        };
+        match machine.chunk(&self.engine, range.0, range.1, PIECE_BYTES_MAX) {
+            Ok(Some(chunk)) => Ok(SnapshotBody::Records(chunk)),
+            Ok(None) => Ok(SnapshotBody::Gone),
+            Err(error) if error.is_damage() => Err(error.to_string()),
+            Err(_failed) => Ok(SnapshotBody::Gone),
+        }
     }
 
     fn arrived(&mut self, group: RaftGroupId, at: LogId, from: ReplicaId, body: SnapshotBody) -> Transferred {
-        let (Some(machine), Some(transfer)) = (self.machines.get(&group), self.transfers.get_mut(&group)) else {
-            return Transferred::default();
-        };
+        let Some(transfer) = self.transfers.get_mut(&group) else { return Transferred::default() };
         if transfer.meta.at != at || transfer.from != from {
             return Transferred::default();
         }
         transfer.heard();
-        match take(machine, transfer, &self.engine, body) {
+        let own = self.machines.get(&group);
+        let blank = |kind| Machine::blank(kind, &self.engine, group, self.cluster, at);
+        match take(own, &blank, transfer, &self.engine, body) {
             Ok(()) => {
                 let send = transfer.request(group);
                 let here = transfer.arrival.as_ref().filter(|_| send.is_none());
                 let done = here.map(|arrival| (at, Some(arrival.generation())));
-                Transferred { send, done, pulled_by: None }
+                Transferred { send, done, ..Transferred::default() }
             }
             Err(reason) => {
                 tracing::warn!(%group, %at, %from, reason, "snapshot transfer given up");
@@ -243,10 +321,13 @@ impl<E: Engine> Applier<E> {
             return Ok(None);
         }
         let transfer = self.transfers.remove(&group).filter(|transfer| transfer.meta.at == at);
-        let arrival = transfer.and_then(|transfer| transfer.arrival).ok_or("no such snapshot was fetched")?;
-        let machine = self.machines.get_mut(&group).ok_or("the group is gone")?;
+        let Transfer { blank, arrival, .. } = transfer.ok_or("no such snapshot was fetched")?;
+        let arrival = arrival.ok_or("no such snapshot was fetched")?;
+        let mut blank = blank;
+        let machine = self.machines.get_mut(&group).or(blank.as_mut()).ok_or("the group is gone")?;
         let freed = machine.finish_install(&self.engine, arrival)?;
         self.observer.changed(group, machine);
+        self.machines.extend(blank.filter(|_| !self.machines.contains_key(&group)).map(|machine| (group, machine)));
         self.unflushed.insert(group, at.index);
         self.untrimmed.insert(group);
         Ok(freed)
@@ -254,10 +335,20 @@ impl<E: Engine> Applier<E> {
 }
 
 /// Takes one answer into a transfer. An error ends the transfer; the present state is as it was.
-fn take(machine: &Machine, transfer: &mut Transfer, engine: &dyn Engine, body: SnapshotBody) -> Result<(), String> {
+fn take(
+    own: Option<&Machine>,
+    blank: &dyn Fn(Kind) -> Machine,
+    transfer: &mut Transfer,
+    engine: &dyn Engine,
+    body: SnapshotBody,
+) -> Result<(), String> {
     match body {
-        SnapshotBody::Head { from_byte, total_bytes, bytes } => {
+        SnapshotBody::Head { kind, from_byte, total_bytes, bytes } => {
+            if own.is_some_and(|machine| machine.kind() != kind) {
+                return Err("the state is another kind of state machine's".to_owned());
+            }
             if let Some(head) = transfer.take_piece(from_byte, total_bytes, &bytes)? {
+                let machine = own.unwrap_or_else(|| transfer.blank.insert(blank(kind)));
                 transfer.arrival = Some(machine.begin_install(engine, &transfer.meta, head)?);
             }
             Ok(())

@@ -10,6 +10,7 @@ use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;
 use super::core::PROPOSAL_OVERHEAD_BYTES;
 use super::core::effect::{Input, Leadership, Refused, Reply, Room, Source};
+use super::core::membership::WantedMembers;
 use super::core::repair::message::RepairMessage;
 use crate::raft::RaftMessage;
 use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId, Term};
@@ -39,12 +40,12 @@ pub(super) enum Event {
     Snapshot { message: SnapshotMessage, _room: OwnedSemaphorePermit },
     /// What a peer says of a repair, and the room it takes.
     Repair { message: RepairMessage, _room: OwnedSemaphorePermit },
+    /// Readers found that a group's rows of this generation can't be read.
+    StateDamaged { group: RaftGroupId, generation: u64, reason: String },
     /// What the log has of a group whose repair looks at it; the state machine is looked at next.
     Examined { group: RaftGroupId, recovery: Option<GroupRecovery> },
     /// The controller wants this node to take part in a new group, whose state machine is durable.
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Machine, preferred: bool },
-    /// The controller wants this node's replica to take part again that has lost its state machine or was forgotten.
-    Adopt { group: RaftGroupId, replica: ReplicaId, membership: Membership, machine: Option<Machine> },
     /// A command, admitted to the mailbox.
     Propose { group: RaftGroupId, context: Bytes, data: Bytes, waiting: Waiting },
     /// Whoever numbers this source's proposals knows of one more refusal.
@@ -220,22 +221,27 @@ impl Handle {
         self.send(Event::Create { group, replica, membership, machine, preferred })
     }
 
-    /// Repairs a replica that has lost its state machine, or that the log may have forgotten. `machine`: an empty one,
-    /// durably, for the state that comes from a peer.
-    pub fn adopt(
-        &self,
-        group: RaftGroupId,
-        replica: ReplicaId,
-        membership: Membership,
-        machine: Option<Machine>,
-    ) -> Result<(), Refused> {
-        self.send(Event::Adopt { group, replica, membership, machine })
+    /// The controller says that a replica of a group is here which the log may have forgotten, and who the members are.
+    /// One that takes part, or knows its members, is left alone.
+    pub fn adopt(&self, group: RaftGroupId, replica: ReplicaId, membership: Membership) -> Result<(), Refused> {
+        self.send(Event::Input(Input::Adopt { group, replica, membership }))
+    }
+
+    /// What readers found of a group's rows: those of this generation are damaged. The replica is repaired.
+    pub fn state_damaged(&self, group: RaftGroupId, generation: u64, reason: String) {
+        // A worker that is gone needs no state.
+        let _gone = self.send(Event::StateDamaged { group, generation, reason });
     }
 
     /// Ends this node's replica of a deleted group.
     pub fn remove(&self, group: RaftGroupId) -> Result<(), Refused> {
         self.board.remove(group);
         self.send(Event::Input(Input::Remove { group }))
+    }
+
+    /// Has a group that this node leads take one step towards these members.
+    pub fn change_members(&self, group: RaftGroupId, wanted: WantedMembers) -> Result<(), Refused> {
+        self.send(Event::Input(Input::ChangeMembers { group, wanted }))
     }
 
     /// Hands a group's leadership to another voter.

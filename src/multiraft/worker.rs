@@ -30,7 +30,7 @@ use crate::raft::RaftMessage;
 use crate::storage::Engine;
 use crate::types::{NodeId, RaftGroupId, Term};
 use crate::wal::disk::Disk;
-use crate::wal::{Log, TurnNumber};
+use crate::wal::{GroupWrite, Log, LogChange, TurnNumber};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -60,6 +60,12 @@ pub trait Outside: Send + Sync + 'static {
 
     /// This node now leads a group and answers clients for it.
     fn leads(&self, group: RaftGroupId, term: Term);
+
+    /// Lost entries that a peer has given back are on their way to the log.
+    fn refilled(&self, _entries: usize) {}
+
+    /// A quarantined replica takes part again.
+    fn repaired(&self, _group: RaftGroupId) {}
 
     /// The end of a deleted group is durable and its state machine gone: its rows can be deleted.
     fn removed(&self, group: RaftGroupId);
@@ -222,17 +228,14 @@ impl Driver {
             Event::Input(input) => self.core.handle(input),
             Event::Messages { messages, .. } => self.core.handle(Input::Messages(messages)),
             Event::Repair { message, .. } => self.core.handle(Input::Repair(message)),
+            Event::StateDamaged { group, generation, reason } => {
+                self.threads.apply(ApplyCommand::Condemn { group, generation, reason });
+            }
             Event::Examined { group, recovery } => self.threads.apply(ApplyCommand::Examine { group, recovery }),
             Event::Snapshot { message, .. } => self.threads.apply(ApplyCommand::Transferred(message)),
             Event::Create { group, replica, membership, machine, preferred } => {
                 self.threads.apply(ApplyCommand::Add { group, machine });
                 self.core.handle(Input::Create { group, replica, membership, preferred });
-            }
-            Event::Adopt { group, replica, membership, machine } => {
-                if let Some(machine) = machine {
-                    self.threads.apply(ApplyCommand::Add { group, machine });
-                }
-                self.core.handle(Input::Adopt { group, replica, membership });
             }
             Event::Propose { group, context, data, waiting } => {
                 let source = waiting.sequence.map(|(_, sequence)| Source(sequence.producer));
@@ -267,7 +270,17 @@ impl Driver {
         for effect in self.core.poll() {
             match effect {
                 Effect::Send { to, messages } => self.outside.send(to, messages),
-                Effect::Append(turn) => self.threads.log(LogCommand::Append(turn)),
+                Effect::Append(turn) => {
+                    let refill = |write: &GroupWrite| match &write.change {
+                        LogChange::Refill(entries) => entries.len(),
+                        _ => 0,
+                    };
+                    let refilled: usize = turn.writes.iter().map(refill).sum();
+                    if refilled > 0 {
+                        self.outside.refilled(refilled);
+                    }
+                    self.threads.log(LogCommand::Append(turn));
+                }
                 Effect::Release(bounds) => self.threads.log(LogCommand::Release(bounds)),
                 Effect::ReadEntries { group, wanted } => self.threads.log(LogCommand::Read { group, wanted }),
                 Effect::Apply { group, entries, memberships } => {
@@ -300,6 +313,7 @@ impl Driver {
                 Effect::Repaired { group, last } => {
                     tracing::info!(%group, %last, "replica repaired: it votes and acknowledges again");
                     self.board.update(group, |status| status.quarantined = None);
+                    self.outside.repaired(group);
                 }
             }
         }

@@ -87,6 +87,18 @@ pub enum ReadError {
     Engine(#[from] EngineError),
 }
 
+impl ReadError {
+    /// Whether the newest state can't be read where it should be.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::OutOfRange { .. } => false,
+            Self::Missing(_) | Self::Damaged { .. } => true,
+            Self::Engine(error) => error.damage,
+        }
+    }
+}
+
 impl PartitionView {
     /// Whether the partition remembers the producer, and so judges its sequences. May be a little older than the view.
     pub fn knows_producer(&self, engine: &dyn Engine, producer: i64) -> Result<bool, EngineError> {
@@ -199,7 +211,8 @@ impl PartitionView {
     }
 
     fn fetched(&self, key: &[u8], value: Bytes) -> Result<FetchedBatch, ReadError> {
-        let last = rows::number(key).ok_or_else(|| EngineError(format!("the key {key:02x?} is not a record's")))?;
+        let last =
+            rows::number(key).ok_or_else(|| EngineError::damaged(format!("the key {key:02x?} is not a record's")))?;
         let damaged = |error| ReadError::Damaged { offset: Offset(last), error };
         let batch = RecordBatch::parse_verified(value).map_err(damaged)?;
         let base_offset = Offset(last - i64::from(batch.last_offset_delta()));
@@ -251,7 +264,7 @@ impl PartitionView {
                     run = wanted(max_timestamp).then_some(FoundRun { first: Offset(first), max_timestamp });
                 }
                 (_, row) => {
-                    flaw = Some(EngineError(format!("a row of the time index can't be read: {row:?}")));
+                    flaw = Some(EngineError::damaged(format!("a row of the time index can't be read: {row:?}")));
                     return ControlFlow::Break(());
                 }
             }

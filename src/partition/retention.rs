@@ -116,7 +116,7 @@ impl PartitionView {
         engine.scan(Family::Times, &from, &to, &mut |key, value| match (rows::number(key), RunRow::decode(value)) {
             (Some(first), Ok(row)) => visit(Candidate { first: Offset(first), row }),
             (_, row) => {
-                flaw = Some(EngineError(format!("a row of a run can't be read: {row:?}")));
+                flaw = Some(EngineError::damaged(format!("a row of a run can't be read: {row:?}")));
                 ControlFlow::Break(())
             }
         })?;

@@ -119,6 +119,11 @@ pub fn number(key: &[u8]) -> Option<i64> {
     i64::try_from(u64::from_be_bytes(number.try_into().ok()?)).ok()
 }
 
+/// The generation of such a key.
+pub fn generation(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(8..16)?.try_into().ok()?))
+}
+
 /// The least key of a generation; that of the next generation is the first beyond it.
 pub fn generation_key(group: RaftGroupId, generation: u64) -> Vec<u8> {
     [group.0.to_be_bytes(), generation.to_be_bytes()].concat()

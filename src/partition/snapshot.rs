@@ -24,7 +24,7 @@ use super::trim::{Freed, older_generations};
 use super::{GENERATION_FAMILIES, Partition};
 use crate::record::RecordBatch;
 use crate::storage::{Engine, EngineError, Family, WriteBatch};
-use crate::types::{LogId, Membership, Offset};
+use crate::types::{LogId, Membership, Offset, RaftGroupId};
 use bytes::Bytes;
 use std::ops::ControlFlow;
 
@@ -148,7 +148,9 @@ impl Partition {
         if head.at.index <= self.position.applied.index {
             return Err(InstallError::Stale { applied: self.position.applied, at: head.at });
         }
-        remove_leftovers(engine, self)?;
+        if self.position.applied != LogId::default() {
+            remove_leftovers(engine, self)?; // of a blank partition nothing is read, and nothing deleted before the end
+        }
         let generation = self.generation_for(&head);
         let extends = generation == self.position.generation;
         let expected = if extends { self.position.next_offset } else { head.log_start };
@@ -309,6 +311,23 @@ pub(super) fn remove_leftovers(engine: &dyn Engine, partition: &Partition) -> Re
         engine.write(batch)?;
     }
     Ok(())
+}
+
+/// A generation beyond that of every row the group has. Rows that can't be read have one, too: a generation is used for
+/// one state only, and each state is of a later entry than the one before, so none exceeds its entry's index by more
+/// than one, and the one before it not at all.
+pub(super) fn free_generation(engine: &dyn Engine, group: RaftGroupId, at: LogId) -> u64 {
+    let (from, to) = (rows::group_key(group), rows::generation_key(group, u64::MAX));
+    let newest = GENERATION_FAMILIES.map(|family| engine.last_at_or_before(family, &from, &to));
+    let mut free = 1;
+    for row in newest {
+        free = free.max(match row {
+            Ok(Some((key, _))) => rows::generation(&key).map_or(0, |generation| generation.saturating_add(1)),
+            Ok(None) => 0,
+            Err(_unreadable) => at.index.0.saturating_add(2),
+        });
+    }
+    free
 }
 
 fn has_rows(engine: &dyn Engine, family: Family, from: &[u8], to: &[u8]) -> Result<bool, EngineError> {

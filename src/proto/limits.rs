@@ -58,6 +58,8 @@ pub(super) const RESPONSE: &[Limit] = &[
     numbers(&[17, 1, 3, 3], "topics.partitions.replicas", 10_000_000),
     numbers(&[17, 1, 3, 4], "topics.partitions.in_sync", 10_000_000),
     limit(&[17, 1, 4], "topics.configs", 1_000_000),
+    limit(&[27, 1], "list_nodes.nodes", 1_000),
+    limit(&[27, 2], "list_nodes.replacements", 1_000),
     limit(&[26, 1], "describe_topic_configs.configs", 1_000),
     limit(&[41, 5], "join_group.members", 10_000),
     limit(&[46, 1], "committed_offsets.offsets", 1_000_000),
@@ -75,6 +77,16 @@ pub(super) const PEER_FRAME: &[Limit] = &[
     numbers(&[4, 1, 16, 3, 4], "raft.messages.snapshot.membership.learners_next", 65_536),
     limit(&[5, 1], "leaders.leaders", 262_144),
     limit(&[6, 9, 2], "snapshot.records.batches", 65_536),
+    limit(&[10, 4, 3], "repair.want_entries.anchors", 16),
+    limit(&[10, 5, 1], "repair.entries.entries", 262_144),
+    numbers(&[10, 8, 3, 1], "repair.state.membership.voters", 65_536),
+    numbers(&[10, 8, 3, 2], "repair.state.membership.learners", 65_536),
+    numbers(&[10, 8, 3, 3], "repair.state.membership.voters_outgoing", 65_536),
+    numbers(&[10, 8, 3, 4], "repair.state.membership.learners_next", 65_536),
+    numbers(&[10, 12, 4, 1], "repair.floor.membership.voters", 65_536),
+    numbers(&[10, 12, 4, 2], "repair.floor.membership.learners", 65_536),
+    numbers(&[10, 12, 4, 3], "repair.floor.membership.voters_outgoing", 65_536),
+    numbers(&[10, 12, 4, 4], "repair.floor.membership.learners_next", 65_536),
 ];
 
 /// Whether a message keeps its limits.

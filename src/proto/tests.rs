@@ -69,6 +69,30 @@ fn more_elements_than_allowed_are_refused_and_the_limit_itself_is_not() {
 }
 
 #[test]
+fn lists_of_a_repair_are_counted() {
+    let decode = |body| {
+        let repair = peer::RepairMessage { body: Some(body), ..Default::default() };
+        let frame = peer::Frame { body: Some(peer::frame::Body::Repair(repair)) };
+        decode_peer_frame(body_of(&frame)).is_ok()
+    };
+    let anchors = |count| vec![peer::LogPosition::default(); count];
+    let want = |count| peer::WantEntries { anchors: anchors(count), ..Default::default() };
+    assert!(decode(peer::repair_message::Body::WantEntries(want(16))));
+    assert!(!decode(peer::repair_message::Body::WantEntries(want(17))));
+    let entries = |count| peer::LostEntries { entries: vec![peer::Entry::default(); count] };
+    assert!(decode(peer::repair_message::Body::Entries(entries(262_144))));
+    assert!(!decode(peer::repair_message::Body::Entries(entries(262_145))));
+    let membership = |count| Some(peer::Membership { voters: vec![1; count], ..Default::default() });
+    let floor = |count| peer::RepairFloor { membership: membership(count), ..Default::default() };
+    assert!(decode(peer::repair_message::Body::Floor(floor(65_536))));
+    assert!(!decode(peer::repair_message::Body::Floor(floor(65_537))));
+}
+
+fn body_of(frame: &peer::Frame) -> Bytes {
+    body(&encode_frame(frame, usize::MAX).unwrap())
+}
+
+#[test]
 fn packed_numbers_are_counted_too() {
     let frame = |voters: usize| {
         let membership = Some(peer::Membership { voters: vec![1; voters], ..Default::default() });

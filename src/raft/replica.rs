@@ -14,6 +14,7 @@
 //! * entries are handed to the state machine once, in order, and raft-rs counts them as applied from then on: how far
 //!   the state machine really is, is the caller's to know.
 
+use super::change::members_for_raft;
 use super::group_log::{GroupLog, Wanted};
 use super::message::{entry_from_raft, membership_from_raft, snapshot_from_raft};
 use super::ready::{Broken, FollowerProgress, ProposeError, Ready, ReplicaOptions, ReplicaStart, Role, Write};
@@ -29,7 +30,7 @@ pub struct Replica {
     /// The group, for errors.
     group: RaftGroupId,
     /// raft-rs.
-    node: RawNode<GroupLog>,
+    pub(super) node: RawNode<GroupLog>,
     /// Limits and timing.
     options: ReplicaOptions,
     /// The newest entry handed to the state machine.
@@ -67,7 +68,7 @@ impl Replica {
             let reason = format!("applied up to {} but the log begins after {}", start.applied, start.start);
             return Err(Broken(reason));
         }
-        let log = GroupLog::new(hard_state, start.membership.clone(), start.start, start.last, &start.terms);
+        let log = GroupLog::new(hard_state, members_for_raft(&start.membership), start.start, start.last, &start.terms);
         let config = raft_config(start.replica, start.applied, &options);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = catch(|| RawNode::new(&config, log, &logger))?
@@ -514,7 +515,7 @@ fn convert(messages: Vec<eraftpb::Message>) -> Vec<RaftMessage> {
 }
 
 /// raft-rs panics where data was lost; that must end one replica, not the thread that hosts thousands.
-fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Broken> {
+pub(super) fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Broken> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let text = panic
             .downcast_ref::<String>()

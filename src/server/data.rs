@@ -5,16 +5,18 @@
 use super::identity::{self, Identity, IdentityError, NEW_LOG_FOLDER};
 use crate::broker::node::views::Views;
 use crate::config::{self, Config};
-use crate::controller::Controller;
+use crate::controller::view::{GroupPlan, MetadataView};
+use crate::controller::{Controller, LoadError};
 use crate::coordinator::Coordinator;
 use crate::machine::MachineError;
 use crate::multiraft::apply::Applier;
 use crate::multiraft::apply::machine::Machine;
 use crate::multiraft::core::{BIRTH, GroupStart};
 use crate::partition::Partition;
+use crate::storage::rocks::damage::{self, SetAside};
 use crate::storage::rocks::{RocksEngine, RocksOptions};
 use crate::storage::{Engine, EngineError, WriteBatch};
-use crate::types::{CONTROLLER_GROUP, GroupKind, LogId, Membership, NodeId, RaftGroupId, ReplicaId};
+use crate::types::{CONTROLLER_GROUP, ClusterId, GroupKind, LogId, Membership, NodeId, RaftGroupId, ReplicaId};
 use crate::wal::real_disk::RealDisk;
 use crate::wal::{self, GroupRecovery, Log, LogError, Recovery, TurnNumber};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +47,7 @@ pub enum DataError {
     /// The database.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A state machine. The others could be opened, but a node without its controller's state is of no use.
+    /// The controller's state is damaged, and the log says that the group was never born here.
     #[error("the controller's state: {0}")]
     Controller(String),
     /// The operating system refused.
@@ -67,13 +69,13 @@ pub struct Opened {
     pub applier: Applier<SharedEngine>,
     /// The groups as they start.
     pub starts: Vec<GroupStart>,
-    /// Group 0, if this node is one of its first voters and has not been born into it yet.
+    /// Group 0, if this node is one of its first voters, or was told to join it, and has not begun to take part.
     pub unborn_controller: Option<(ReplicaId, Machine)>,
     /// Deleted groups whose rows may still be there.
     pub tombstones: Vec<RaftGroupId>,
     /// The highest turn that is durable, for peers to compare.
     pub durable_turn: TurnNumber,
-    /// The log may have forgotten groups: none may be born here, it could have been here before.
+    /// The log may have forgotten groups: one that could have been here before is repaired, not born.
     pub incomplete: bool,
 }
 
@@ -112,14 +114,14 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
     for finding in &recovery.findings {
         tracing::warn!(finding, "found in the log");
     }
-    let engine = Arc::new(RocksEngine::open(&config.data_dir.join(STATE_FOLDER), RocksOptions::default())?);
+    let engine = open_engine(&config.data_dir.join(STATE_FOLDER))?;
     let views = Views::new(identity.cluster);
     let OpenedGroups { machines, starts, unborn_controller } = open_groups(&identity, &engine, &recovery)?;
-    let applier = Applier::new(Arc::clone(&engine), machines, Box::new(views.clone()));
+    let applier = Applier::new(Arc::clone(&engine), identity.cluster, machines, Box::new(views.clone()));
     let durable_turn = recovery.durable_turn;
     let incomplete = recovery.incomplete;
     if incomplete {
-        tracing::error!("the log has lost what it knew of some groups: no new ones are taken here; replace this node");
+        tracing::error!("the log has lost turns: groups that it does not know are repaired from their peers");
     }
     let tombstones = recovery.tombstones;
     Ok(Opened {
@@ -134,6 +136,23 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
         durable_turn,
         incomplete,
     })
+}
+
+/// Opens the database. A damaged one is set aside, and every group's state fetched from its peers: what was promised is
+/// in the log.
+fn open_engine(path: &Path) -> Result<SharedEngine, DataError> {
+    let (engine, set_aside) = damage::open_or_set_aside(path, RocksOptions::default())?;
+    if let Some(SetAside { reason, path, deleted }) = set_aside {
+        tracing::error!(
+            reason,
+            kept_as = %path.display(),
+            "the database is damaged and was set aside: every state is fetched from its peers"
+        );
+        if let Some(deleted) = deleted {
+            tracing::warn!(path = %deleted.display(), "the oldest database that was set aside is deleted");
+        }
+    }
+    Ok(Arc::new(engine))
 }
 
 fn open_log(
@@ -177,42 +196,79 @@ pub struct OpenedGroups {
     pub unborn_controller: Option<(ReplicaId, Machine)>,
 }
 
-/// Decides for every group that the log knows whether its replica may take part.
+/// Decides for every group that the log knows whether its replica may take part. A log that may have forgotten groups
+/// hosts, too, those that the controller's state, as it is here, says are here: they are repaired, never born.
 pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery) -> Result<OpenedGroups, DataError> {
-    let mut machines = BTreeMap::new();
-    let mut starts = Vec::new();
-    let unborn_controller = open_controller(identity, engine, recovery, &mut machines, &mut starts)?;
-    for (group, recovered) in recovery.groups.iter().filter(|(group, _)| **group != CONTROLLER_GROUP) {
-        let opened = open_machine(engine, *group)?;
-        let (start, machine) = fit(identity.node, *group, recovered.clone(), opened);
-        starts.push(start);
-        machines.extend(machine.map(|machine| (*group, machine)));
+    let (controller, unborn_controller) = open_controller(identity, engine, recovery)?;
+    let plans = match controller.as_ref().and_then(|(_, machine)| machine.as_ref()).or(unborn_controller.as_ref()) {
+        Some(Machine::Controller(controller)) => plans(&controller.view(), identity.node),
+        _ => BTreeMap::new(),
+    };
+    let mut groups = OpenedGroups { machines: BTreeMap::new(), starts: Vec::new(), unborn_controller: None };
+    groups.unborn_controller =
+        unborn_controller.and_then(|machine| Some((own_replica(machine.membership(), identity.node)?, machine)));
+    groups.extend(controller);
+    let is_forgotten = |group: &&RaftGroupId| {
+        recovery.incomplete && !recovery.groups.contains_key(group) && !recovery.tombstones.contains(group)
+    };
+    let forgotten = plans.keys().filter(is_forgotten).map(|group| (*group, None));
+    let known = recovery.groups.iter().map(|(group, recovered)| (*group, Some(recovered.clone())));
+    for (group, recovered) in known.chain(forgotten).filter(|(group, _)| *group != CONTROLLER_GROUP) {
+        let machine = open_machine(engine, group)?;
+        let members = plans.get(&group).map(|plan| (plan.replica, plan.members.clone()));
+        groups.extend(Some(fit(identity.node, group, recovered, machine, members)));
     }
-    Ok(OpenedGroups { machines, starts, unborn_controller })
+    Ok(groups)
 }
 
-/// The controller's state must be readable: everything else depends on it.
+impl OpenedGroups {
+    fn extend(&mut self, opened: Option<(GroupStart, Option<Machine>)>) {
+        let Some((start, machine)) = opened else { return };
+        self.machines.extend(machine.map(|machine| (start.group, machine)));
+        self.starts.push(start);
+    }
+}
+
+/// Whether a log that ends before where it once ended knows that: every group of it is in doubt, so that nothing is
+/// promised until it is repaired. Then it is no disk that was rolled back.
+#[must_use]
+pub fn knows_of_lost_turns(incomplete: bool, starts: &[GroupStart]) -> bool {
+    let in_doubt =
+        |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
+    incomplete && starts.iter().all(in_doubt)
+}
+
+/// Every group that the controller's state wants on a node.
+fn plans(view: &MetadataView, node: NodeId) -> BTreeMap<RaftGroupId, GroupPlan> {
+    let changes = view.changes_since(&MetadataView::empty(view.cluster().id), node);
+    changes.create.into_iter().map(|plan| (plan.group, plan)).collect()
+}
+
+/// Group 0 as it starts, or its machine if it has not been born here yet. One whose state is damaged is repaired by the
+/// first voters.
+#[expect(clippy::type_complexity, reason = "said once, in the caller")]
 fn open_controller(
     identity: &Identity,
     engine: &dyn Engine,
     recovery: &Recovery,
-    machines: &mut BTreeMap<RaftGroupId, Machine>,
-    starts: &mut Vec<GroupStart>,
-) -> Result<Option<(ReplicaId, Machine)>, DataError> {
+) -> Result<(Option<(GroupStart, Option<Machine>)>, Option<Machine>), DataError> {
     let voters = Membership::of_voters(identity.voters.iter().map(|voter| ReplicaId::new(voter.node, 0)));
-    let controller = Controller::open(engine, identity.cluster, (BIRTH, voters))
-        .map_err(|error| DataError::Controller(error.to_string()))?;
-    let machine = Machine::Controller(Box::new(controller));
-    match recovery.groups.get(&CONTROLLER_GROUP) {
-        Some(recovered) => {
-            let (start, machine) = fit(identity.node, CONTROLLER_GROUP, recovered.clone(), Ok(Some(machine)));
-            starts.push(start);
-            machines.extend(machine.map(|machine| (CONTROLLER_GROUP, machine)));
-            Ok(None)
-        }
-        None if recovery.incomplete => Ok(None),
-        None => Ok(own_replica(machine.membership(), identity.node).map(|replica| (replica, machine))),
+    let opened = match Controller::open(engine, identity.cluster, (BIRTH, voters.clone())) {
+        Ok(controller) => Ok(Machine::Controller(Box::new(controller))),
+        Err(LoadError::Engine(error)) if !error.damage => return Err(error.into()),
+        Err(damage) => Err(damage.to_string()),
+    };
+    let recovered = recovery.groups.get(&CONTROLLER_GROUP).cloned();
+    if recovered.is_none() && !recovery.incomplete {
+        return opened.map(|machine| (None, Some(machine))).map_err(DataError::Controller);
     }
+    let members = own_replica(&voters, identity.node).map(|replica| (replica, voters));
+    let is_hosted = recovered.is_some()
+        || members.is_some()
+        || opened.as_ref().is_ok_and(|machine| own_replica(machine.membership(), identity.node).is_some());
+    let opened = opened.map(Some);
+    let fit = || fit(identity.node, CONTROLLER_GROUP, recovered, opened, members);
+    Ok((is_hosted.then(fit), None))
 }
 
 /// A group's state machine; the inner error is damage, which concerns this group alone.
@@ -221,6 +277,7 @@ type OpenedMachine = Result<Option<Machine>, String>;
 fn open_machine(engine: &dyn Engine, group: RaftGroupId) -> Result<OpenedMachine, DataError> {
     match find_machine(engine, group) {
         Ok(machine) => Ok(Ok(machine)),
+        Err(damaged) if damaged.is_damage() => Ok(Err(damaged.to_string())),
         Err(MachineError::Engine(error)) => Err(error.into()),
         Err(damaged @ MachineError::Damaged { .. }) => Ok(Err(damaged.to_string())),
     }
@@ -235,26 +292,35 @@ fn find_machine(engine: &dyn Engine, group: RaftGroupId) -> Result<Option<Machin
     Ok(coordinator.map(|coordinator| Machine::Coordinator(Box::new(coordinator))))
 }
 
-/// Log and state machine of one group. What does not fit is quarantined, with the reason, and repaired from its peers.
+/// Log and state machine of one group; a log without it has forgotten it. What does not fit is quarantined, with the
+/// reason, and repaired from its peers: the members that its own state names, or those that the controller's does.
 fn fit(
     node: NodeId,
     group: RaftGroupId,
-    recovery: GroupRecovery,
+    recovery: Option<GroupRecovery>,
     opened: OpenedMachine,
+    planned: Option<(ReplicaId, Membership)>,
 ) -> (GroupStart, Option<Machine>) {
     let (machine, state_damage) = match opened {
         Ok(Some(machine)) => (Some(machine), None),
-        Ok(None) => (None, Some("the log knows this group and the database does not".to_owned())),
+        Ok(None) => (None, Some("the database does not know this group".to_owned())),
         Err(damage) => (None, Some(damage)),
     };
-    let membership = machine.as_ref().map(|machine| machine.membership().clone()).unwrap_or_default();
-    let replica = own_replica(&membership, node).unwrap_or(ReplicaId::new(node, 0));
+    let (planned_replica, planned_members) = planned.unzip();
+    let membership = match &machine {
+        Some(machine) => machine.membership().clone(),
+        None => planned_members.unwrap_or_default(),
+    };
+    let replica = own_replica(&membership, node).or(planned_replica).unwrap_or(ReplicaId::new(node, 0));
     let applied = machine.as_ref().map_or(LogId::default(), Machine::applied);
-    (GroupStart { group, replica, recovery, applied, membership, state_damage, forgotten: false }, machine)
+    let forgotten = recovery.is_none();
+    let recovery = recovery.unwrap_or_default();
+    (GroupStart { group, replica, recovery, applied, membership, state_damage, forgotten }, machine)
 }
 
 fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {
-    members.voters.iter().chain(&members.learners).copied().find(|replica| replica.node() == node)
+    // Its newest, while that one takes the place of one that was lost with an earlier disk.
+    members.all().filter(|replica| replica.node() == node).max()
 }
 
 /// Creates the state machines of new groups, durably; one that is there already is taken as it is.
@@ -266,13 +332,14 @@ pub fn create_machines(
     let mut machines = Vec::with_capacity(plans.len());
     for (group, kind, members) in plans {
         let members = members.clone();
+        let start = if members.is_joining() { LogId::default() } else { BIRTH };
         machines.push(match (find_machine(engine, *group)?, kind) {
             (Some(machine), _) => machine,
             (None, GroupKind::Partition) => {
-                Machine::Partition(Box::new(Partition::create(*group, BIRTH, members, &mut batch)))
+                Machine::Partition(Box::new(Partition::create(*group, start, members, &mut batch)))
             }
             (None, GroupKind::Coordinator) => {
-                Machine::Coordinator(Box::new(Coordinator::create(*group, BIRTH, members, &mut batch)))
+                Machine::Coordinator(Box::new(Coordinator::create(*group, start, members, &mut batch)))
             }
         });
     }
@@ -281,26 +348,15 @@ pub fn create_machines(
     Ok(machines)
 }
 
-/// State machines for replicas that are to be repaired: an empty one where there is none that can be used, for the
-/// state that comes from a peer. A group with a single voter has no peers: whatever rows it has stay as they are.
-pub fn adopt_machines(
-    engine: &dyn Engine,
-    plans: &[(RaftGroupId, GroupKind, Membership)],
-) -> Result<Vec<Option<Machine>>, MachineError> {
-    let mut machines = Vec::with_capacity(plans.len());
-    for plan @ (group, _, members) in plans {
-        if members.voters.len() == 1 {
-            machines.push(None);
-            continue;
-        }
-        match find_machine(engine, *group) {
-            Ok(Some(_)) => {}
-            Ok(None) | Err(MachineError::Damaged { .. }) => destroy_machines(engine, &BTreeSet::from([*group]))?,
-            Err(error) => return Err(error),
-        }
-        machines.extend(create_machines(engine, std::slice::from_ref(plan))?.into_iter().map(Some));
-    }
-    Ok(machines)
+/// The state of the controller's group on a node that joins it, durably; `None` if the node has one.
+pub fn join_controller(
+    engine: &SharedEngine,
+    cluster: ClusterId,
+    own: ReplicaId,
+) -> Result<Option<Machine>, EngineError> {
+    let controller = Controller::join(engine, cluster, own)?;
+    engine.flush()?;
+    Ok(controller.map(|controller| Machine::Controller(Box::new(controller))))
 }
 
 /// Deletes the rows of deleted groups and gives their space back.

@@ -6,12 +6,16 @@
 use super::data::{self, SharedEngine};
 use crate::broker::node::views::Views;
 use crate::controller::view::{GroupFate, GroupPlan, MetadataView};
-use crate::multiraft::core::GroupStart;
 use crate::multiraft::handle::Handle;
-use crate::types::{CONTROLLER_GROUP, NodeId, RaftGroupId};
+use crate::types::{CONTROLLER_GROUP, Incarnation, LogIndex, NodeId, RaftGroupId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep;
+
+/// How often the controller's replica is looked at while the log may have forgotten groups.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
 
 /// What this node has of what the controller wants.
 pub struct Known {
@@ -19,12 +23,12 @@ pub struct Known {
     node: NodeId,
     /// Groups of partitions that have a replica here.
     groups: BTreeSet<RaftGroupId>,
-    /// Groups that have ended here. The controller's state may be older than that after a start.
+    /// Groups whose replica here has ended for good. The controller's state may be older than that after a start.
     ended: BTreeSet<RaftGroupId>,
-    /// Those of them whose state machine can't be used.
-    stateless: BTreeSet<RaftGroupId>,
-    /// The log may have forgotten groups, so that none may be born here.
+    /// The log may have forgotten groups: those that could have been here before are adopted, not born.
     incomplete: bool,
+    /// The first number that no group of this node's past can have, once that is known.
+    unheard_of: Option<RaftGroupId>,
 }
 
 /// What is to be done.
@@ -33,7 +37,7 @@ pub struct Work {
     pub remove: Vec<RaftGroupId>,
     /// Groups to create, and whether this node's replica is the preferred leader.
     pub create: Vec<(GroupPlan, bool)>,
-    /// Groups whose replica here has lost its state machine, or may have been forgotten: to be repaired.
+    /// Groups that are here, or that the log may have forgotten: whoever repairs them learns who the members are.
     pub adopt: Vec<GroupPlan>,
 }
 
@@ -41,29 +45,51 @@ impl Known {
     /// Groups that were there at the start. The controller's own is not among those that it plans and ends: its view
     /// calls a number that is no partition's deleted.
     #[must_use]
-    pub fn new(node: NodeId, starts: &[GroupStart], ended: BTreeSet<RaftGroupId>, incomplete: bool) -> Self {
-        let planned = || starts.iter().filter(|start| start.group != CONTROLLER_GROUP);
-        let groups = planned().map(|start| start.group).collect();
-        let stateless = planned().filter(|start| start.state_damage.is_some()).map(|start| start.group).collect();
-        Self { node, groups, ended, stateless, incomplete }
+    pub fn new(
+        node: NodeId,
+        mut groups: BTreeSet<RaftGroupId>,
+        ended: BTreeSet<RaftGroupId>,
+        incomplete: bool,
+    ) -> Self {
+        groups.remove(&CONTROLLER_GROUP);
+        Self { node, groups, ended, incomplete, unheard_of: None }
+    }
+
+    /// Whether it is not known yet which groups the log may have forgotten.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.incomplete && self.unheard_of.is_none()
+    }
+
+    /// This node's replica of the controller has applied everything that it had promised, whatever was lost meanwhile:
+    /// the numbers from this one on are of groups that were never here.
+    pub fn settle(&mut self, next_group: RaftGroupId) {
+        self.unheard_of.get_or_insert(next_group);
     }
 
     /// What the controller's state as of `now` wants beyond what that of `seen` did. All of it counts as known.
     pub fn take_work(&mut self, seen: &MetadataView, now: &MetadataView) -> Work {
         let changes = now.changes_since(seen, self.node);
         // A group may have been deleted while this node was down, or before it had applied its creation.
-        let gone = |group: &&RaftGroupId| matches!(now.group(**group), GroupFate::Deleted);
+        // Or its replica was to go elsewhere, and is there.
+        let gone =
+            |group: &&RaftGroupId| matches!(now.group(**group), GroupFate::Deleted) || now.gave_up(**group, self.node);
         let remove: Vec<_> = self.groups.iter().filter(gone).copied().collect();
         self.groups.retain(|group| !remove.contains(group));
+        self.ended.extend(&remove);
         let (mut create, mut adopt) = (Vec::new(), Vec::new());
-        for plan in changes.create.into_iter().filter(|plan| !self.ended.contains(&plan.group)) {
-            let is_new = self.groups.insert(plan.group);
-            let is_stateless = self.stateless.remove(&plan.group);
-            if is_stateless || (is_new && self.incomplete) {
-                adopt.push(plan);
-            } else if is_new {
+        for plan in changes.create {
+            // The controller never gives a group back to a disk that had it: the log could not tell the two replicas
+            // apart.
+            if self.ended.contains(&plan.group) {
+                continue;
+            }
+            let is_new = !self.incomplete || self.unheard_of.is_some_and(|first| plan.group >= first);
+            if self.groups.insert(plan.group) && is_new {
                 let preferred = is_preferred(&plan, now);
                 create.push((plan, preferred));
+            } else {
+                adopt.push(plan);
             }
         }
         Work { remove, create, adopt }
@@ -79,6 +105,8 @@ fn is_preferred(plan: &GroupPlan, now: &MetadataView) -> bool {
 
 /// See the module.
 pub struct Groups {
+    /// This life of its data directory.
+    incarnation: Incarnation,
     /// The Raft groups.
     handle: Handle,
     /// The database.
@@ -92,8 +120,8 @@ pub struct Groups {
 impl Groups {
     /// Groups that were there at the start are known.
     #[must_use]
-    pub fn new(handle: Handle, (engine, views): (SharedEngine, Views), known: Known) -> Self {
-        Self { handle, engine, views, known }
+    pub fn new(incarnation: Incarnation, handle: Handle, (engine, views): (SharedEngine, Views), known: Known) -> Self {
+        Self { incarnation, handle, engine, views, known }
     }
 
     /// Follows the controller until the node stops. `removed` brings groups whose end is durable. Returns why it can't
@@ -101,7 +129,11 @@ impl Groups {
     pub async fn follow(mut self, mut removed: UnboundedReceiver<RaftGroupId>) -> String {
         let mut metadata = self.views.watch_metadata();
         let mut seen = Arc::new(MetadataView::empty(self.views.metadata().cluster().id));
+        let mut promised = None;
         loop {
+            if self.known.is_unsettled() {
+                self.settle(&mut promised).await;
+            }
             let now = Arc::clone(&metadata.borrow_and_update());
             if let Err(error) = self.reconcile(&seen, &now).await {
                 return error;
@@ -111,6 +143,7 @@ impl Groups {
                 changed = metadata.changed() => if changed.is_err() {
                     return "the controller's state machine is gone".to_owned();
                 },
+                () = sleep(SETTLE_EVERY), if self.known.is_unsettled() => {}
                 Some(group) = removed.recv() => {
                     let mut groups = BTreeSet::from([group]);
                     while let Ok(group) = removed.try_recv() {
@@ -124,32 +157,33 @@ impl Groups {
         }
     }
 
+    /// Finds out when the controller's state here shows every group that may have been here. `promised`: where the log
+    /// of its replica ended when it was first seen to take part. A group was born here only after its creation was
+    /// applied here, so that is in the log, or in what the replica's repair brought.
+    async fn settle(&mut self, promised: &mut Option<LogIndex>) {
+        let reports = self.handle.report().await;
+        let Some(report) = reports.into_iter().find(|report| report.group == CONTROLLER_GROUP) else { return };
+        if report.quarantined.is_none() && report.applied >= *promised.get_or_insert(report.last) {
+            self.known.settle(self.views.metadata().cluster().next_group);
+        }
+    }
+
     async fn reconcile(&mut self, seen: &MetadataView, now: &MetadataView) -> Result<(), String> {
+        if now.cluster().retired.contains(&self.incarnation) {
+            return Err("this data directory was replaced, and its replicas are elsewhere".to_owned());
+        }
         let Work { remove, create, adopt } = self.known.take_work(seen, now);
+        for GroupPlan { group, replica, members, .. } in adopt {
+            if self.handle.adopt(group, replica, members).is_err() {
+                return Err("the Raft worker has stopped".to_owned());
+            }
+        }
         for group in remove {
             if self.handle.remove(group).is_err() {
                 return Err("the Raft worker has stopped".to_owned());
             }
         }
-        if !create.is_empty() {
-            self.create(create).await?;
-        }
-        if adopt.is_empty() { Ok(()) } else { self.adopt(adopt).await }
-    }
-
-    async fn adopt(&self, plans: Vec<GroupPlan>) -> Result<(), String> {
-        let wanted: Vec<_> = plans.iter().map(|plan| (plan.group, plan.kind, plan.members.clone())).collect();
-        let engine = Arc::clone(&self.engine);
-        let machines = tokio::task::spawn_blocking(move || data::adopt_machines(&engine, &wanted))
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
-        for (plan, machine) in plans.into_iter().zip(machines) {
-            if self.handle.adopt(plan.group, plan.replica, plan.members, machine).is_err() {
-                return Err("the Raft worker has stopped".to_owned());
-            }
-        }
-        Ok(())
+        if create.is_empty() { Ok(()) } else { self.create(create).await }
     }
 
     async fn create(&self, plans: Vec<(GroupPlan, bool)>) -> Result<(), String> {

@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 /// What runs without the network: the groups of an opened data directory.
 pub(super) struct Inside {
@@ -26,7 +27,9 @@ pub(super) struct Inside {
     pub cluster: Arc<Cluster>,
     /// The database.
     pub engine: SharedEngine,
-    /// Groups that were there at the start.
+    /// The node has no copy of the controller's state yet, and asks for a replica of its group.
+    pub joins: bool,
+    /// What of its groups is here.
     pub known: Known,
     /// Who this node is to others.
     pub own: Own,
@@ -66,9 +69,16 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
-        let known = Known::new(identity.node, &starts, ended, incomplete);
+        let lost_turns = data::knows_of_lost_turns(incomplete, &starts);
+        let groups: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
+        let controllers = starts.iter().find(|start| start.group == CONTROLLER_GROUP);
+        let unborn = unborn_controller.as_ref().map(|(_, machine)| machine.membership());
+        let members = controllers.map(|start| &start.membership).or(unborn);
+        let has_members = members.is_some_and(|members| !members.is_joining());
+        let joins = !has_members && !incomplete;
+        let known = Known::new(identity.node, groups, ended, incomplete);
         let outside: Arc<dyn Outside> = Arc::new(outside);
-        let worker = Worker::start(&worker_options(config), starts, applier, log, &outside)?;
+        let worker = Worker::start(&worker_options(config, life), starts, applier, log, &outside)?;
         let handle = worker.handle().clone();
         if let Some((replica, machine)) = unborn_controller {
             let preferred = identity.voters.first().is_some_and(|voter| voter.node == identity.node);
@@ -77,13 +87,21 @@ impl Inside {
                 .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
         }
         let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
-        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn };
-        let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
-        Ok(Self { worker, cluster, engine, known, own })
+        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, lost_turns };
+        let cluster = Arc::new(Cluster {
+            node,
+            identity,
+            views,
+            handle,
+            sender,
+            announced: Mutex::default(),
+            introduced: watch::Sender::default(),
+        });
+        Ok(Self { worker, cluster, engine, known, joins, own })
     }
 }
 
-fn worker_options(config: &Config) -> WorkerOptions {
+fn worker_options(config: &Config, life: u128) -> WorkerOptions {
     let ticks = config.cluster.election_timeout_ms.div_ceil(config.cluster.tick_ms);
     let replica =
         ReplicaOptions { election_ticks: ticks, seed: u64::from(config.node_id), ..ReplicaOptions::default() };
@@ -93,7 +111,7 @@ fn worker_options(config: &Config) -> WorkerOptions {
     let admitted_bytes_max = usize::try_from(config.limits.inflight_bytes).unwrap_or(usize::MAX);
     let flush_after_bytes = defaults.flush_after_bytes.min(retained);
     WorkerOptions {
-        core: CoreOptions { replica, flush_after_bytes, admitted_bytes_max, ..defaults },
+        core: CoreOptions { life: life as u64, replica, flush_after_bytes, admitted_bytes_max, ..defaults },
         tick: Duration::from_millis(u64::from(config.cluster.tick_ms)),
         ..WorkerOptions::default()
     }

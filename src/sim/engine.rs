@@ -107,7 +107,7 @@ impl SimEngine {
 
 impl State {
     fn check(&self) -> Result<(), EngineError> {
-        self.failed.clone().map_or(Ok(()), |reason| Err(EngineError(reason)))
+        self.failed.clone().map_or(Ok(()), |reason| Err(EngineError::failed(reason)))
     }
 }
 

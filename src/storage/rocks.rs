@@ -6,6 +6,7 @@
 //!   resumes silently after ENOSPC): what a failed flush left on the disk is unknown until the database is reopened.
 //! * The records family is written once in ascending keys per group and hardly ever merged: `options` has the reasons.
 
+pub mod damage;
 mod garbage;
 mod options;
 
@@ -17,7 +18,7 @@ use rocksdb::properties::LIVE_SST_FILES_SIZE;
 use rocksdb::{
     ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator, FlushOptions, Range, ReadOptions, WriteOptions,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// How much memory and how many files the database may use.
@@ -41,6 +42,8 @@ impl Default for RocksOptions {
 pub struct RocksEngine {
     /// The database; holds the directory's lock.
     db: DB,
+    /// Where it lies.
+    directory: PathBuf,
     /// Why every further write and flush fails, once one has.
     failed: OnceLock<String>,
     /// What was deleted and is still in files.
@@ -50,23 +53,16 @@ pub struct RocksEngine {
 impl RocksEngine {
     /// Opens the database in `directory`, or creates it.
     pub fn open(directory: &Path, options: RocksOptions) -> Result<Self, EngineError> {
-        std::fs::create_dir_all(directory).map_err(|error| EngineError(format!("{}: {error}", directory.display())))?;
+        std::fs::create_dir_all(directory).map_err(|error| {
+            let reason = format!("{}: {error}", directory.display());
+            EngineError::failed(reason)
+        })?;
         let tuning = Tuning::new(options, directory)?;
         let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(name(family), tuning.family(family)));
         let db = DB::open_cf_descriptors(&tuning.database(), directory, families).map_err(engine_error)?;
         // Two files of what a flush writes.
         let garbage = Garbage::new(2 * options::records_memtable_bytes(options) as u64);
-        Ok(Self { db, failed: OnceLock::new(), garbage })
-    }
-
-    /// Why the database takes no more writes, if it doesn't. Looks at what happens in the background, too.
-    #[must_use]
-    pub fn failure(&self) -> Option<String> {
-        let errors = self.db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS).ok().flatten();
-        if errors.is_some_and(|count| count > 0) {
-            let _ = self.failed.set("a flush or merge in the background failed; its outcome is unknown".to_owned());
-        }
-        self.failed.get().cloned()
+        Ok(Self { db, directory: directory.to_owned(), failed: OnceLock::new(), garbage })
     }
 
     /// A figure that RocksDB keeps, summed over all families; for metrics.
@@ -81,12 +77,16 @@ impl RocksEngine {
     }
 
     fn check(&self) -> Result<(), EngineError> {
-        self.failed.get().map_or(Ok(()), |reason| Err(EngineError(reason.clone())))
+        self.failed.get().map_or(Ok(()), |reason| Err(EngineError::failed(reason.clone())))
     }
 
     /// Remembers the first error for good.
     fn fail(&self, error: rocksdb::Error) -> EngineError {
-        EngineError(self.failed.get_or_init(|| error.into_string()).clone())
+        let error = engine_error(error);
+        if error.damage {
+            self.condemn(&error.reason);
+        }
+        EngineError::failed(self.failed.get_or_init(|| error.reason).clone())
     }
 
     /// An iterator over `from ..= to` of a family, with the filters consulted where they can be.
@@ -102,6 +102,19 @@ impl RocksEngine {
 }
 
 impl Engine for RocksEngine {
+    /// Looks at what happens in the background, too.
+    fn failure(&self) -> Option<String> {
+        let errors = self.db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS).ok().flatten();
+        if errors.is_some_and(|count| count > 0) {
+            let _ = self.failed.set("a flush or merge in the background failed; its outcome is unknown".to_owned());
+        }
+        self.failed.get().cloned()
+    }
+
+    fn condemn(&self, reason: &str) {
+        damage::condemn(&self.directory, reason);
+    }
+
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let value = self.db.get_pinned_cf(self.family(family), key).map_err(engine_error)?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
@@ -186,7 +199,7 @@ impl Engine for RocksEngine {
         // Merging by itself goes on beside it.
         options.set_exclusive_manual_compaction(false);
         self.db.compact_range_cf_opt(records, None::<&[u8]>, None::<&[u8]>, &options);
-        self.failure().map_or(Ok(()), |reason| Err(EngineError(reason)))
+        self.failure().map_or(Ok(()), |reason| Err(EngineError::failed(reason)))
     }
 }
 
@@ -202,6 +215,16 @@ const fn name(family: Family) -> &'static str {
     }
 }
 
+/// A checksum that does not match, a file that is gone, a sector that can't be read: damage. The rest (no descriptors
+/// left, no permission, a lock that somebody holds) may pass.
 fn engine_error(error: rocksdb::Error) -> EngineError {
-    EngineError(error.into_string())
+    let kind = error.kind();
+    let reason = error.into_string();
+    let gone = || reason.contains("No such file or directory") || reason.contains("Input/output error");
+    let damage = match kind {
+        rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::NotFound => true,
+        rocksdb::ErrorKind::IOError => gone(),
+        _ => false,
+    };
+    EngineError { reason, damage }
 }

@@ -5,6 +5,7 @@
 //! newer one ends the older.
 
 use super::admission::{Admission, Admitted};
+use super::translate::repair::repair_from_wire;
 use super::translate::{outcome_to_wire, raft_from_wire, snapshot_from_wire};
 use super::wire::{self, End};
 use super::{Announcement, Inbox, Leaders, Options, PeerStates, ProposalOutcome, Proposals, Surroundings};
@@ -156,18 +157,27 @@ impl Reception {
         let node = from.node;
         match body {
             Body::Alive(peer::Alive {}) => Ok(()),
-            Body::Raft(_) | Body::Snapshot(_) | Body::Leaders(_) if !self.admission.knows(from) => Ok(()),
+            Body::Raft(_) | Body::Snapshot(_) | Body::Repair(_) | Body::Leaders(_) if !self.admission.knows(from) => {
+                Ok(())
+            }
             Body::Raft(batch) => {
-                let messages = batch.messages.into_iter().map(raft_from_wire).collect::<Result<Vec<_>, _>>()?;
+                let mut messages = batch.messages.into_iter().map(raft_from_wire).collect::<Result<Vec<_>, _>>()?;
                 for (_, message) in &messages {
                     self.check_ends(node, message.from, message.to)?;
                 }
+                // A directory that was wrongly formatted as a first voter's speaks for the replica that was lost.
+                messages.retain(|(group, message)| !self.admission.is_lost(*group, message.from));
                 self.inbox.deliver(messages).await.map_err(|_| End::Stopping)
             }
             Body::Snapshot(message) => {
                 let message = snapshot_from_wire(message)?;
                 self.check_ends(node, message.from, message.to)?;
                 self.inbox.deliver_snapshot(message).await.map_err(|_| End::Stopping)
+            }
+            Body::Repair(message) => {
+                let message = repair_from_wire(message)?;
+                self.check_ends(node, message.from, message.to)?;
+                self.inbox.deliver_repair(message).await.map_err(|_| End::Stopping)
             }
             Body::Leaders(announcements) => {
                 let read = |news: peer::LeaderAnnouncement| Announcement {

@@ -1,16 +1,19 @@
 //! What waits for one peer: bounded in bytes and in items, never blocking whoever puts something in.
 //!
-//! What finds no room is dropped and counted: Raft repeats its messages, and a receiver of state asks again. Of
-//! announcements only the newest of each group waits. A proposal has an outcome whatever happens: as long as it waits
-//! here it certainly did not happen, and once it was handed to the connection nobody knows until the peer answers.
+//! What finds no room is dropped and counted: Raft repeats its messages, and a receiver of state or entries asks again.
+//! Of announcements only the newest of each group waits. A proposal has an outcome whatever happens: as long as it
+//! waits here it certainly did not happen, and once it was handed to the connection nobody knows until the peer
+//! answers.
 
+use super::translate::repair::repair_to_wire;
 use super::translate::{raft_to_wire, snapshot_to_wire};
 use super::{Announcement, ProposalOutcome};
 use crate::multiraft::apply::transfer::{SnapshotBody, SnapshotMessage};
+use crate::multiraft::core::repair::message::{RepairBody, RepairMessage};
 use crate::proto::peer::frame::Body;
 use crate::proto::{PEER_FRAME_BYTES_MAX, peer};
 use crate::raft::RaftMessage;
-use crate::types::RaftGroupId;
+use crate::types::{Membership, RaftGroupId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -78,6 +81,7 @@ struct State {
 enum Item {
     Raft(RaftGroupId, RaftMessage),
     Snapshot(SnapshotMessage),
+    Repair(RepairMessage),
     Proposal { id: u64, command: Bytes, timeout: Duration },
 }
 
@@ -93,22 +97,34 @@ struct Asking {
 impl Item {
     fn cost(&self) -> usize {
         let (payload, elements) = match self {
-            Self::Raft(_, message) => (message.payload_bytes(), message.entries.len() + members(message)),
+            Self::Raft(_, message) => {
+                let members = message.snapshot.as_ref().map_or(0, |meta| members(&meta.membership));
+                (message.payload_bytes(), message.entries.len() + members)
+            }
             Self::Snapshot(message) => (message.payload_bytes(), batches(message)),
+            Self::Repair(message) => (message.payload_bytes(), elements(message)),
             Self::Proposal { command, .. } => (command.len(), 0),
         };
         payload + ITEM_OVERHEAD_BYTES + elements * ELEMENT_OVERHEAD_BYTES
     }
 }
 
-fn members(message: &RaftMessage) -> usize {
-    let Some(meta) = &message.snapshot else { return 0 };
-    let members = &meta.membership;
+fn members(members: &Membership) -> usize {
     members.voters.len() + members.learners.len() + members.voters_outgoing.len() + members.learners_next.len()
 }
 
 fn batches(message: &SnapshotMessage) -> usize {
     if let SnapshotBody::Records(chunk) = &message.body { chunk.batches.len() } else { 0 }
+}
+
+fn elements(message: &RepairMessage) -> usize {
+    match &message.body {
+        RepairBody::WantEntries { anchors, .. } => anchors.len(),
+        RepairBody::Entries(entries) => entries.len(),
+        RepairBody::State(meta) => members(&meta.membership),
+        RepairBody::Floor { membership, .. } => members(membership),
+        _ => 0,
+    }
 }
 
 impl State {
@@ -177,6 +193,12 @@ impl Queue {
     /// Puts something about a state in transit in, if there is room.
     pub fn send_snapshot(&self, message: SnapshotMessage) {
         self.state().put(Item::Snapshot(message), self.limits);
+        self.filled.notify_one();
+    }
+
+    /// Puts something about a repair in, if there is room.
+    pub fn send_repair(&self, message: RepairMessage) {
+        self.state().put(Item::Repair(message), self.limits);
         self.filled.notify_one();
     }
 
@@ -261,6 +283,7 @@ impl Queue {
         match state.pop()? {
             Item::Raft(..) => unreachable!("messages leave in batches"),
             Item::Snapshot(message) => Some(Body::Snapshot(snapshot_to_wire(message))),
+            Item::Repair(message) => Some(Body::Repair(repair_to_wire(message))),
             Item::Proposal { id, command, timeout } => {
                 let asking = state.proposals.get_mut(&id).expect("a proposal that is given up is withdrawn");
                 asking.sent = true;

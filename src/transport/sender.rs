@@ -3,6 +3,7 @@
 use super::queue::{Queue, QueueLimits};
 use super::{Announcement, ProposalOutcome};
 use crate::multiraft::apply::transfer::SnapshotMessage;
+use crate::multiraft::core::repair::message::RepairMessage;
 use crate::raft::RaftMessage;
 use crate::types::{NodeId, RaftGroupId};
 use bytes::Bytes;
@@ -141,9 +142,9 @@ impl PeerSender {
     }
 
     /// Says something about a repair to the node of its receiver; may lose it.
-    pub fn send_repair(&self, message: crate::multiraft::core::repair::message::RepairMessage) {
+    pub fn send_repair(&self, message: RepairMessage) {
         match self.queue(message.to.node()) {
-            Some(_) => self.lose(1),
+            Some(queue) => queue.send_repair(message),
             None => self.lose(1),
         }
     }

@@ -2,8 +2,13 @@
 //!
 //! Bytes fields stay the slices they are, both ways. What comes in was made by anybody: it becomes a message only if it
 //! is one that a replica of ours could have sent. The frame's own limits (`proto`) bound what it takes in memory.
+//!
+//! * [`repair`]: what is said of repairs.
+
+pub mod repair;
 
 use super::ProposalOutcome;
+use crate::multiraft::apply::machine::Kind;
 use crate::multiraft::apply::transfer::{SnapshotBody, SnapshotMessage};
 use crate::partition::snapshot::SnapshotChunk;
 use crate::proto::Malformed;
@@ -35,11 +40,7 @@ pub fn raft_to_wire(group: RaftGroupId, message: RaftMessage) -> peer::RaftMessa
         request_snapshot: message.request_snapshot.0,
         priority: message.priority,
         context: message.context,
-        snapshot: message.snapshot.map(|meta| peer::SnapshotMetadata {
-            index: meta.at.index.0,
-            term: meta.at.term.0,
-            membership: Some((&meta.membership).into()),
-        }),
+        snapshot: message.snapshot.map(|meta| meta_to_wire(&meta)),
     }
 }
 
@@ -100,16 +101,29 @@ fn check_entries(entries: &[LogEntry], before: LogId, term: Term) -> Result<(), 
     Ok(())
 }
 
+fn meta_to_wire(meta: &SnapshotMeta) -> peer::SnapshotMetadata {
+    let (index, term) = (meta.at.index.0, meta.at.term.0);
+    peer::SnapshotMetadata { index, term, membership: Some((&meta.membership).into()) }
+}
+
 fn meta_from_wire(meta: peer::SnapshotMetadata) -> Result<SnapshotMeta, Malformed> {
-    let members = meta.membership.unwrap_or_default();
+    if meta.index == 0 || meta.term == 0 {
+        return Err(Malformed("snapshot: index and term begin at 1"));
+    }
+    let membership = members_from_wire(meta.membership)?;
+    Ok(SnapshotMeta { at: LogId::new(meta.index, meta.term), membership })
+}
+
+fn members_from_wire(members: Option<peer::Membership>) -> Result<Membership, Malformed> {
+    let members = members.unwrap_or_default();
     let lists = [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next];
     if lists.into_iter().any(|list| list.len() > MEMBERS_MAX) {
-        return Err(Malformed("snapshot: too many members"));
+        return Err(Malformed("membership: too many members"));
     }
-    if members.voters.is_empty() || meta.index == 0 || meta.term == 0 {
-        return Err(Malformed("snapshot: it has a voter, and index and term begin at 1"));
+    if members.voters.is_empty() {
+        return Err(Malformed("membership: it has a voter"));
     }
-    Ok(SnapshotMeta { at: LogId::new(meta.index, meta.term), membership: Membership::from(members) })
+    Ok(Membership::from(members))
 }
 
 const fn type_of(kind: MessageKind) -> Type {
@@ -136,8 +150,8 @@ pub fn snapshot_to_wire(message: SnapshotMessage) -> peer::SnapshotMessage {
         SnapshotBody::WantRecords { from, until } => {
             Body::WantRecords(peer::WantRecords { from: from.0, until: until.0 })
         }
-        SnapshotBody::Head { from_byte, total_bytes, bytes } => {
-            Body::Head(peer::HeadPiece { from_byte, total_bytes, data: bytes })
+        SnapshotBody::Head { kind, from_byte, total_bytes, bytes } => {
+            Body::Head(peer::HeadPiece { from_byte, total_bytes, data: bytes, kind: kind_to_wire(kind).into() })
         }
         SnapshotBody::Records(chunk) => {
             let batch = |(base, data): (Offset, _)| peer::SnapshotBatch { base_offset: base.0, data };
@@ -162,8 +176,8 @@ pub fn snapshot_from_wire(message: peer::SnapshotMessage) -> Result<SnapshotMess
     let body = match message.body.ok_or(Malformed("snapshot message: it says nothing"))? {
         Body::WantHead(want) => SnapshotBody::WantHead { from_byte: want.from_byte },
         Body::WantRecords(want) => SnapshotBody::WantRecords { from: offset(want.from)?, until: offset(want.until)? },
-        Body::Head(piece) => {
-            SnapshotBody::Head { from_byte: piece.from_byte, total_bytes: piece.total_bytes, bytes: piece.data }
+        Body::Head(peer::HeadPiece { from_byte, total_bytes, data: bytes, kind }) => {
+            SnapshotBody::Head { kind: kind_from_wire(kind)?, from_byte, total_bytes, bytes }
         }
         Body::Records(records) => {
             let batch = |batch: peer::SnapshotBatch| Ok((offset(batch.base_offset)?, batch.data));
@@ -179,6 +193,23 @@ pub fn snapshot_from_wire(message: peer::SnapshotMessage) -> Result<SnapshotMess
         at: LogId::new(message.index, message.term),
         body,
     })
+}
+
+const fn kind_to_wire(kind: Kind) -> peer::MachineKind {
+    match kind {
+        Kind::Partition => peer::MachineKind::Partition,
+        Kind::Controller => peer::MachineKind::Controller,
+        Kind::Coordinator => peer::MachineKind::Coordinator,
+    }
+}
+
+fn kind_from_wire(kind: i32) -> Result<Kind, Malformed> {
+    match peer::MachineKind::try_from(kind) {
+        Ok(peer::MachineKind::Partition) => Ok(Kind::Partition),
+        Ok(peer::MachineKind::Controller) => Ok(Kind::Controller),
+        Ok(peer::MachineKind::Coordinator) => Ok(Kind::Coordinator),
+        Ok(peer::MachineKind::NoMachine) | Err(_) => Err(Malformed("snapshot message: of an unknown state machine")),
+    }
 }
 
 fn offset(number: i64) -> Result<Offset, Malformed> {

@@ -3,7 +3,7 @@
 
 use crate::{commands, corpus, log_bytes, native_request, peer_frame, record_batch};
 use ackord::controller::command::{
-    Command, ConfigChanges, ConfigOperation, Layout, MorePartitions, NewTopic, Registration, TopicReference,
+    Command, ConfigChanges, ConfigOperation, Finished, Layout, MorePartitions, NewTopic, Registration, TopicReference,
 };
 use ackord::coordinator::command::{self as coordinator, Action, Assign, Commit, Expired, Join, Leaver, NewOffset};
 use ackord::machine::StateMachine;
@@ -150,6 +150,26 @@ fn raft_message(kind: i32) -> peer::RaftMessage {
     }
 }
 
+fn repair_bodies() -> Vec<(String, Body)> {
+    use peer::repair_message::Body as Repair;
+    let membership = || Some(peer::Membership { voters: vec![1, 2, 3], ..peer::Membership::default() });
+    let entry = |index| peer::Entry { index, term: 2, data: "data".into(), ..peer::Entry::default() };
+    let anchors = vec![peer::LogPosition { index: 9, term: 2 }];
+    let all = [
+        ("want-entries", Repair::WantEntries(peer::WantEntries { first: 5, last: 6, anchors })),
+        ("entries", Repair::Entries(peer::LostEntries { entries: vec![entry(5), entry(6)] })),
+        ("no-entries", Repair::NoEntries(peer::NoEntries { first: 5, lack: peer::Lack::Released.into() })),
+        ("want-state", Repair::WantState(peer::WantState { at_least: 9 })),
+        ("state", Repair::State(peer::SnapshotMetadata { index: 9, term: 2, membership: membership() })),
+        ("no-state", Repair::NoState(peer::NoState { applied: 4 })),
+        ("want-floor", Repair::WantFloor(peer::WantFloor { nonce: 7 })),
+        ("term", Repair::Term(peer::RepairTerm { nonce: 7, term: 2 })),
+        ("floor", Repair::Floor(peer::RepairFloor { nonce: 7, term: 2, last: 9, membership: membership() })),
+    ];
+    let message = |body| Body::Repair(peer::RepairMessage { group: 3, from: 1, to: 2, body: Some(body) });
+    all.into_iter().map(|(name, body)| (format!("repair-{name}"), message(body))).collect()
+}
+
 fn peer_bodies() -> Vec<(String, Body)> {
     use snapshot_message::Body as Snapshot;
     let named = |name: &str, body| (name.to_owned(), body);
@@ -165,18 +185,28 @@ fn peer_bodies() -> Vec<(String, Body)> {
     let batch = peer::SnapshotBatch { base_offset: 2, data: "batch".into() };
     let id = || Bytes::from_static(&[7; 16]);
     let hello = peer::Hello { protocol: 1, cluster_id: id(), incarnation: id(), life: id(), ..peer::Hello::default() };
-    let welcome = peer::Welcome { incarnation: id(), durable_turn: 7, life: id(), first_turn: 3 };
+    let welcome = peer::Welcome { incarnation: id(), durable_turn: 7, life: id(), first_turn: 3, lost_turns: true };
     let leader = peer::LeaderAnnouncement { group: 3, term: 2, node: 1 };
     let mut bodies = vec![
         named("hello", Body::Hello(hello)),
         named("welcome", Body::Welcome(welcome)),
         named("leaders", Body::Leaders(peer::LeaderAnnouncements { leaders: vec![leader] })),
         named("want-head", snapshot(Snapshot::WantHead(peer::WantHead { from_byte: 3 }))),
+        named(
+            "head",
+            snapshot(Snapshot::Head(peer::HeadPiece {
+                from_byte: 0,
+                total_bytes: 4,
+                data: "head".into(),
+                kind: peer::MachineKind::Coordinator.into(),
+            })),
+        ),
         named("want-records", snapshot(Snapshot::WantRecords(peer::WantRecords { from: 3, until: 5 }))),
         named("records", snapshot(Snapshot::Records(peer::SnapshotRecords { log_start: 1, batches: vec![batch] }))),
         named("proposal", Body::Proposal(peer::ControllerProposal { id: 1, command: "c".into(), timeout_ms: 5 })),
         named("outcome", Body::Outcome(peer::ControllerOutcome { id: 1, result: None, log_index: 3 })),
     ];
+    bodies.extend(repair_bodies());
     let kinds = (1..20).filter(|kind| peer::RaftMessageType::try_from(*kind).is_ok());
     let raft = |kind| Body::Raft(peer::RaftBatch { messages: vec![raft_message(kind)] });
     bodies.extend(kinds.map(|kind| (format!("raft-{kind}"), raft(kind))));
@@ -303,6 +333,7 @@ fn controller_commands() -> Vec<(&'static str, Command)> {
         ("c".to_owned(), ConfigOperation::Append(None)),
     ];
     let change = ConfigChanges { name: "orders".to_owned(), replace: false, operations };
+    let finished = Finished { group: RaftGroupId(1), old: ReplicaId::new(node, 0), new: ReplicaId::new(node, 1) };
     let create = Command::CreateTopics { topics: vec![topic], live: vec![node], now_ms: 1, validate_only: false };
     vec![
         ("register", Command::RegisterBroker(registration)),
@@ -313,6 +344,9 @@ fn controller_commands() -> Vec<(&'static str, Command)> {
         ("alter", Command::AlterTopicConfigs { topics: vec![change], validate_only: false }),
         ("producer-ids", Command::AllocateProducerIds { node, incarnation: Incarnation(5) }),
         ("raise", Command::RaiseFeatureLevel { level: 1 }),
+        ("join-controller", Command::JoinController { node, incarnation: Incarnation(5) }),
+        ("replace-node", Command::ReplaceNode { old: node, new: node, live: vec![NodeId(2)], force: true }),
+        ("finish-replacements", Command::FinishReplacements { finished: vec![finished] }),
     ]
 }
 

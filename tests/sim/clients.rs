@@ -112,10 +112,6 @@ impl Sight for Eyes<'_> {
         let node = Some(self.world.node(node)).filter(|node| node.serves(raft))?;
         node.coordinator(raft).map(|coordinator| coordinator.groups().clone())
     }
-
-    fn metadata(&self, node: NodeId) -> Option<Arc<MetadataView>> {
-        self.world.node(node).controller().map(ackord::controller::Controller::view)
-    }
 }
 
 impl World {

@@ -13,7 +13,7 @@ use crate::world::{Event, TICK, World};
 use ackord::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Refused, Reply, Source, Ticket};
 use ackord::partition::command::Command;
 use ackord::raft::RaftMessage;
-use ackord::types::{LogId, NodeId, Offset, RaftGroupId};
+use ackord::types::{CONTROLLER_GROUP, LogId, NodeId, Offset, RaftGroupId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -43,10 +43,27 @@ impl World {
     pub fn tick(&mut self, position: usize) {
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.schedule(TICK, Event::Tick { node, life });
+        self.settle_known(position);
         let used = self.nodes[position].process.as_ref().map_or(0, |process| process.admitted_bytes);
         let limit = self.shape.core.admitted_bytes_max + self.shape.largest_request();
         self.watch.tell(&Observation::Load { node, name: "admitted proposals", used, limit });
         self.round(position, true);
+    }
+
+    /// A node whose log may have forgotten groups finds out when the controller's state shows all that may have been
+    /// here, as `server::groups` does.
+    fn settle_known(&mut self, position: usize) {
+        let process = self.nodes[position].process.as_mut().expect("it runs");
+        if !process.known.is_unsettled() {
+            return;
+        }
+        let core = &process.core;
+        let (Some(replica), Some(applied)) = (core.replica(CONTROLLER_GROUP), core.applied(CONTROLLER_GROUP)) else {
+            return;
+        };
+        if applied >= *process.controller_promised.get_or_insert(replica.log().last().index) {
+            process.known.settle(process.seen.cluster().next_group);
+        }
     }
 
     /// Takes in what has arrived and begins what follows.
@@ -90,7 +107,8 @@ impl World {
     fn tell_commits(&mut self, position: usize) {
         let (node, process) = (self.nodes[position].id, self.nodes[position].process.as_mut().expect("it runs"));
         for group in process.core.group_ids() {
-            let Some(replica) = process.core.replica(group) else { continue };
+            // While committed entries are read back, Raft knows of entries that have not been taken from it yet.
+            let Some(replica) = process.core.replica(group).filter(|replica| !replica.has_ready()) else { continue };
             let (commit, known) = (replica.commit(), process.commits.entry(group).or_default());
             if commit > *known {
                 *known = commit;

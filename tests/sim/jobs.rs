@@ -76,8 +76,6 @@ pub enum Job {
     Reclaim(Vec<Freed>),
     /// Make the state machines of new groups; whether this node is the preferred leader.
     Make(Vec<(GroupPlan, bool)>),
-    /// Make state machines for replicas that are to be repaired.
-    Adopt(Vec<GroupPlan>),
     /// Delete the rows of deleted groups.
     Destroy(BTreeSet<RaftGroupId>),
 }
@@ -156,7 +154,7 @@ impl Job {
             Self::Prepare(_) => Thread::Spare,
             Self::Flush(_) => Thread::Flush,
             Self::Reclaim(_) => Thread::Reclaim,
-            Self::Make(_) | Self::Adopt(_) | Self::Destroy(_) => Thread::Make,
+            Self::Make(_) | Self::Destroy(_) => Thread::Make,
             _ => Thread::Apply,
         }
     }
@@ -175,7 +173,7 @@ impl Job {
             Self::Install { .. } => Kind::Install,
             Self::Flush(_) => Kind::Flush,
             Self::Reclaim(_) => Kind::Reclaim,
-            Self::Make(_) | Self::Adopt(_) | Self::Destroy(_) => Kind::Make,
+            Self::Make(_) | Self::Destroy(_) => Kind::Make,
             _ => Kind::Small,
         }
     }
@@ -211,9 +209,6 @@ impl Job {
             Self::Reclaim(freed) => format!("reclaim {}", freed.len()),
             Self::Make(plans) => {
                 format!("make groups {:?}", plans.iter().map(|(plan, _)| plan.group.0).collect::<Vec<_>>())
-            }
-            Self::Adopt(plans) => {
-                format!("adopt groups {:?}", plans.iter().map(|plan| plan.group.0).collect::<Vec<_>>())
             }
             Self::Destroy(groups) => format!("destroy groups {groups:?}"),
         }

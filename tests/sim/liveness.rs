@@ -113,7 +113,7 @@ impl World {
         let gone = |view: &std::sync::Arc<ackord::controller::view::MetadataView>| {
             matches!(view.group(group), GroupFate::Deleted)
         };
-        group != CONTROLLER_GROUP && self.newest_metadata().is_some_and(|view| gone(&view))
+        group != CONTROLLER_GROUP && self.newest_metadata().is_some_and(gone)
     }
 
     /// Whether enough of a group's nodes are up, if all of their replicas take part some day.

@@ -19,7 +19,7 @@ use ackord::multiraft::core::{Core, CoreOptions};
 use ackord::multiraft::handle::order::{Order, Sequence};
 use ackord::partition::read::PartitionView;
 use ackord::raft::{RaftMessage, Replica};
-use ackord::server::data::{OpenedGroups, destroy_machines, open_groups};
+use ackord::server::data::{OpenedGroups, destroy_machines, knows_of_lost_turns, open_groups};
 use ackord::server::groups::Known;
 use ackord::server::identity::{FirstVoter, Identity};
 use ackord::sim::engine::SimEngine;
@@ -117,6 +117,8 @@ pub struct Process {
     pub work_due: bool,
     /// What there is of what the controller wants.
     pub known: Known,
+    /// Where the log of the controller's replica ended when it was first seen to take part.
+    pub controller_promised: Option<LogIndex>,
     /// The controller's state that was followed last.
     pub seen: Arc<MetadataView>,
     /// Keeps what producers propose in order.
@@ -177,8 +179,6 @@ pub struct Node {
     pub rolled_back: bool,
     /// Earlier states.
     pub copies: Vec<Copy>,
-    /// Groups whose state has come as a snapshot.
-    pub restored: BTreeSet<RaftGroupId>,
     /// Why it refused to start.
     pub refused: Option<String>,
     /// The room on its disk, if that is bounded now.
@@ -225,7 +225,6 @@ impl Node {
             right: None,
             rolled_back: false,
             copies: Vec::new(),
-            restored: BTreeSet::new(),
             refused: None,
             capacity: None,
             slowness: 1,
@@ -264,7 +263,7 @@ impl Node {
             jobs.push(Job::Add { group: CONTROLLER_GROUP, machine });
             inputs.push(Input::Create { group: CONTROLLER_GROUP, replica, membership, preferred });
         }
-        let known = Known::new(self.id, &starts, ended.clone(), recovery.incomplete);
+        let known = starts.iter().map(|start| start.group).collect();
         let first_turn = recovery.durable_turn.0;
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let voters = self.identity.voters.iter().map(|voter| (voter.node, voter.incarnation)).collect();
@@ -276,10 +275,11 @@ impl Node {
             durable_turn: Arc::clone(&durable_turn),
             life: u128::from(self.life) << 32 | u128::from(self.id.0),
             first_turn,
+            lost_turns: knows_of_lost_turns(recovery.incomplete, &starts),
         };
         self.process = Some(Process {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..shape.core.clone() }, starts),
-            applier: Applier::new(engine, machines, Box::new(NoObserver)),
+            applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),
             reader: log.reader(),
             log: LogState {
                 log,
@@ -293,7 +293,8 @@ impl Node {
             queues: Default::default(),
             inbox: VecDeque::new(),
             work_due: false,
-            known,
+            known: Known::new(self.id, known, ended, recovery.incomplete),
+            controller_promised: None,
             seen: Arc::new(MetadataView::empty(CLUSTER)),
             order: Order::default(),
             waiting: BTreeMap::new(),

@@ -38,8 +38,9 @@ pub enum Observation<'a> {
     Applied { node: NodeId, group: RaftGroupId, entry: &'a LogEntry, outcome: &'a Outcome },
     /// A replica's state is a snapshot's now.
     Restored { node: NodeId, group: RaftGroupId, at: LogId },
-    /// The whole state of a replica's state machine, when it has applied exactly up to `at`.
-    Digest { node: NodeId, group: RaftGroupId, at: LogId, digest: u64, membership: &'a Membership },
+    /// The whole state of a replica's state machine, when it has applied exactly up to `at`. A snapshot may bring a log
+    /// start that is ahead of its entry: what its sender has removed meanwhile is not sent any more.
+    Digest { node: NodeId, group: RaftGroupId, at: LogId, log_start: Offset, digest: u64, membership: &'a Membership },
     /// A replica's bounds of readable records, whenever they change.
     Bounds { node: NodeId, group: RaftGroupId, log_start: Offset, high_watermark: Offset },
     /// A client has sent a batch to write: `count` records whose values are `value` and the numbers after it. Nobody

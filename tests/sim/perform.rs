@@ -9,6 +9,7 @@ use crate::swarm::Sabotage;
 use crate::trace::mix_bytes;
 use crate::watch::Watch;
 use crate::world::{Event, World};
+use ackord::controller::view::GroupPlan;
 use ackord::machine::StateMachine as _;
 use ackord::multiraft::apply::Transferred;
 use ackord::multiraft::apply::machine::Machine;
@@ -16,12 +17,11 @@ use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::{Input, ReadFailure, Room};
 use ackord::partition::trim::Freed;
 use ackord::raft::group_log::Wanted;
-use ackord::server::data::{adopt_machines, create_machines, destroy_machines};
+use ackord::server::data::{create_machines, destroy_machines};
 use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, Family, WriteBatch};
-use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, Offset, RaftGroupId};
+use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId};
 use ackord::wal::{LogChange, LogError, ReadError, Turn, prepare_spare};
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -39,10 +39,6 @@ struct Around<'a> {
     node: NodeId,
     /// Its database.
     engine: &'a SimEngine,
-    /// Its groups whose state has come as a snapshot.
-    restored: &'a mut BTreeSet<RaftGroupId>,
-    /// Where logs start as of which entry.
-    log_starts: &'a mut BTreeMap<(RaftGroupId, LogIndex), Offset>,
     /// Who watches.
     watch: &'a mut Watch,
     /// What happened.
@@ -136,8 +132,6 @@ impl World {
         let mut around = Around {
             node,
             engine: &engine,
-            restored: &mut here.restored,
-            log_starts: &mut self.log_starts,
             watch: &mut self.watch,
             coverage: &mut self.coverage,
             sabotage: self.shape.sabotage,
@@ -276,34 +270,24 @@ impl World {
         if !work.create.is_empty() {
             self.enqueue(position, Job::Make(work.create));
         }
-        if !work.adopt.is_empty() {
-            self.enqueue(position, Job::Adopt(work.adopt));
+        for plan in work.adopt {
+            let GroupPlan { group, replica, members: membership, .. } = plan;
+            self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
         }
     }
 }
 
 impl Around<'_> {
-    /// Whether a state must be that of every other replica at the same entry. One that came as a snapshot begins where
-    /// its sender's records began by then, which may be beyond where they began as of its entry; it is compared only
-    /// where it begins as other replicas have.
-    fn is_comparable(&mut self, group: RaftGroupId, machine: &Machine) -> bool {
-        let (at, start) = ((group, machine.applied().index), machine.log_start());
-        if self.restored.contains(&group) {
-            return self.log_starts.get(&at) == Some(&start);
-        }
-        self.log_starts.insert(at, start);
-        true
-    }
-
     /// Tells how a group's state stands now.
     fn tell_state(&mut self, process: &mut Process, group: RaftGroupId) {
         let node = self.node;
         let Some(machine) = process.applier.machine(group) else { return };
         // A whole state is large, so only some are looked at; replicas mostly stop at the same entries.
-        if machine.applied().index.0.is_multiple_of(4) && self.is_comparable(group, machine) {
+        if machine.applied().index.0.is_multiple_of(4) {
             let (meta, head) = machine.head();
-            let (digest, membership) = (mix_bytes(0, &head), &meta.membership);
-            self.watch.tell(&Observation::Digest { node, group, at: meta.at, digest, membership });
+            let digest = mix_bytes(0, &head);
+            let (membership, log_start) = (&meta.membership, machine.log_start());
+            self.watch.tell(&Observation::Digest { node, group, at: meta.at, log_start, digest, membership });
         }
         if let Machine::Partition(partition) = machine {
             let view = partition.view();
@@ -359,7 +343,7 @@ impl Process {
             Job::Install { group, at } => self.install(group, at, around, outcome),
             Job::Transferred(message) => {
                 let group = message.group;
-                let transferred = self.applier.transferred(message).expect("the simulated database works");
+                let transferred = self.applier.transferred(message);
                 outcome.transferred(group, transferred);
             }
             Job::Examine { group, lost } => {
@@ -381,7 +365,6 @@ impl Process {
                 engine.merge_deleted().expect("the simulated database merges");
             }
             Job::Make(plans) => make(plans, around, outcome),
-            Job::Adopt(plans) => adopt(plans, around, outcome),
             Job::Destroy(groups) => destroy_machines(engine, &groups).expect("the simulated database deletes"),
         }
         Ended::Done
@@ -483,7 +466,6 @@ impl Process {
             around.coverage.hit("repaired by a state");
         }
         let node = around.node;
-        around.restored.insert(group);
         around.watch.tell(&Observation::Restored { node, group, at });
         if around.sabotage.snapshots_without_offsets {
             self.forget_offsets(group, around.engine);
@@ -527,7 +509,7 @@ impl Process {
     }
 }
 
-fn make(plans: Vec<(ackord::controller::view::GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Outcome) {
+fn make(plans: Vec<(GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Outcome) {
     let wanted: Vec<_> = plans.iter().map(|(plan, _)| (plan.group, plan.kind, plan.members.clone())).collect();
     let machines = create_machines(around.engine, &wanted).expect("the simulated database writes");
     for ((plan, preferred), machine) in plans.into_iter().zip(machines) {
@@ -536,17 +518,6 @@ fn make(plans: Vec<(ackord::controller::view::GroupPlan, bool)>, around: &mut Ar
         around.coverage.hit("group made");
         outcome.jobs.push(Job::Add { group, machine });
         outcome.input(Input::Create { group, replica, membership, preferred });
-    }
-}
-
-fn adopt(plans: Vec<ackord::controller::view::GroupPlan>, around: &mut Around<'_>, outcome: &mut Outcome) {
-    let wanted: Vec<_> = plans.iter().map(|plan| (plan.group, plan.kind, plan.members.clone())).collect();
-    let machines = adopt_machines(around.engine, &wanted).expect("the simulated database writes");
-    for (plan, machine) in plans.into_iter().zip(machines) {
-        let group = plan.group;
-        around.coverage.hit("group adopted");
-        outcome.jobs.extend(machine.map(|machine| Job::Add { group, machine }));
-        outcome.input(Input::Adopt { group, replica: plan.replica, membership: plan.members });
     }
 }
 
@@ -583,6 +554,9 @@ impl Outcome {
     }
 
     fn transferred(&mut self, group: RaftGroupId, transferred: Transferred) {
+        if let Some(reason) = transferred.damaged {
+            self.input(Input::ApplyFailed { group, reason, bytes: 0 });
+        }
         if let Some(by) = transferred.pulled_by {
             self.input(Input::SnapshotPulled { group, by });
         }

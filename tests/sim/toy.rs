@@ -124,7 +124,7 @@ impl Toy {
             planned: 0,
             random: Random::new(seed),
             watch: Watch::new(invariants::all()),
-            applier: Applier::new(engine, machines, Box::new(NoObserver)),
+            applier: Applier::new(engine, crate::node::CLUSTER, machines, Box::new(NoObserver)),
             last: BTreeMap::new(),
             refused: BTreeMap::new(),
             is_calm: false,
@@ -251,16 +251,22 @@ impl Toy {
         let fate = if self.is_calm { 99 } else { self.random.below(100) };
         let first = source.and_then(|(source, _)| self.refused.get(&source).copied());
         let waits = source.zip(first).is_some_and(|((_, sequence), first)| first != sequence);
-        source.filter(|_| !waits).inspect(|(source, _)| drop(self.refused.remove(source)));
+        source.filter(|_| !waits).inspect(|(source, _)| {
+            self.refused.remove(source);
+        });
         let answer = if fate < 8 || waits {
-            source.filter(|_| !waits).into_iter().for_each(|(source, first)| drop(self.refused.insert(source, first)));
+            source.filter(|_| !waits).into_iter().for_each(|(source, first)| {
+                self.refused.insert(source, first);
+            });
             let done = self.sabotage == Sabotage::RefuseWhatIsDone && !waits;
             if done && let Request::Produce { batch, .. } = request {
                 self.apply(group, Command::Produce { proposed_at_ms: 0 }.encode(), batch.into_bytes());
             }
             Answer::Reply(Reply::Refused(Refused::NotLeader))
         } else if fate < 12 {
-            source.into_iter().for_each(|(source, first)| drop(self.refused.insert(source, first)));
+            source.into_iter().for_each(|(source, first)| {
+                self.refused.insert(source, first);
+            });
             Answer::Lost
         } else {
             let answer = self.answer(ticket, group, request);
@@ -408,10 +414,6 @@ impl Sight for Eyes<'_> {
             _ => None,
         }
     }
-
-    fn metadata(&self, _node: NodeId) -> Option<Arc<MetadataView>> {
-        Some(self.toy.metadata())
-    }
 }
 
 /// Runs a seed: what was broken, if anything, and what was done.
@@ -431,7 +433,7 @@ fn run(seed: u64, sabotage: Sabotage) -> (Option<String>, [usize; 4]) {
         Box::new(Read::new(load.clone())),
         Box::new(Trim::new(load)),
         Box::new(Consume::new(sabotage == Sabotage::BelieveUncommitted)),
-        Box::new(Topics::new(vec![NODE])),
+        Box::new(Topics::new(1, vec![vec![NODE]])),
     ];
     (0..actors.len()).for_each(|own| toy.schedule(0, own, Event::Wake(0)));
     while let Some(((now, _), (own, event))) = toy.plan.pop_first() {

@@ -26,7 +26,7 @@ use ackord::controller::view::MetadataView;
 use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::Ticket;
 use ackord::sim::Random;
-use ackord::types::{CONTROLLER_GROUP, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId, Term};
+use ackord::types::{CONTROLLER_GROUP, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -165,8 +165,6 @@ pub struct World {
     pub asked: BTreeMap<Ticket, Asked>,
     /// When the last thing between an actor and a node arrives, each way.
     pub on_the_way: BTreeMap<(usize, NodeId, bool), u64>,
-    /// Where logs start as of which entry.
-    pub log_starts: BTreeMap<(RaftGroupId, LogIndex), Offset>,
     /// The newest state of the controller, and the entry as of which it is.
     pub metadata: Option<(LogIndex, Arc<MetadataView>)>,
     /// The last ticket.
@@ -205,7 +203,6 @@ impl World {
             actors: Vec::new(),
             asked: BTreeMap::new(),
             on_the_way: BTreeMap::new(),
-            log_starts: BTreeMap::new(),
             metadata: None,
             last_ticket: 0,
             leaders: BTreeMap::new(),
@@ -240,9 +237,7 @@ impl World {
             self.add_actor(Box::new(Consume::new(believes)));
         }
         if self.shape.topics {
-            // A topic's replicas are placed by the controller, which does not know whose disk may be damaged.
-            let sturdy = (1..=self.shape.nodes).map(NodeId).filter(|node| !self.shape.is_fragile(*node)).collect();
-            self.add_actor(Box::new(Topics::new(sturdy)));
+            self.add_actor(Box::new(Topics::new(self.shape.nodes, self.shape.partitions.clone())));
         }
     }
 

@@ -3,12 +3,13 @@
 
 use ackord::broker::node::NodeBroker;
 use ackord::config::Config;
+use ackord::multiraft::handle::Handle;
 use ackord::server::data::{self, SharedEngine};
 use ackord::server::identity::{FirstVoter, Identity, random_id};
 use ackord::server::run::Node;
 use ackord::types::{ClusterId, Incarnation, NodeId};
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,6 +32,10 @@ pub struct Member {
     pub kafka: SocketAddr,
     /// Where it serves native clients.
     pub native: SocketAddr,
+    /// Its Raft groups, since its last start.
+    pub handle: Option<Handle>,
+    /// Where it shows its metrics, since its last start.
+    pub http: Option<SocketAddr>,
     /// What answers its clients, since its last start.
     pub broker: Option<NodeBroker<SharedEngine>>,
 }
@@ -43,6 +48,12 @@ pub struct TestCluster {
     pub members: Vec<Member>,
     /// Their data directories.
     directory: TempDir,
+    /// Their ports.
+    ports: Vec<[u16; 3]>,
+    /// The cluster's identity.
+    id: ClusterId,
+    /// What every configuration says besides.
+    limits: String,
 }
 
 /// Below the range from which the kernel takes ports for outgoing connections: a node that is started again must find
@@ -94,10 +105,11 @@ impl TestCluster {
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
             let [kafka, native] = [0, 2].map(|kind| SocketAddr::from((HOST, ports[node as usize - 1][kind])));
-            Member { config, running: None, kafka, native, broker: None }
+            Member { config, running: None, kafka, native, handle: None, http: None, broker: None }
         };
         let members = (1..=count).map(member).collect();
-        let mut cluster = Self { runtime, members, directory };
+        let id = cluster;
+        let mut cluster = Self { runtime, members, directory, ports, id, limits: limits.to_owned() };
         (0..count as usize).for_each(|position| cluster.start_node(position));
         cluster
     }
@@ -107,6 +119,8 @@ impl TestCluster {
         let config = self.members[position].config.clone();
         let node = self.runtime.block_on(Node::start(config)).expect("the node starts");
         self.members[position].broker = Some(node.broker().clone());
+        self.members[position].handle = Some(node.handle().clone());
+        self.members[position].http = Some(node.addresses().http);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = self.runtime.spawn(async move {
             // A sender that is gone is an order to stop, too.
@@ -124,6 +138,41 @@ impl TestCluster {
         }
     }
 
+    /// Formats and starts one more node, which the others have not heard of; its position.
+    pub fn add_node(&mut self) -> usize {
+        let position = self.members.len();
+        let node = u32::try_from(position).expect("few") + 1;
+        self.ports.push([free_port(), free_port(), free_port()]);
+        let config = config(self.directory.path(), node, &self.ports, &self.limits);
+        let [kafka, _, native] = self.ports[position];
+        let [kafka, native] = [kafka, native].map(|port| SocketAddr::from((HOST, port)));
+        self.members.push(Member { config, running: None, kafka, native, handle: None, http: None, broker: None });
+        self.format_anew(position);
+        self.start_node(position);
+        position
+    }
+
+    /// Gives a node that does not run an empty disk; the old one is put aside.
+    pub fn lose_disk(&mut self, position: usize) {
+        let data = self.members[position].config.data_dir.clone();
+        std::fs::rename(&data, data.with_extension("lost")).expect("the directory is moved");
+    }
+
+    /// Gives a node that does not run the disk back that it had lost.
+    pub fn find_disk(&mut self, position: usize) {
+        let data = self.members[position].config.data_dir.clone();
+        std::fs::rename(&data, data.with_extension("newer")).unwrap_or_default();
+        std::fs::rename(data.with_extension("lost"), &data).expect("the directory is moved");
+    }
+
+    /// Formats an empty directory for a node that joins the cluster.
+    pub fn format_anew(&mut self, position: usize) {
+        let config = &self.members[position].config;
+        let incarnation = Incarnation(random_id().expect("random numbers"));
+        let identity = Identity { cluster: self.id, node: config.node(), incarnation, voters: Vec::new() };
+        data::format(config, &identity).expect("an empty directory can be formatted");
+    }
+
     /// Where the nodes' files are.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -132,6 +181,20 @@ impl TestCluster {
     /// Every node's Kafka address, as clients want it.
     pub fn bootstrap(&self) -> String {
         self.members.iter().map(|member| member.kafka.to_string()).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Member {
+    /// What a running node's metrics of this name come to, all its series together.
+    pub fn metric(&self, name: &str) -> u64 {
+        let address = self.http.expect("it runs");
+        let mut stream = TcpStream::connect(address).expect("metrics are served");
+        write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").expect("metrics are served");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("metrics are text");
+        let series = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok());
+        series.map(|line| value(line).expect("a number")).sum()
     }
 }
 

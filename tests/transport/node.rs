@@ -2,12 +2,13 @@
 
 use ackord::multiraft::apply::transfer::SnapshotMessage;
 use ackord::multiraft::core::effect::Refused;
+use ackord::multiraft::core::repair::message::RepairMessage;
 use ackord::raft::RaftMessage;
 use ackord::transport::{
     Announcement, BoxFuture, Inbox, Leaders, Options, Own, PeerRegistry, PeerSender, ProposalOutcome, Proposals,
     QueueLimits, Surroundings, Transport,
 };
-use ackord::types::{ClusterId, Incarnation, NodeId, RaftGroupId};
+use ackord::types::{ClusterId, Incarnation, NodeId, RaftGroupId, ReplicaId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,9 @@ use tokio::sync::watch;
 
 /// The cluster that everybody belongs to.
 pub const CLUSTER: ClusterId = ClusterId(7);
+
+/// The generation whose replicas were lost with their disks, and the group in which they were.
+pub const LOST: (RaftGroupId, u32) = (RaftGroupId(0), 7);
 
 /// Every node that starts has a life of its own.
 static LIVES: AtomicU64 = AtomicU64::new(1_000);
@@ -69,6 +73,7 @@ impl Setup {
 pub struct Heard {
     messages: Mutex<Vec<(RaftGroupId, RaftMessage)>>,
     snapshots: Mutex<Vec<SnapshotMessage>>,
+    repairs: Mutex<Vec<RepairMessage>>,
     leaders: Mutex<Vec<Announcement>>,
     broken: Mutex<Vec<NodeId>>,
     /// How often messages were handed in.
@@ -88,6 +93,10 @@ impl Heard {
 
     pub fn snapshots(&self) -> MutexGuard<'_, Vec<SnapshotMessage>> {
         self.snapshots.lock().unwrap()
+    }
+
+    pub fn repairs(&self) -> MutexGuard<'_, Vec<RepairMessage>> {
+        self.repairs.lock().unwrap()
     }
 
     pub fn leaders(&self) -> MutexGuard<'_, Vec<Announcement>> {
@@ -130,6 +139,11 @@ impl Inbox for Heard {
         Box::pin(async { Ok(()) })
     }
 
+    fn deliver_repair(&self, message: RepairMessage) -> BoxFuture<'_, Result<(), Refused>> {
+        self.repairs().push(message);
+        Box::pin(async { Ok(()) })
+    }
+
     fn unreachable(&self, node: NodeId) {
         self.broken().push(node);
     }
@@ -142,6 +156,10 @@ impl PeerRegistry for Heard {
 
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
         self.admits_unknown
+    }
+
+    fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        (group, replica.generation()) == LOST
     }
 }
 
@@ -188,10 +206,12 @@ impl Node {
             durable_turn: Arc::clone(&durable_turn),
             life: u128::from(LIVES.fetch_add(1, Ordering::Relaxed)),
             first_turn: setup.durable_turn,
+            lost_turns: false,
         };
         let heard = Arc::new(Heard {
             messages: Mutex::default(),
             snapshots: Mutex::default(),
+            repairs: Mutex::default(),
             leaders: Mutex::default(),
             broken: Mutex::default(),
             deliveries: AtomicU64::new(0),

@@ -8,7 +8,7 @@ use super::views::Views;
 use crate::broker::records::{EndOfEpoch, Fetch, FetchAnswer, FetchPartition, FetchedBatch, FetchedPartition};
 use crate::broker::{Error, ErrorKind, Result};
 use crate::multiraft::core::effect::Reply;
-use crate::multiraft::handle::GroupStatus;
+use crate::multiraft::handle::{GroupStatus, Handle};
 use crate::partition::read::{PartitionView, ReadError};
 use crate::storage::Engine;
 use crate::types::{LeaderEpoch, Offset, RaftGroupId};
@@ -105,7 +105,7 @@ impl Answer {
 async fn read<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, steps: Vec<Step>, max_bytes: usize) -> Answer {
     let wanted: usize = steps.iter().map(|step| if let Step::Read(.., bytes) = step { *bytes } else { 0 }).sum();
     let held = inner.fetch_budget.reserve(wanted.min(max_bytes)).await;
-    let (engine, views) = (inner.engine.clone(), inner.views.clone());
+    let (engine, views, handle) = (inner.engine.clone(), inner.views.clone(), inner.handle.clone());
     let read = move || {
         let (mut bytes, mut failed) = (0, false);
         let mut partitions = Vec::with_capacity(steps.len());
@@ -113,7 +113,8 @@ async fn read<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, steps: Vec<Ste
             let partition = match step {
                 Step::Done(done) => done,
                 Step::Read(view, offset, limit) => {
-                    read_one((&engine, &views), &view, offset, limit.min(max_bytes.saturating_sub(bytes)), bytes == 0)
+                    let limit = limit.min(max_bytes.saturating_sub(bytes));
+                    read_one((&engine, &views, &handle), &view, offset, limit, bytes == 0)
                 }
             };
             bytes += partition.iter().flat_map(|found| &found.batches).map(|batch| batch.bytes.len()).sum::<usize>();
@@ -129,27 +130,32 @@ async fn read<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, steps: Vec<Ste
 }
 
 /// Reads by a view, and by the newest one if what it covers is not there: records that it covers may have been removed
-/// since, or the whole state replaced. Only then is a hole a hole.
+/// since, or the whole state replaced. Only then is a hole a hole, and the replica is repaired.
 pub(super) fn read_newest<T>(
-    views: &Views,
+    (views, handle): (&Views, &Handle),
     view: &PartitionView,
     read: impl Fn(&PartitionView) -> std::result::Result<T, ReadError>,
 ) -> Result<T> {
-    let found = match (read(view), views.partition(view.group)) {
-        (Err(ReadError::Missing(_)), Some(newest)) if newest != *view => read(&newest),
-        (found, _) => found,
+    let (found, generation) = match (read(view), views.partition(view.group)) {
+        (Err(ReadError::Missing(_)), Some(newest)) if newest != *view => (read(&newest), newest.generation),
+        (found, _) => (found, view.generation),
     };
-    found.map_err(|error| read_error(&error))
+    found.map_err(|error| {
+        if error.is_damage() {
+            handle.state_damaged(view.group, generation, error.to_string());
+        }
+        read_error(&error)
+    })
 }
 
 fn read_one<E: Engine>(
-    (engine, views): (&E, &Views),
+    (engine, views, handle): (&E, &Views, &Handle),
     view: &PartitionView,
     offset: Offset,
     bytes_max: usize,
     at_least_one: bool,
 ) -> Result<FetchedPartition> {
-    let batches = read_newest(views, view, |view| view.fetch(engine, offset, bytes_max, at_least_one))?;
+    let batches = read_newest((views, handle), view, |view| view.fetch(engine, offset, bytes_max, at_least_one))?;
     let batches = batches.into_iter().map(|found| FetchedBatch {
         base_offset: found.base_offset,
         leader_epoch: found.leader_epoch,

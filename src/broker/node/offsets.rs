@@ -25,7 +25,7 @@ async fn find<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, target: &Offse
     }
     let view = inner.readable(group, target.current_epoch)?;
     let at = |offset, leader_epoch| Ok(Some(OffsetAt { offset, timestamp_ms: None, leader_epoch }));
-    let (engine, views) = (inner.engine.clone(), inner.views.clone());
+    let (engine, views, handle) = (inner.engine.clone(), inner.views.clone(), inner.handle.clone());
     let search = match target.query {
         OffsetQuery::Latest => return at(view.high_watermark, Some(inner.lead(group)?)),
         OffsetQuery::Earliest => {
@@ -33,11 +33,11 @@ async fn find<E: Engine + Clone + 'static>(inner: &Arc<Inner<E>>, target: &Offse
             return at(view.log_start, epoch.or(inner.lead(group).ok()));
         }
         OffsetQuery::AtTime(time) => {
-            let search = move || read_newest(&views, &view, |view| view.offset_for_timestamp(&engine, time));
+            let search = move || read_newest((&views, &handle), &view, |view| view.offset_for_timestamp(&engine, time));
             tokio::task::spawn_blocking(search).await
         }
         OffsetQuery::HighestTimestamp => {
-            let search = move || read_newest(&views, &view, |view| view.offset_of_max_timestamp(&engine));
+            let search = move || read_newest((&views, &handle), &view, |view| view.offset_of_max_timestamp(&engine));
             tokio::task::spawn_blocking(search).await
         }
     };

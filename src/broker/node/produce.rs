@@ -107,9 +107,18 @@ impl<E: Engine + Clone + 'static> Inner<E> {
     /// Whether the partition knows the producer. One that can't be read is none: its batch waits its turn.
     async fn is_known(&self, group: RaftGroupId, producer: i64) -> bool {
         let Some(view) = self.views.partition(group) else { return false };
-        let engine = self.engine.clone();
+        let (engine, generation) = (self.engine.clone(), view.generation);
         let read = tokio::task::spawn_blocking(move || view.knows_producer(&engine, producer));
-        matches!(read.await, Ok(Ok(true)))
+        match read.await {
+            Ok(Ok(known)) => known,
+            Ok(Err(error)) => {
+                if error.damage {
+                    self.handle.state_damaged(group, generation, error.reason);
+                }
+                false
+            }
+            Err(_panicked) => false,
+        }
     }
 
     fn note_refusal(&self, group: RaftGroupId, sequence: Option<Sequence>) {

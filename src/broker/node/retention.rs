@@ -118,13 +118,16 @@ impl<E: Engine + Clone + 'static> Inner<E> {
     async fn retain(&self, group: RaftGroupId, retention: Retention) -> Option<u64> {
         for _ in 0..DECISIONS_MAX {
             let view = self.views.partition(group)?;
-            let (engine, appended) = (self.engine.clone(), view.appended_bytes());
+            let (engine, appended, generation) = (self.engine.clone(), view.appended_bytes(), view.generation);
             let decide = move || view.retained_start(&engine, &retention, now_ms());
             let start = match tokio::task::spawn_blocking(decide).await.ok()? {
                 Ok(Some(start)) => start,
                 Ok(None) => return Some(appended),
                 Err(error) => {
                     tracing::error!(%group, %error, "retention can't be decided");
+                    if error.damage {
+                        self.handle.state_damaged(group, generation, error.reason);
+                    }
                     return None;
                 }
             };

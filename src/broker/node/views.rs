@@ -113,6 +113,12 @@ impl Views {
 }
 
 impl Observer for Views {
+    fn lost(&mut self, group: RaftGroupId) {
+        // Of a partition what was read stays true, and nobody is served from it here meanwhile. Consumer groups may
+        // have gone before another state comes.
+        super::lock(&self.coordinators).remove(&group);
+    }
+
     fn changed(&mut self, group: RaftGroupId, machine: &Machine) {
         match machine {
             Machine::Controller(controller) => {

@@ -7,14 +7,15 @@ use crate::controller::Controller;
 use crate::coordinator::Coordinator;
 use crate::machine::{MachineError, Outcome, StateMachine};
 use crate::partition::Partition;
+use crate::partition::read::ReadError;
 use crate::partition::snapshot::{Install, SnapshotChunk, SnapshotHead};
 use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
 use crate::storage::{Engine, EngineError, WriteBatch};
-use crate::types::{LogEntry, LogId, LogIndex, Membership, Offset};
+use crate::types::{ClusterId, LogEntry, LogId, LogIndex, Membership, Offset, RaftGroupId};
 use bytes::Bytes;
 
-/// What a request for records of a group without any is told.
+/// What records for a group without any are refused with.
 const NO_RECORDS: &str = "this group's state has no records";
 
 /// A group's state machine.
@@ -27,6 +28,17 @@ pub enum Machine {
     Coordinator(Box<Coordinator>),
 }
 
+/// Which kind of state machine a group has. A replica that has lost its own learns it with a peer's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A partition of a topic.
+    Partition,
+    /// The cluster's metadata.
+    Controller,
+    /// Consumer groups and their offsets.
+    Coordinator,
+}
+
 /// A state on its way in, with everything but its switch done beside the present state.
 pub enum Arrival {
     /// A partition's: rows are written where nothing reads them yet.
@@ -36,6 +48,29 @@ pub enum Arrival {
 }
 
 impl Machine {
+    /// A machine that has no state, for one to be installed into. Nothing is written, and nobody reads it before.
+    ///
+    /// `at`: as of which entry the state will be. Rows that the group has here stay where they are, unread, until the
+    /// installation deletes them.
+    #[must_use]
+    pub fn blank(kind: Kind, engine: &dyn Engine, group: RaftGroupId, cluster: ClusterId, at: LogId) -> Self {
+        match kind {
+            Kind::Partition => Self::Partition(Box::new(Partition::blank(engine, group, at))),
+            Kind::Controller => Self::Controller(Box::new(Controller::blank(cluster))),
+            Kind::Coordinator => Self::Coordinator(Box::new(Coordinator::blank(group))),
+        }
+    }
+
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Partition(_) => Kind::Partition,
+            Self::Controller(_) => Kind::Controller,
+            Self::Coordinator(_) => Kind::Coordinator,
+        }
+    }
+
     fn inner(&self) -> &dyn StateMachine {
         match self {
             Self::Partition(partition) => partition.as_ref(),
@@ -62,6 +97,15 @@ impl Machine {
         match self {
             Self::Partition(partition) => partition.log_start(),
             Self::Controller(_) | Self::Coordinator(_) => Offset(0),
+        }
+    }
+
+    /// Under which generation its rows lie, if it has generations.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        match self {
+            Self::Partition(partition) => partition.generation(),
+            Self::Controller(_) | Self::Coordinator(_) => 0,
         }
     }
 
@@ -99,19 +143,17 @@ impl Machine {
         (meta, head)
     }
 
-    /// Some records from `from` on, below `until`.
+    /// Some records from `from` on, below `until`; nothing of a state without records.
     pub fn chunk(
         &self,
         engine: &dyn Engine,
         from: Offset,
         until: Offset,
         bytes_max: usize,
-    ) -> Result<SnapshotChunk, String> {
+    ) -> Result<Option<SnapshotChunk>, ReadError> {
         match self {
-            Self::Partition(partition) => {
-                partition.view().snapshot_chunk(engine, from, until, bytes_max).map_err(|error| error.to_string())
-            }
-            Self::Controller(_) | Self::Coordinator(_) => Err(NO_RECORDS.to_owned()),
+            Self::Partition(partition) => partition.view().snapshot_chunk(engine, from, until, bytes_max).map(Some),
+            Self::Controller(_) | Self::Coordinator(_) => Ok(None),
         }
     }
 

@@ -3,7 +3,7 @@
 //! The receiver asks, one bounded piece at a time; whatever is lost is asked for again. A sender keeps only the heads
 //! it has offered, within a budget, and answers `Gone` for what it no longer has.
 
-use super::machine::Arrival;
+use super::machine::{Arrival, Kind, Machine};
 use crate::partition::snapshot::SnapshotChunk;
 use crate::raft::SnapshotMeta;
 use crate::types::{LogId, Offset, RaftGroupId, ReplicaId};
@@ -42,7 +42,7 @@ pub enum SnapshotBody {
     /// Receiver: send records from this offset on, below `until`.
     WantRecords { from: Offset, until: Offset },
     /// Sender: a piece of the head.
-    Head { from_byte: u64, total_bytes: u64, bytes: Bytes },
+    Head { kind: Kind, from_byte: u64, total_bytes: u64, bytes: Bytes },
     /// Sender: some records.
     Records(SnapshotChunk),
     /// Sender: this state is not to be had here any more.
@@ -65,17 +65,17 @@ impl SnapshotMessage {
 #[derive(Debug, Default)]
 pub struct Departures {
     /// The newest of each group.
-    heads: BTreeMap<RaftGroupId, (LogId, Bytes)>,
+    heads: BTreeMap<RaftGroupId, (LogId, Kind, Bytes)>,
 }
 
 impl Departures {
     /// Keeps a head, instead of the group's older one.
-    pub fn keep(&mut self, group: RaftGroupId, at: LogId, head: Bytes) {
-        let held: usize = self.heads.values().map(|(_, head)| head.len()).sum();
+    pub fn keep(&mut self, group: RaftGroupId, at: LogId, kind: Kind, head: Bytes) {
+        let held: usize = self.heads.values().map(|(_, _, head)| head.len()).sum();
         if held + head.len() > DEPARTING_BYTES_MAX {
             self.heads.clear();
         }
-        self.heads.insert(group, (at, head));
+        self.heads.insert(group, (at, kind, head));
     }
 
     /// Forgets a deleted group's.
@@ -86,18 +86,19 @@ impl Departures {
     /// A piece of a head.
     #[must_use]
     pub fn piece(&self, group: RaftGroupId, at: LogId, from_byte: u64) -> SnapshotBody {
-        let Some((_, head)) = self.heads.get(&group).filter(|(kept, _)| *kept == at) else {
+        let Some((_, kind, head)) = self.heads.get(&group).filter(|(kept, _, _)| *kept == at) else {
             return SnapshotBody::Gone;
         };
         let from = usize::try_from(from_byte).unwrap_or(usize::MAX).min(head.len());
         let to = head.len().min(from + PIECE_BYTES_MAX);
-        SnapshotBody::Head { from_byte: from as u64, total_bytes: head.len() as u64, bytes: head.slice(from..to) }
+        let (from_byte, total_bytes) = (from as u64, head.len() as u64);
+        SnapshotBody::Head { kind: *kind, from_byte, total_bytes, bytes: head.slice(from..to) }
     }
 
     /// Whether records for the state at `at` may still be asked for.
     #[must_use]
     pub fn has(&self, group: RaftGroupId, at: LogId) -> bool {
-        self.heads.get(&group).is_some_and(|(kept, _)| *kept == at)
+        self.heads.get(&group).is_some_and(|(kept, _, _)| *kept == at)
     }
 }
 
@@ -109,6 +110,8 @@ pub struct Transfer {
     pub from: ReplicaId,
     /// Which state.
     pub meta: SnapshotMeta,
+    /// What the state is installed into, if the group's own machine is missing or damaged.
+    pub blank: Option<Machine>,
     /// The head so far.
     head: BytesMut,
     /// How long the head is, once known.
@@ -123,7 +126,8 @@ impl Transfer {
     /// Nothing has arrived yet.
     #[must_use]
     pub fn new(own: ReplicaId, from: ReplicaId, meta: SnapshotMeta) -> Self {
-        Self { own, from, meta, head: BytesMut::new(), head_bytes: None, arrival: None, silent_requests: 0 }
+        let (head, blank, arrival) = (BytesMut::new(), None, None);
+        Self { own, from, meta, blank, head, head_bytes: None, arrival, silent_requests: 0 }
     }
 
     /// What to ask for next; `None` when everything is here.

@@ -163,10 +163,10 @@ impl Repair {
         self.recovery.as_ref().map_or(Term(0), |recovery| recovery.hard_state.term)
     }
 
-    /// The controller says who the members are.
-    pub fn learn_members(&mut self, members: Membership) {
+    /// The controller says who the members are, and which of them this is.
+    pub fn learn_members(&mut self, own: ReplicaId, members: Membership) {
         if self.membership.voters.is_empty() {
-            self.membership = members;
+            (self.own, self.membership) = (own, members);
             self.due = 0;
         }
     }

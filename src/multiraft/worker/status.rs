@@ -2,7 +2,7 @@
 
 use crate::multiraft::core::Core;
 use crate::raft::{FollowerProgress, Replica, Role};
-use crate::types::{LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
+use crate::types::{LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 
 /// One group on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct GroupReport {
     pub group: RaftGroupId,
     /// Why it is quarantined; the rest is then empty.
     pub quarantined: Option<String>,
+    /// What its repair waits for, if it is quarantined.
+    pub repair: Option<String>,
     /// The part this node plays.
     pub role: Option<Role>,
     /// The term.
@@ -23,8 +25,8 @@ pub struct GroupReport {
     pub commit: LogIndex,
     /// The newest applied entry.
     pub applied: LogIndex,
-    /// Replicas that receive the log and do not vote.
-    pub learners: Vec<ReplicaId>,
+    /// The members, as of the newest entry handed to the state machine.
+    pub members: Membership,
     /// The followers, if this node leads.
     pub followers: Vec<FollowerProgress>,
 }
@@ -33,7 +35,7 @@ impl GroupReport {
     /// Whether the replica on `node` is a learner.
     #[must_use]
     pub fn is_learner(&self, node: NodeId) -> bool {
-        self.learners.iter().any(|learner| learner.node() == node)
+        self.members.learners.iter().any(|learner| learner.node() == node)
     }
 }
 
@@ -49,13 +51,14 @@ fn report_one(core: &Core, group: RaftGroupId) -> GroupReport {
     GroupReport {
         group,
         quarantined: core.quarantine_reason(group).map(str::to_owned),
+        repair: core.repair_step(group),
         role: replica.map(Replica::role),
         term: replica.map(Replica::term).unwrap_or_default(),
         leader: replica.and_then(Replica::leader),
         last: index(|replica| replica.log().last().index),
         commit: index(Replica::commit),
         applied: core.applied(group).unwrap_or_default(),
-        learners: replica.map(|replica| replica.membership().learners.clone()).unwrap_or_default(),
+        members: replica.map(|replica| replica.membership().clone()).unwrap_or_default(),
         followers: replica.map(Replica::followers).unwrap_or_default(),
     }
 }

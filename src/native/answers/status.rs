@@ -80,6 +80,7 @@ fn replica(report: ReplicaReport) -> native::Replica {
         applied_index: report.applied.0,
         followers: report.followers.into_iter().map(follower).collect(),
         quarantine: report.quarantine.unwrap_or_default(),
+        repair: report.repair.unwrap_or_default(),
         log_start_offset: report.log_start.0,
     }
 }

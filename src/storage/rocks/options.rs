@@ -160,6 +160,6 @@ fn supports_direct_io(directory: &Path) -> Result<bool, EngineError> {
     match std::fs::remove_file(&probe) {
         Ok(()) => Ok(supported),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(supported),
-        Err(error) => Err(EngineError(format!("{}: {error}", probe.display()))),
+        Err(error) => Err(EngineError::failed(format!("{}: {error}", probe.display()))),
     }
 }

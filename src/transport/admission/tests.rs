@@ -11,6 +11,10 @@ impl PeerRegistry for Known {
     fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
         Some(Incarnation(u128::from(node.0) * 11))
     }
+
+    fn was_replaced(&self, incarnation: Incarnation) -> bool {
+        incarnation == Incarnation(33)
+    }
 }
 
 /// A process on a node's disk; its log goes on.
@@ -22,6 +26,7 @@ fn process(node: u32, life: u128, first_turn: u64) -> Admission {
         durable_turn: Arc::new(AtomicU64::new(first_turn)),
         life,
         first_turn,
+        lost_turns: false,
     };
     Admission::new(own, Arc::new(Known))
 }
@@ -70,6 +75,31 @@ fn a_process_that_starts_with_less_than_an_earlier_one_had_is_refused() {
     // Not even if the process that knew more was not the last one: what it wrote is missed all the same.
     here.admit(&process(2, 4, 12).hello(NodeId(1))).unwrap();
     assert!(here.admit(&back.hello(NodeId(1))).is_err());
+}
+
+#[test]
+fn a_disk_that_was_replaced_is_refused_at_both_ends() {
+    let (here, there) = (process(1, 1, 0), process(3, 2, 10));
+    for reason in
+        [here.admit(&there.hello(NodeId(1))).unwrap_err(), here.check_welcome(NodeId(3), &there.welcome()).unwrap_err()]
+    {
+        assert!(reason.contains("was replaced"), "{reason}");
+    }
+}
+
+#[test]
+fn a_process_that_knows_of_its_losses_is_let_in_and_the_next_is_measured_by_it() {
+    let (here, there) = (process(1, 1, 0), process(2, 2, 12));
+    here.admit(&there.hello(NodeId(1))).unwrap();
+    let mut damaged = process(2, 3, 7);
+    assert!(here.admit(&damaged.hello(NodeId(1))).is_err());
+    damaged.own.lost_turns = true;
+    here.check_welcome(NodeId(2), &damaged.welcome()).unwrap();
+    here.admit(&damaged.hello(NodeId(1))).unwrap();
+    write(&damaged, 9);
+    here.admit(&damaged.hello(NodeId(1))).unwrap();
+    assert!(here.admit(&process(2, 4, 8).hello(NodeId(1))).is_err(), "less than the damaged one had");
+    here.admit(&process(2, 5, 9).hello(NodeId(1))).unwrap();
 }
 
 #[test]

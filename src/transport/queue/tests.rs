@@ -1,6 +1,7 @@
 //! What waits leaves in order, within its limits, and a proposal is definite until it leaves.
 
 use super::*;
+use crate::multiraft::core::repair::message::{ANCHORS_MAX, Lack};
 use crate::partition::snapshot::SnapshotChunk;
 use crate::raft::{MessageKind, SnapshotMeta};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, NodeId, Offset, ReplicaId, Term};
@@ -60,6 +61,7 @@ fn nothing_takes_more_on_the_wire_than_it_costs() {
         learners_next: many,
         auto_leave: true,
     };
+    let (members, lost) = (membership.clone(), vec![entry.clone(); 3]);
     let message = RaftMessage {
         kind: MessageKind::Snapshot,
         from: ReplicaId(most),
@@ -79,10 +81,20 @@ fn nothing_takes_more_on_the_wire_than_it_costs() {
     };
     let batches = vec![(Offset(i64::MAX), Bytes::from(vec![1; 1 << 20])); 3];
     let body = SnapshotBody::Records(SnapshotChunk { log_start: Offset(i64::MAX), batches });
-    let (group, from, at) = (RaftGroupId(most), ReplicaId(most), LogId::new(most, most));
+    let (group, from, at, index) = (RaftGroupId(most), ReplicaId(most), LogId::new(most, most), LogIndex(most));
+    let repair = |body| Item::Repair(RepairMessage { group, from, to: from, body });
     for item in [
         Item::Raft(group, message),
         Item::Snapshot(SnapshotMessage { group, from, to: from, at, body }),
+        repair(RepairBody::WantEntries { first: index, last: index, anchors: vec![at; ANCHORS_MAX] }),
+        repair(RepairBody::Entries(lost)),
+        repair(RepairBody::NoEntries { first: index, lack: Lack::Damaged }),
+        repair(RepairBody::WantState { at_least: index }),
+        repair(RepairBody::State(SnapshotMeta { at, membership: members.clone() })),
+        repair(RepairBody::NoState { applied: index }),
+        repair(RepairBody::WantFloor { nonce: most }),
+        repair(RepairBody::Term { nonce: most, term: Term(most) }),
+        repair(RepairBody::Floor { nonce: most, term: Term(most), last: index, membership: members }),
         Item::Proposal { id: most, command: vec![1; 1 << 20].into(), timeout: Duration::MAX },
     ] {
         let cost = item.cost();

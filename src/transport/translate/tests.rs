@@ -1,6 +1,8 @@
 //! What is sent is what arrives, entries' bytes are never copied, and what no replica says is refused.
 
+use super::repair::{repair_from_wire, repair_to_wire};
 use super::*;
+use crate::multiraft::core::repair::message::{ANCHORS_MAX, Lack, RepairBody, RepairMessage};
 use crate::proto::peer::frame::Body;
 use crate::proto::{LENGTH_BYTES, PEER_FRAME_BYTES_MAX, decode_peer_frame, encode_frame};
 use crate::types::EntryKind;
@@ -94,15 +96,61 @@ prop_compose! {
     }
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Partition), Just(Kind::Controller), Just(Kind::Coordinator)]
+}
+
+fn lack() -> impl Strategy<Value = Lack> {
+    prop_oneof![Just(Lack::Different), Just(Lack::Released), Just(Lack::Damaged)]
+}
+
+fn repair_body() -> impl Strategy<Value = RepairBody> {
+    let index = || any::<u64>().prop_map(LogIndex);
+    let range = (1..u64::MAX, 0..9_u64).prop_map(|(first, more)| (first, first.saturating_add(more)));
+    let anchors = vec((any::<u64>(), any::<u64>()).prop_map(|(index, term)| LogId::new(index, term)), 0..=ANCHORS_MAX);
+    let entries = (1..1_000_u64, 1..20_u64, vec((some_bytes(), some_bytes()), 1..5));
+    let meta = (1_u64.., 1_u64.., members());
+    prop_oneof![
+        (range, anchors).prop_map(|((first, last), anchors)| {
+            RepairBody::WantEntries { first: LogIndex(first), last: LogIndex(last), anchors }
+        }),
+        entries.prop_map(|(first, term, payloads)| {
+            let entry = |(place, (context, data))| LogEntry {
+                id: LogId::new(first + place, term + place / 2),
+                context,
+                data,
+                ..LogEntry::default()
+            };
+            RepairBody::Entries((0..).zip(payloads).map(entry).collect())
+        }),
+        (index(), lack()).prop_map(|(first, lack)| RepairBody::NoEntries { first, lack }),
+        index().prop_map(|at_least| RepairBody::WantState { at_least }),
+        meta.prop_map(|(index, term, membership)| {
+            RepairBody::State(SnapshotMeta { at: LogId::new(index, term), membership })
+        }),
+        index().prop_map(|applied| RepairBody::NoState { applied }),
+        any::<u64>().prop_map(|nonce| RepairBody::WantFloor { nonce }),
+        (any::<u64>(), any::<u64>()).prop_map(|(nonce, term)| RepairBody::Term { nonce, term: Term(term) }),
+        (any::<u64>(), any::<u64>(), index(), members()).prop_map(|(nonce, term, last, membership)| {
+            RepairBody::Floor { nonce, term: Term(term), last, membership }
+        }),
+    ]
+}
+
+fn carry_repair(body: RepairBody) -> Result<RepairMessage, Malformed> {
+    let (group, from, to) = (RaftGroupId(4), ReplicaId(1), ReplicaId(2));
+    let wire = repair_to_wire(RepairMessage { group, from, to, body });
+    let (Body::Repair(carried), _) = carry(Body::Repair(wire)) else { panic!("about a repair") };
+    repair_from_wire(carried)
+}
+
 fn snapshot_body() -> impl Strategy<Value = SnapshotBody> {
     let offset = || (0..=i64::MAX).prop_map(Offset);
     prop_oneof![
         any::<u64>().prop_map(|from_byte| SnapshotBody::WantHead { from_byte }),
         (offset(), offset()).prop_map(|(from, until)| SnapshotBody::WantRecords { from, until }),
-        (any::<u64>(), any::<u64>(), some_bytes()).prop_map(|(from_byte, total_bytes, bytes)| SnapshotBody::Head {
-            from_byte,
-            total_bytes,
-            bytes
+        (kind(), any::<u64>(), any::<u64>(), some_bytes()).prop_map(|(kind, from_byte, total_bytes, bytes)| {
+            SnapshotBody::Head { kind, from_byte, total_bytes, bytes }
         }),
         (offset(), vec((offset(), some_bytes()), 0..5))
             .prop_map(|(log_start, batches)| SnapshotBody::Records(SnapshotChunk { log_start, batches })),
@@ -131,6 +179,12 @@ proptest! {
     }
 
     #[test]
+    fn what_is_said_of_repairs_arrives_as_it_was_said(body in repair_body()) {
+        let (group, from, to) = (RaftGroupId(4), ReplicaId(1), ReplicaId(2));
+        prop_assert_eq!(carry_repair(body.clone()), Ok(RepairMessage { group, from, to, body }));
+    }
+
+    #[test]
     fn outcomes_arrive_as_they_were_sent(answer in some_bytes(), at: u64, leader in 1_u32..) {
         for outcome in [
             ProposalOutcome::Answered { answer, at: LogIndex(at) },
@@ -154,6 +208,42 @@ fn an_entrys_data_is_a_slice_of_the_frame_it_came_in() {
     let (Body::Raft(mut batch), frame) = carry(Body::Raft(peer::RaftBatch { messages })) else { panic!("a batch") };
     let (_, read) = raft_from_wire(batch.messages.remove(0)).unwrap();
     assert!(frame.as_ptr_range().contains(&read.entries[0].data.as_ptr()));
+}
+
+#[test]
+fn what_no_replica_says_of_a_repair_is_refused() {
+    let refused = |body: RepairBody| assert!(carry_repair(body.clone()).is_err(), "{body:?}");
+    let entry = |(index, term): &(u64, u64)| LogEntry { id: LogId::new(*index, *term), ..LogEntry::default() };
+    let entries = |ids: &[(u64, u64)]| RepairBody::Entries(ids.iter().map(entry).collect());
+    assert!(carry_repair(entries(&[(4, 2), (5, 2), (6, 3)])).is_ok());
+    refused(entries(&[]));
+    refused(entries(&[(4, 2), (6, 2)]));
+    refused(entries(&[(4, 2), (4, 2)]));
+    refused(entries(&[(4, 2), (5, 1)]));
+    refused(entries(&[(u64::MAX, 2), (0, 2)]));
+    let want = |first, last, anchors| RepairBody::WantEntries {
+        first: LogIndex(first),
+        last: LogIndex(last),
+        anchors: vec![LogId::new(9, 1); anchors],
+    };
+    assert!(carry_repair(want(4, 4, ANCHORS_MAX)).is_ok());
+    refused(want(4, 3, 1));
+    refused(want(0, 3, 1));
+    refused(want(4, 4, ANCHORS_MAX + 1));
+    let floor = |voters| RepairBody::Floor {
+        nonce: 1,
+        term: Term(1),
+        last: LogIndex(1),
+        membership: Membership::of_voters(voters),
+    };
+    assert!(carry_repair(floor(vec![ReplicaId(1)])).is_ok());
+    refused(floor(vec![]));
+    refused(floor((0..=1_000).map(ReplicaId).collect()));
+    assert!(repair_from_wire(peer::RepairMessage::default()).is_err());
+    let body = Some(peer::repair_message::Body::NoEntries(peer::NoEntries { first: 1, lack: 9 }));
+    assert!(repair_from_wire(peer::RepairMessage { body, ..Default::default() }).is_err());
+    let body = Some(peer::snapshot_message::Body::Head(peer::HeadPiece::default()));
+    assert!(snapshot_from_wire(peer::SnapshotMessage { body, ..Default::default() }).is_err(), "of no machine");
 }
 
 #[test]

@@ -135,9 +135,9 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Takes in what has become durable, and at each start what was found: with the entries that a damaged log has lost,
-    /// as far as it knows their terms, because it takes no part before it has them again. What can't be is `no_hole`'s
-    /// business.
+    /// Takes in what has become durable, and at each start what was found: with the entries that a damaged log has
+    /// lost, as far as it knows their terms, because it takes no part before it has them again. What can't be is
+    /// `no_hole`'s business.
     pub fn observe(&mut self, observation: &Observation<'_>) {
         match observation {
             Observation::Started { node, groups } => {

@@ -1,7 +1,8 @@
 //! What is acknowledged is applied, committed, and on the disks of a majority of the voters.
 //!
 //! Between a change of members and its application the leader counts by the members before it, so an entry may have
-//! been committed by either of the last two. A node whose disk was damaged since counts as having had what it had.
+//! been committed by either of the last two. A node whose disk was damaged since counts as having had what it had, and
+//! so does one that has ended its replica because the controller has deleted the group.
 
 use super::durable::{DurableLog, Logs};
 use crate::observe::{Invariant, Observation};
@@ -23,7 +24,7 @@ struct Progress {
 pub struct DurableAtAck {
     /// What every node's logs hold.
     logs: Logs,
-    /// What logs held when their disk was damaged.
+    /// What logs held when their disk was damaged, or the group ended.
     had: BTreeMap<(NodeId, RaftGroupId), Vec<DurableLog>>,
     /// The members, by group and the entry since which they are.
     members: BTreeMap<RaftGroupId, BTreeMap<LogIndex, Membership>>,
@@ -76,13 +77,12 @@ impl Invariant for DurableAtAck {
                     self.had.entry((*node, *group)).or_default().push(log.clone());
                 }
             }
-            Observation::Started { node, .. } | Observation::Crashed { node } => {
-                self.progress.retain(|(other, _), _| other != node);
-            }
             Observation::Persisted { node, write } if write.change == LogChange::Tombstone => {
-                // It has let go of what it had because the group is deleted.
                 let log = self.logs.of(*node, write.group).cloned();
                 self.had.entry((*node, write.group)).or_default().extend(log);
+            }
+            Observation::Started { node, .. } | Observation::Crashed { node } => {
+                self.progress.retain(|(other, _), _| other != node);
             }
             Observation::Members { group, at, membership } => {
                 self.members.entry(*group).or_default().insert(at.index, (*membership).clone());
@@ -110,7 +110,7 @@ mod tests {
     use ackord::machine::Outcome;
     use ackord::multiraft::core::effect::Ticket;
     use ackord::types::Term;
-    use ackord::wal::{GroupWrite, LogChange};
+    use ackord::wal::GroupWrite;
 
     const NONE: &Outcome = &Outcome::None;
 
@@ -145,6 +145,9 @@ mod tests {
         breaks(&mut ready(&voters()), &[persisted(1, &others), acked()], "durable only on nodes [NodeId(1)]");
         let snapshot = write(2, LogChange::Installed { at: LogId::new(9, 2), generation: 2 });
         holds(&mut ready(&voters()), &[persisted(2, &snapshot), acked()]);
+        let ended = write(2, LogChange::Tombstone);
+        holds(&mut ready(&voters()), &[persisted(1, &entries), persisted(1, &ended), acked()]);
+        breaks(&mut ready(&voters()), &[persisted(1, &ended), acked()], "durable only on nodes [NodeId(1)]");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where a log starts, and ends, follows from the entries that a replica has applied: it never starts earlier again,
-//! nor later than anybody wanted, and after a restart it is where the state's entry has it.
+//! nor later than anybody wanted, and after a restart it is where the state's entry has it. A replica that was given a
+//! state by another one may start where later entries let it start: what its giver has removed is not given any more.
 
 use super::replay::Replay;
 use crate::batch::batch_in;
@@ -44,8 +45,10 @@ pub struct LogStartMonotone {
     groups: BTreeMap<RaftGroupId, Group>,
     /// What each replica whose process runs has applied.
     applied: BTreeMap<(NodeId, RaftGroupId), LogIndex>,
-    /// Replicas whose state has come as a snapshot.
+    /// Replicas that were given a state and have not shown it yet.
     restored: BTreeSet<(NodeId, RaftGroupId)>,
+    /// The log starts that replicas were given.
+    given: BTreeMap<(NodeId, RaftGroupId), Offset>,
 }
 
 impl LogStartMonotone {
@@ -68,18 +71,17 @@ impl LogStartMonotone {
         known.extents.insert(entry.id.index, extent);
     }
 
-    fn check_bounds(&self, node: NodeId, group: RaftGroupId, now: Extent) -> Result<(), String> {
-        let Some(applied) = self.applied.get(&(node, group)) else { return Ok(()) };
-        let expected = self.groups.get(&group).map(|known| known.extent_at(*applied)).unwrap_or_default();
-        if now == expected {
-            return Ok(());
+    fn check_bounds(&mut self, node: NodeId, group: RaftGroupId, now: Extent) -> Result<(), String> {
+        let key = (node, group);
+        let Some(applied) = self.applied.get(&key) else { return Ok(()) };
+        let known = self.groups.entry(group).or_default();
+        let expected = known.extent_at(*applied);
+        let newest = known.extents.values().next_back().copied().unwrap_or_default();
+        if self.restored.remove(&key) && now.start > expected.start && now.start <= newest.start {
+            self.given.insert(key, now.start);
         }
-        // A snapshot brings the records that its sender had by then: they may begin where a later entry wants it.
-        let newest = self.groups.get(&group).and_then(|known| known.extents.values().next_back()).copied();
-        if self.restored.contains(&(node, group))
-            && now.end == expected.end
-            && (expected.start..=newest.unwrap_or_default().start).contains(&now.start)
-        {
+        let given = self.given.get(&key).copied().unwrap_or_default().min(expected.end);
+        if now.end == expected.end && (now.start == expected.start || now.start == expected.start.max(given)) {
             return Ok(());
         }
         let (start, end) = (now.start, now.end);
@@ -110,13 +112,14 @@ impl Invariant for LogStartMonotone {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         self.learn(observation);
-        if let Observation::Restored { node, group, .. } = observation {
-            self.restored.insert((*node, *group));
-        }
         match observation {
             Observation::Started { node, .. } => self.applied.retain(|(other, _), _| other != node),
-            Observation::Opened { node, group, applied: at } | Observation::Restored { node, group, at } => {
+            Observation::Opened { node, group, applied } => {
+                self.applied.insert((*node, *group), applied.index);
+            }
+            Observation::Restored { node, group, at } => {
                 self.applied.insert((*node, *group), at.index);
+                self.restored.insert((*node, *group));
             }
             Observation::Applied { node, group, entry, .. } => {
                 self.applied.insert((*node, *group), entry.id.index);
@@ -195,6 +198,28 @@ mod tests {
         breaks(&mut ready(), &[again[0].clone(), again[1].clone(), bounds(4, 4)], "where the log says 0 to 4");
         let restored = Observation::Restored { node: ONE, group: GROUP, at: LogId::new(3, 1) };
         breaks(&mut ready(), &[again[0].clone(), restored, bounds(0, 4)], "where the log says 4 to 4");
+    }
+
+    #[test]
+    fn a_snapshot_may_bring_a_later_start() {
+        let (batch, trim) = (produce(2, 70, 4, None), trim(3));
+        let ready = || {
+            let mut invariant = LogStartMonotone::default();
+            holds(&mut invariant, &[wanted(3), applied(&batch, APPENDED), applied(&trim, &Outcome::None)]);
+            invariant
+        };
+        let two = NODES[1];
+        let restored = Observation::Restored { node: two, group: GROUP, at: LogId::new(2, 1) };
+        let opened = Observation::Opened { node: two, group: GROUP, applied: LogId::new(2, 1) };
+        let shows = |start| {
+            let (log_start, high_watermark) = (Offset(start), Offset(4));
+            Observation::Bounds { node: two, group: GROUP, log_start, high_watermark }
+        };
+        holds(&mut ready(), &[restored.clone(), shows(3), opened.clone(), shows(3)]);
+        holds(&mut ready(), &[restored.clone(), shows(0)]);
+        breaks(&mut ready(), &[restored.clone(), shows(4)], "where the log says 0 to 4");
+        breaks(&mut ready(), &[restored, shows(0), shows(3)], "where the log says 0 to 4");
+        breaks(&mut ready(), &[opened, shows(3)], "where the log says 0 to 4");
     }
 
     #[test]

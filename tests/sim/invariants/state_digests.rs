@@ -1,15 +1,16 @@
 //! Replicas that have applied the same entries have the same state and the same members, and in the end the same
-//! records.
+//! records. Where one of them has been given a log start from later entries with a snapshot, it is compared with others
+//! that have that log start; which ones it may have is `log_start_monotone`'s business.
 
 use crate::observe::{Invariant, Observation};
-use ackord::types::{LogIndex, Membership, NodeId, RaftGroupId};
+use ackord::types::{LogIndex, Membership, NodeId, Offset, RaftGroupId};
 use std::collections::BTreeMap;
 
 /// See the module.
 #[derive(Default)]
 pub struct StateDigests {
-    /// The first digest at each index, with whose it was and the members then.
-    known: BTreeMap<(RaftGroupId, LogIndex), (NodeId, u64, Membership)>,
+    /// The first digest at each index and log start, with whose it was and the members then.
+    known: BTreeMap<(RaftGroupId, LogIndex, Offset), (NodeId, u64, Membership)>,
 }
 
 /// Equal configurations as equal values, however they were kept.
@@ -29,9 +30,9 @@ impl Invariant for StateDigests {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::Digest { node, group, at, digest, membership } => {
+            Observation::Digest { node, group, at, log_start, digest, membership } => {
                 let membership = sorted(membership);
-                let known = self.known.entry((*group, at.index));
+                let known = self.known.entry((*group, at.index, *log_start));
                 let (first, theirs, members) = known.or_insert_with(|| (*node, *digest, membership.clone()));
                 if theirs != digest {
                     return Err(format!("nodes {first} and {node} differ in group {group} as of entry {at}"));
@@ -60,10 +61,11 @@ impl Invariant for StateDigests {
 mod tests {
     use super::super::sample::{GROUP, NODES, breaks, holds, replica, voters};
     use super::*;
-    use ackord::types::{LogId, Offset};
+    use ackord::types::LogId;
 
     fn digest(node: NodeId, index: u64, digest: u64, membership: &Membership) -> Observation<'_> {
-        Observation::Digest { node, group: GROUP, at: LogId::new(index, 1), digest, membership }
+        let log_start = Offset(if index == 9 { i64::from(node.0) } else { 0 });
+        Observation::Digest { node, group: GROUP, at: LogId::new(index, 1), log_start, digest, membership }
     }
 
     #[test]
@@ -73,6 +75,8 @@ mod tests {
         let reordered = Membership { voters: vec![replica(three), replica(one), replica(two)], ..voters() };
         let observations = [digest(one, 5, 7, &members), digest(two, 5, 7, &reordered), digest(three, 6, 8, &members)];
         holds(&mut StateDigests::default(), &observations);
+        let ahead = [digest(one, 9, 7, &members), digest(two, 9, 8, &members), digest(one, 9, 7, &members)];
+        holds(&mut StateDigests::default(), &ahead);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! An idempotent producer keeps what it sends in order, as Kafka's does: when a batch was refused or its fate is open,
 //! nothing new leaves until every answer is in; then all that were not acknowledged go again, in their order. From the
 //! oldest of these to the newest there are no more than a partition remembers, acknowledged ones included. A batch
-//! whose predecessors are all acknowledged is never out of order, and nobody fences it, so no refusal of its sequence is
-//! right.
+//! whose predecessors are all acknowledged is never out of order, and nobody fences it, so no refusal of its sequence
+//! is right.
 
 use super::{Answer, Request};
 use crate::batch::batch_of;

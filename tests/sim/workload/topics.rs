@@ -50,6 +50,8 @@ enum Question {
 pub struct Topics {
     /// The nodes of the cluster.
     nodes: Vec<NodeId>,
+    /// Where a partition's replicas may be, all in equal number: there a majority keeps its disks.
+    places: Vec<Vec<NodeId>>,
     /// What may be there.
     topics: Vec<Topic>,
     /// Topics made so far.
@@ -61,9 +63,16 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Topics on these nodes of a cluster.
-    pub fn new(nodes: Vec<NodeId>) -> Self {
-        Self { nodes, topics: Vec::new(), made: 0, asked: BTreeMap::new(), is_calm: false }
+    /// Topics on a cluster of so many nodes, whose partitions have their replicas in some of these places.
+    pub fn new(nodes: u32, mut places: Vec<Vec<NodeId>>) -> Self {
+        let nodes = (1..=nodes).map(NodeId).collect();
+        let factor = places.first().map_or(0, Vec::len);
+        places.retain(|place| place.len() == factor);
+        Self { nodes, places, topics: Vec::new(), made: 0, asked: BTreeMap::new(), is_calm: false }
+    }
+
+    fn place(&self, partitions: u64, sight: &mut dyn Sight) -> Vec<Vec<NodeId>> {
+        (0..partitions).map(|_| sight.chance().pick(&self.places).clone()).collect()
     }
 
     fn ask(&mut self, question: Question, command: &Command, sight: &mut dyn Sight) {
@@ -96,9 +105,8 @@ impl Topics {
     fn create(&mut self, sight: &mut dyn Sight) {
         self.made += 1;
         let (id, name) = (TopicId(FIRST_ID + self.made), format!("churn-{}", self.made));
-        let factors: &[i16] = if self.nodes.len() < 3 { &[1] } else { &[1, 3, 3] };
-        let (partitions, replication_factor) = (sight.chance().between(1, 2) as i32, *sight.chance().pick(factors));
-        let layout = Layout::Counted { partitions, replication_factor };
+        let partitions = sight.chance().between(1, 2);
+        let layout = Layout::Manual(self.place(partitions, sight));
         self.topics.push(Topic { id, name: name.clone(), partitions: 0, is_ending: false });
         let topics = vec![NewTopic { id, name, layout, configs: Vec::new() }];
         let command = Command::CreateTopics { topics, live: self.nodes.clone(), now_ms: 1, validate_only: false };
@@ -111,7 +119,7 @@ impl Topics {
         if *partitions == 0 || count > PARTITIONS_MAX {
             return;
         }
-        let topics = vec![MorePartitions { name, count, assignment: None }];
+        let topics = vec![MorePartitions { name, count, assignment: Some(self.place(1, sight)) }];
         let command = Command::CreatePartitions { topics, live: self.nodes.clone(), validate_only: false };
         self.ask(Question::Grow(id, count), &command, sight);
     }

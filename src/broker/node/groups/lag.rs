@@ -54,7 +54,7 @@ impl<E: Engine + Clone + 'static> NodeBroker<E> {
             for group in self.0.views.groups(raft).unwrap_or_default() {
                 match offsets::read_all(&self.0.engine, raft, &group.name) {
                     Ok(stored) => collected.add(&group.name, stored, |topic, at| self.known_end(&metadata, topic, at)),
-                    Err(error) => tracing::error!(%error, group = group.name, "stored offsets can't be read"),
+                    Err(error) => self.0.offsets_unreadable(raft, &error),
                 }
             }
         }

@@ -85,7 +85,7 @@ pub(super) async fn fetch<E: Engine + Clone + 'static>(
     let read = move || read(&engine, raft, &request);
     let found = tokio::task::spawn_blocking(read).await.map_err(|_| ErrorKind::Internal)?;
     found.map_err(|error| {
-        tracing::error!(%error, "stored offsets can't be read");
+        inner.offsets_unreadable(place.raft, &error);
         Error::new(ErrorKind::StorageUnavailable, error.to_string())
     })
 }

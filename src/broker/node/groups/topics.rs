@@ -150,7 +150,7 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         match tokio::task::spawn_blocking(read).await.ok()? {
             Ok(topics) => Some(topics),
             Err(error) => {
-                tracing::error!(%error, "stored offsets can't be read");
+                self.offsets_unreadable(raft, &error);
                 None
             }
         }

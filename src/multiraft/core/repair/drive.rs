@@ -100,7 +100,7 @@ impl Core {
     pub(in super::super) fn adopt(&mut self, group: RaftGroupId, replica: ReplicaId, membership: Membership) {
         if let Some(slot) = self.groups.get_mut(&group) {
             if let Slot::Quarantined(repair) = slot {
-                repair.learn_members(membership);
+                repair.learn_members(replica, membership);
             }
             return;
         }

@@ -43,7 +43,7 @@ impl Core {
         let RepairMessage { group, from, to, body } = message;
         match body {
             RepairBody::WantEntries { first, last, anchors } => {
-                self.serve_entries(group, (to, from), first, last, &anchors)
+                self.serve_entries(group, (to, from), first, last, &anchors);
             }
             RepairBody::WantState { at_least } => self.serve_state(group, (to, from), at_least),
             RepairBody::WantFloor { nonce } => self.serve_floor(group, (to, from), nonce),

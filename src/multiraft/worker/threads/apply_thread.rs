@@ -30,6 +30,8 @@ pub enum ApplyCommand {
     Fetch { group: RaftGroupId, own: ReplicaId, from: ReplicaId, meta: SnapshotMeta },
     /// Switch to the state that was fetched.
     Install { group: RaftGroupId, at: LogId },
+    /// Readers found that the rows of this generation can't be read.
+    Condemn { group: RaftGroupId, generation: u64, reason: String },
     /// Say how a group's state machine stands, beside what the log has of it.
     Examine { group: RaftGroupId, recovery: Option<GroupRecovery> },
     /// A peer says something about a state in transit.
@@ -51,17 +53,22 @@ pub(super) fn run<E: Engine>(
         match command {
             ApplyCommand::Apply { group, entries, memberships } => {
                 let bytes = entries.iter().map(LogEntry::payload_bytes).sum();
-                surroundings.tell(match applier.apply(group, &entries, &memberships) {
-                    Ok(outcomes) => Input::Applied { group, outcomes, bytes },
+                match applier.apply(group, &entries, &memberships) {
+                    Ok(outcomes) => surroundings.tell(Input::Applied { group, outcomes, bytes }),
                     Err(error) => {
-                        applier.remove(group);
-                        Input::ApplyFailed { group, reason: error.to_string(), bytes }
+                        applier.condemn(group, None);
+                        fail(&applier, group, error.to_string(), bytes, surroundings);
                     }
-                });
+                }
             }
             // What was applied before this moment is in the memtables that the flush thread will write.
             ApplyCommand::Flush => match applier.begin_flush() {
-                Ok(plan) => drop(flushes.send(plan)),
+                Ok(mut plan) => {
+                    for (group, reason) in std::mem::take(&mut plan.damaged) {
+                        fail(&applier, group, reason, 0, surroundings);
+                    }
+                    drop(flushes.send(plan));
+                }
                 Err(error) => surroundings.outside.fatal(&error.to_string()),
             },
             ApplyCommand::Add { group, machine } => applier.add(group, machine),
@@ -75,28 +82,59 @@ pub(super) fn run<E: Engine>(
                 }
             }
             ApplyCommand::Fetch { group, own, from, meta } => {
-                transferred(group, applier.fetch(group, own, from, meta), surroundings);
+                let next = applier.fetch(group, own, from, meta);
+                transferred(&applier, group, next, surroundings);
             }
-            ApplyCommand::Install { group, at } => surroundings.tell(match install(&mut applier, group, at) {
-                Ok(()) => Input::SnapshotInstalled { group },
-                Err(reason) => Input::ApplyFailed { group, reason, bytes: 0 },
-            }),
+            ApplyCommand::Install { group, at } => match install(&mut applier, group, at) {
+                Ok(()) => surroundings.tell(Input::SnapshotInstalled { group }),
+                Err(reason) => fail(&applier, group, reason, 0, surroundings),
+            },
+            ApplyCommand::Condemn { group, generation, reason } => {
+                if applier.condemn(group, Some(generation)) {
+                    fail(&applier, group, reason, 0, surroundings);
+                }
+            }
             ApplyCommand::Examine { group, recovery } => {
                 let state = applier.machine(group).map(|machine| (machine.applied(), machine.membership().clone()));
                 surroundings.tell(Input::Examined { group, recovery, state });
             }
             ApplyCommand::Transferred(message) => {
                 let group = message.group;
-                match applier.transferred(message) {
-                    Ok(next) => transferred(group, next, surroundings),
-                    Err(error) => surroundings.outside.fatal(&error.to_string()),
-                }
+                let next = applier.transferred(message);
+                transferred(&applier, group, next, surroundings);
             }
         }
     }
 }
 
-fn transferred(group: RaftGroupId, transferred: Transferred, surroundings: &Surroundings) {
+/// A group's state machine can't go on: it is repaired. If the database can't either, or what is damaged in it stays in
+/// the way of a repair, only another start helps.
+fn fail<E: Engine>(
+    applier: &Applier<E>,
+    group: RaftGroupId,
+    reason: String,
+    bytes: usize,
+    surroundings: &Surroundings,
+) {
+    if applier.is_beyond_repair(group) {
+        applier.engine().condemn(&reason);
+        let verdict = format!("group {group} is damaged again, whatever is fetched: {reason}; start this node again");
+        surroundings.outside.fatal(&verdict);
+    } else if let Some(failure) = applier.engine().failure() {
+        surroundings.outside.fatal(&failure);
+    }
+    surroundings.tell(Input::ApplyFailed { group, reason, bytes });
+}
+
+fn transferred<E: Engine>(
+    applier: &Applier<E>,
+    group: RaftGroupId,
+    transferred: Transferred,
+    surroundings: &Surroundings,
+) {
+    if let Some(reason) = transferred.damaged {
+        fail(applier, group, reason, 0, surroundings);
+    }
     if let Some(message) = transferred.send {
         surroundings.outside.send_snapshot(message);
     }
@@ -125,7 +163,7 @@ pub(super) fn run_flushes<E: Engine>(
     reclaims: &Sender<Vec<Freed>>,
     surroundings: &Surroundings,
 ) {
-    while let Ok(FlushPlan { applied, freed }) = inbox.recv() {
+    while let Ok(FlushPlan { applied, freed, .. }) = inbox.recv() {
         match engine.flush() {
             Ok(()) => {
                 surroundings.tell(Input::Flushed { applied });
