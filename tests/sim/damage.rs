@@ -60,7 +60,8 @@ fn segments(disk: &SimDisk) -> Vec<String> {
 
 /// A page of a file that holds something.
 fn used_page(contents: &[u8], random: &mut Random) -> Option<u64> {
-    let pages = contents.chunks(PAGE as usize).enumerate();
+    // A file that was cut off may end within a page: only whole ones can be copied elsewhere.
+    let pages = contents.chunks_exact(PAGE as usize).enumerate();
     let used: Vec<_> = pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0)).map(|(place, _)| place).collect();
     used.first().map(|_| *random.pick(&used) as u64 * PAGE)
 }

@@ -282,10 +282,13 @@ impl Around<'_> {
     fn tell_state(&mut self, process: &mut Process, group: RaftGroupId) {
         let node = self.node;
         let Some(machine) = process.applier.machine(group) else { return };
-        let (meta, head) = machine.head();
-        let digest = mix_bytes(0, &head);
-        let (membership, log_start) = (&meta.membership, machine.log_start());
-        self.watch.tell(&Observation::Digest { node, group, at: meta.at, log_start, digest, membership });
+        // A whole state is large, so only some are looked at; replicas mostly stop at the same entries.
+        if machine.applied().index.0.is_multiple_of(4) {
+            let (meta, head) = machine.head();
+            let digest = mix_bytes(0, &head);
+            let (membership, log_start) = (&meta.membership, machine.log_start());
+            self.watch.tell(&Observation::Digest { node, group, at: meta.at, log_start, digest, membership });
+        }
         if let Machine::Partition(partition) = machine {
             let view = partition.view();
             let bounds = (view.log_start, view.high_watermark);
