@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod error;
 pub mod groups;
 pub mod node;
+pub mod nodes;
 pub mod records;
 pub mod status;
 
@@ -32,6 +33,7 @@ pub use groups::{
     Generation, GenerationMember, GroupState, Groups, Heartbeat, JoinGroup, Joined, ListedGroup, MemberIdentity,
     OffsetToCommit, PerItem, SyncGroup, Synced,
 };
+pub use nodes::{NodeList, NodeReport, ReplaceNode, ReplacementReport};
 pub use records::{
     DeleteRecords, EndOfEpoch, EpochQuery, Fetch, FetchAllowance, FetchAnswer, FetchPartition, FetchedBatch,
     FetchedPartition, Isolation, OffsetAt, OffsetQuery, OffsetTarget, Produce, ProduceOutcome, Produced,
@@ -190,4 +192,11 @@ pub trait Broker: Groups {
 
     /// Every replica of this node, as it stands now; the controller's first. Empty if the node does not answer in time.
     fn replicas(&self) -> impl Future<Output = Vec<ReplicaReport>> + Send;
+
+    /// The cluster's nodes, dead ones included, as this node knows them now.
+    fn nodes(&self) -> NodeList;
+
+    /// Has another node take the replicas of a lost one; how many groups that concerns. Answers when it is decided, not
+    /// when it is done. Asked twice, it is as if asked once.
+    fn replace_node(&self, asked: ReplaceNode, timeout: Duration) -> impl Future<Output = Result<u32>> + Send;
 }

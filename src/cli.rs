@@ -9,6 +9,7 @@ mod consume;
 mod dev;
 mod format;
 mod group;
+mod node;
 mod output;
 mod produce;
 mod serve;
@@ -42,6 +43,8 @@ enum Command {
     Topic(topic::Topic),
     #[command(subcommand)]
     Group(group::Group),
+    #[command(subcommand)]
+    Node(node::Node),
     Produce(produce::Produce),
     Consume(consume::Consume),
     Status(status::Status),
@@ -124,6 +127,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Dev(dev) => block_on(dev.run()),
         Command::Topic(topic) => block_on(topic.run()),
         Command::Group(group) => block_on(group.run()),
+        Command::Node(node) => block_on(node.run()),
         Command::Produce(produce) => block_on(produce.run()),
         Command::Consume(consume) => block_on(consume.run()),
         Command::Status(status) => block_on(status.run()),

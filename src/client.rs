@@ -39,7 +39,8 @@ mod routing;
 
 pub use crate::proto::native::{
     ClusterStatusResponse as ClusterStatus, ConfigEffect, DescribeGroupResponse as DescribedGroup, DescribedMember,
-    Follower, GroupOffset, ListedGroup, Node, OffsetsResponse as Offsets, Partition, Replica, Role, Topic, TopicConfig,
+    Follower, GroupOffset, ListNodesResponse as NodeList, ListedGroup, Node, NodeReplacement, NodeStatus,
+    OffsetsResponse as Offsets, Partition, Replica, Role, Topic, TopicConfig,
 };
 pub use admin::{Admin, ConfigChanges, NewTopic};
 pub use error::{Error, ErrorKind, Result};

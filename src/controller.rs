@@ -11,9 +11,11 @@ mod brokers;
 pub mod command;
 mod names;
 mod placement;
+mod replace;
 mod rows;
 pub mod topic_config;
 mod topics;
+mod versions;
 pub mod view;
 
 pub use crate::machine::codec::CodecError;
@@ -22,15 +24,15 @@ pub use names::{TOPIC_NAME_BYTES_MAX, flaw_of_topic_name};
 pub use rows::LoadError;
 pub use topics::{PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX, TOPICS_MAX};
 
-use crate::machine::codec;
 use crate::machine::{MachineError, Outcome, StateMachine};
-use crate::storage::{Engine, WriteBatch};
-use crate::types::{CONTROLLER_GROUP, ClusterId, EntryKind, LogEntry, LogId, LogIndex, Membership};
+use crate::storage::{Engine, EngineError, WriteBatch};
+use crate::types::{CONTROLLER_GROUP, ClusterId, EntryKind, LogEntry, LogId, LogIndex, Membership, ReplicaId};
 use bytes::Bytes;
 use command::{Answer, Command};
 use rows::{Applied, Editor};
 use std::sync::Arc;
-use view::{Broker, Cluster, MetadataView, Topic};
+use versions::Snapshot;
+use view::MetadataView;
 
 /// The longest snapshot, in bytes. The other limits keep it below: 20,000 topics with two lists of 4 KiB and 1 KiB of
 /// names and numbers each, and 200,000 partitions with 7 replicas, come to some 205 MiB.
@@ -44,19 +46,6 @@ pub struct Controller {
     applied: Applied,
 }
 
-/// The whole state as of one position.
-#[derive(bincode::Encode, bincode::Decode)]
-struct Snapshot {
-    /// As of which entry.
-    applied: Applied,
-    /// The cluster.
-    cluster: Cluster,
-    /// The nodes.
-    brokers: Vec<Broker>,
-    /// The topics.
-    topics: Vec<Topic>,
-}
-
 impl Controller {
     /// Reads the state from the engine. One that holds none yet is at position `born.0` with the members `born.1`: the
     /// point at which the group's first voters were formatted.
@@ -64,7 +53,20 @@ impl Controller {
         let (view, stored) = rows::load(engine, cluster)?;
         let applied =
             if stored == Applied::default() { Applied { position: born.0, membership: born.1 } } else { stored };
-        Ok(Self { view: Arc::new(view), applied })
+        Ok(Self { view: Arc::new(know_voters(view, &applied.membership)), applied })
+    }
+
+    /// What a node starts from that joins the group later: it knows nobody but itself, until it has a snapshot. `None`
+    /// if the engine holds a state already.
+    pub fn join(engine: &dyn Engine, cluster: ClusterId, own: ReplicaId) -> Result<Option<Self>, EngineError> {
+        if rows::is_there(engine)? {
+            return Ok(None);
+        }
+        let applied = Applied { position: LogId::default(), membership: Membership::of_joining(own) };
+        let mut batch = WriteBatch::default();
+        rows::put_applied(&mut batch, &applied);
+        engine.write(batch)?;
+        Ok(Some(Self { view: Arc::new(MetadataView::empty(cluster)), applied }))
     }
 
     /// A controller without a state, for one to be installed into.
@@ -88,7 +90,7 @@ impl Controller {
             brokers: self.view.brokers().map(|broker| broker.as_ref().clone()).collect(),
             topics: self.view.topics().map(|topic| topic.as_ref().clone()).collect(),
         };
-        let bytes = codec::encode(&snapshot);
+        let bytes = versions::encode(&snapshot);
         assert!(bytes.len() <= SNAPSHOT_BYTES_MAX, "the limits on topics and configs bound a snapshot");
         bytes.into()
     }
@@ -100,8 +102,8 @@ impl Controller {
         if bytes.len() > SNAPSHOT_BYTES_MAX {
             return Err(contradiction(CodecError::TooLong(bytes.len()).to_string()));
         }
-        let snapshot: Snapshot =
-            codec::decode::<_, { 4 * SNAPSHOT_BYTES_MAX }>(bytes).map_err(|error| contradiction(error.to_string()))?;
+        let snapshot: Snapshot = versions::decode::<_, { 4 * SNAPSHOT_BYTES_MAX }>(bytes)
+            .map_err(|error| contradiction(error.to_string()))?;
         let own = self.view.cluster().id;
         if snapshot.applied.position.index < self.applied.position.index {
             let (theirs, ours) = (snapshot.applied.position, self.applied.position);
@@ -115,6 +117,7 @@ impl Controller {
             let topic = rows::checked_topic(&view, topic)?;
             view.set_topic(topic);
         }
+        let view = know_voters(view, &snapshot.applied.membership);
         rows::replace_all(batch, &view);
         rows::put_applied(batch, &snapshot.applied);
         (self.view, self.applied) = (Arc::new(view), snapshot.applied);
@@ -129,7 +132,11 @@ impl Controller {
             Command::CreateTopics { topics, live, now_ms, validate_only } => {
                 Answer::Created(topics::create(&mut editor, topics, &live, now_ms, validate_only))
             }
-            Command::DeleteTopics { topics } => Answer::Deleted(topics::delete(&mut editor, topics)),
+            Command::DeleteTopics { topics } => {
+                let deleted = topics::delete(&mut editor, topics);
+                replace::finish_nodes(&mut editor);
+                Answer::Deleted(deleted)
+            }
             Command::CreatePartitions { topics, live, validate_only } => {
                 Answer::Changed(topics::create_partitions(&mut editor, topics, &live, validate_only))
             }
@@ -138,6 +145,16 @@ impl Controller {
             }
             Command::AllocateProducerIds { node, incarnation } => {
                 Answer::ProducerIds(brokers::allocate_producer_ids(&mut editor, node, incarnation))
+            }
+            Command::ReplaceNode { old, new, live, force } => {
+                Answer::Replacing(replace::replace_node(&mut editor, (old, new), &live, force))
+            }
+            Command::FinishReplacements { finished } => {
+                replace::finish(&mut editor, &finished);
+                Answer::Done(Ok(()))
+            }
+            Command::JoinController { node, incarnation } => {
+                Answer::Joining(replace::join(&mut editor, node, incarnation))
             }
             Command::RaiseFeatureLevel { level } => Answer::Done(brokers::raise_feature_level(&mut editor, level)),
         }
@@ -169,6 +186,16 @@ impl Controller {
         self.applied.position = entry.id;
         Ok(outcome)
     }
+}
+
+/// The rows of version 1 did not name the voters of the controller's own group: they were those it was born with.
+fn know_voters(mut view: MetadataView, membership: &Membership) -> MetadataView {
+    if view.cluster().controllers.members.replicas.is_empty() {
+        let mut cluster = view.cluster().clone();
+        cluster.controllers.members.replicas.clone_from(&membership.voters);
+        view.set_cluster(cluster);
+    }
+    view
 }
 
 impl StateMachine for Controller {

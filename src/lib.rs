@@ -71,6 +71,16 @@
 //! the leader, and proposes that a silent member be given up. A new leader counts every member as just heard of, so a
 //! failover costs no rebalance.
 //!
+//! # The way of a replacement
+//!
+//! A node that lost its disk has lost its promises, so it never comes back as what it was. The controller decides which
+//! replica takes whose place ([`controller`]: `ReplaceNode`), under a number that was never given out. The new node
+//! begins each of them empty; the leader of each group adds it as a learner, which gets a snapshot, and once it has
+//! caught up exchanges the two in one joint change ([`multiraft::core::membership`]). Leaders look at the controller's
+//! state again and again ([`broker::node`]) and remember nothing, so a new one goes on. The group of the controller
+//! itself is no exception, but for one thing: a node can't read there which replica it is to have, so it asks
+//! ([`server`]). Peers refuse the old disk by its incarnation ([`transport`]).
+//!
 //! # What survives what
 //!
 //! * A crash of any process, at any point: the log is replayed over the state machines' last flush. The simulator
@@ -78,6 +88,8 @@
 //! * A power cut of every node: what was acknowledged was under an fdatasync of a majority.
 //! * A damaged disk: whatever contradicts itself is quarantined and says so; nothing is ever truncated ([`wal`]). Peers
 //!   give back what is lost ([`multiraft::core::repair`]).
+//! * The loss of a minority of disks for good: their nodes are replaced while writes go on
+//!   (`tests/cluster/replace.rs`).
 pub mod broker;
 pub mod cli;
 pub mod client;

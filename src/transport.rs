@@ -27,7 +27,7 @@ use crate::multiraft::core::effect::Refused;
 use crate::multiraft::core::repair::message::RepairMessage;
 use crate::multiraft::handle::Handle;
 use crate::raft::RaftMessage;
-use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, RaftGroupId, Term};
+use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use accept::Reception;
 use admission::Admission;
 use bytes::Bytes;
@@ -159,6 +159,16 @@ pub trait PeerRegistry: Send + Sync + 'static {
     /// Whether a node that is not known may propose to this one, for instance because it must register first. Until it
     /// is known, nothing else that it says is heard.
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
+        false
+    }
+
+    /// Whether this disk was replaced by another one: it is never let in again.
+    fn was_replaced(&self, _incarnation: Incarnation) -> bool {
+        false
+    }
+
+    /// Whether a replica was lost with its disk: what is said in its name is not heard, though its node is another's.
+    fn is_lost(&self, _group: RaftGroupId, _replica: ReplicaId) -> bool {
         false
     }
 }

@@ -49,6 +49,12 @@ impl ReplicaId {
     pub const fn node(self) -> NodeId {
         NodeId((self.0 & 0xffff_ffff) as u32)
     }
+
+    /// How many replicas of the group the node has had before this one.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 /// A topic's identity: random, never reused, so that a topic that was deleted and made again is another one (KIP-516).
@@ -176,6 +182,35 @@ impl Membership {
         let mut membership = Self { voters: voters.into_iter().collect(), ..Self::default() };
         membership.voters.sort_unstable();
         membership
+    }
+
+    /// What a replica knows that joins a group later: itself. A snapshot tells it the rest.
+    #[must_use]
+    pub fn of_joining(own: ReplicaId) -> Self {
+        Self { learners: vec![own], ..Self::default() }
+    }
+
+    /// Whether this is a replica's that has not had its first snapshot yet.
+    #[must_use]
+    pub fn is_joining(&self) -> bool {
+        self.voters.is_empty()
+    }
+
+    /// Every member, voting or not, some of them twice.
+    pub fn all(&self) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.voters.iter().chain(&self.voters_outgoing).chain(&self.learners).copied()
+    }
+
+    /// Whether a replica is a member.
+    #[must_use]
+    pub fn contains(&self, replica: ReplicaId) -> bool {
+        self.all().any(|member| member == replica)
+    }
+
+    /// Whether a change is half done: majorities of both the old and the new voters are needed.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        !self.voters_outgoing.is_empty()
     }
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "cluster/replace.rs"]
+mod replace;
 #[path = "cluster/retention.rs"]
 mod retention;
 #[path = "cluster/settings.rs"]

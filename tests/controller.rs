@@ -7,6 +7,8 @@ mod commands;
 mod memory;
 #[path = "controller/random.rs"]
 mod random;
+#[path = "controller/replace.rs"]
+mod replace;
 #[path = "controller/replay.rs"]
 mod replay;
 #[path = "controller/world.rs"]

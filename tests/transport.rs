@@ -142,6 +142,23 @@ async fn a_node_that_comes_before_it_is_known_may_be_let_in() {
     within("let in", || a.sender.alive(B)).await;
 }
 
+/// A node whose disk was replaced may have been formatted as what it was: nobody counts what it says in that name.
+#[tokio::test]
+async fn a_lost_replica_is_not_heard() {
+    let (a, b) = pair().await;
+    let says = |generation| RaftMessage {
+        from: ReplicaId::new(A, generation),
+        to: ReplicaId::new(B, 0),
+        term: Term(1),
+        ..RaftMessage::default()
+    };
+    let (group, lost) = node::LOST;
+    let others = [(RaftGroupId(1), says(lost)), (group, says(lost + 1))];
+    a.sender.send(B, [vec![(group, says(lost))], others.to_vec()].concat());
+    within("the others", || b.heard.messages().len() >= others.len()).await;
+    assert_eq!(*b.heard.messages(), others);
+}
+
 #[tokio::test]
 async fn a_disk_that_was_rolled_back_is_refused_by_both_ends() {
     let (a, b) = pair().await;

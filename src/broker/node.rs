@@ -3,11 +3,12 @@
 //! It decides nothing that must be the same everywhere; it looks things up, validates, proposes, and waits.
 //!
 //! * `leaders`: whom clients are told to ask.
+//! * `members`: sees to it that groups get the replicas that the controller planned.
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
 //! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
-//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `configs`, `producers`, `retention`, `status`: one file per
-//!   kind of request.
+//! * `produce`, `fetch`, `offsets`, `topics`, `admin`, `configs`, `producers`, `retention`, `status`, `nodes`: one file
+//!   per kind of request.
 //! * `groups`: consumer groups, as their coordinator.
 
 mod admin;
@@ -17,6 +18,8 @@ pub mod coordinators;
 mod fetch;
 mod groups;
 mod leaders;
+mod members;
+mod nodes;
 mod offsets;
 mod produce;
 mod producers;
@@ -30,8 +33,8 @@ use super::records::{
 };
 use super::{
     ByteBudget, Cluster, ConfigChanges, ConfigEntry, ConfigResource, CreatedTopic, DeletedTopic, Edge, EndOfEpoch,
-    EpochQuery, Error, ErrorKind, Growth, NewTopic, PartitionIndex, PartitionLeader, ReplicaReport, Result,
-    TopicAnswer, TopicName, TopicQuery, TopicRef,
+    EpochQuery, Error, ErrorKind, Growth, NewTopic, NodeList, PartitionIndex, PartitionLeader, ReplaceNode,
+    ReplicaReport, Result, TopicAnswer, TopicName, TopicQuery, TopicRef,
 };
 use crate::controller::view::{MetadataView, Topic};
 use crate::machine::MachineError;
@@ -330,5 +333,13 @@ impl<E: Engine + Clone + 'static> super::Broker for NodeBroker<E> {
 
     fn replicas(&self) -> impl Future<Output = Vec<ReplicaReport>> + Send {
         status::replicas(Arc::clone(&self.0))
+    }
+
+    fn nodes(&self) -> NodeList {
+        nodes::list(&self.0)
+    }
+
+    fn replace_node(&self, asked: ReplaceNode, timeout: Duration) -> impl Future<Output = Result<u32>> + Send {
+        nodes::replace(Arc::clone(&self.0), asked, timeout)
     }
 }

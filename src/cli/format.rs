@@ -13,21 +13,26 @@ use std::path::{Path, PathBuf};
 /// Make a data directory ready for a node.
 ///
 /// A cluster of one node needs only --config. For more, `ackord format --new-cluster 1,2,3` draws the ids and prints
-/// the command for every node; run each on its node. Formatting never overwrites anything. A node that has lost its
-/// disk must not be formatted under its old incarnation: that disk's promises are lost with it.
+/// the command for every node; run each on its node. A node for a cluster that exists is formatted with --join, and so
+/// is one whose disk was lost, after `ackord node replace`: it must not come back under its old incarnation, because
+/// that disk's promises are lost with it. Formatting never overwrites anything.
 #[derive(Debug, Args)]
 pub(super) struct Format {
     /// The node's configuration file
     #[arg(long, value_name = "FILE", required_unless_present = "new_cluster")]
     config: Option<PathBuf>,
     /// The cluster's id. Drawn for a cluster of one node
-    #[arg(long, value_name = "ID", requires = "voters", allow_hyphen_values = true)]
+    #[arg(long, value_name = "ID", requires = "members", allow_hyphen_values = true)]
     cluster_id: Option<ClusterId>,
     /// The cluster's first voters, each with its incarnation, the same on every node
     #[arg(long, value_name = "NODE:INCARNATION", value_delimiter = ',', value_parser = voter, requires = "cluster_id")]
+    #[arg(group = "members")]
     voters: Vec<FirstVoter>,
+    /// The node joins a cluster that exists; `ackord status` shows the cluster's id
+    #[arg(long, requires = "cluster_id", group = "members")]
+    join: bool,
     /// Only draw ids for a new cluster of these nodes, and print what to run on each
-    #[arg(long, value_name = "NODE", value_delimiter = ',', conflicts_with_all = ["config", "cluster_id", "voters"])]
+    #[arg(long, value_name = "NODE", value_delimiter = ',', conflicts_with_all = ["config", "cluster_id", "members"])]
     new_cluster: Vec<u32>,
 }
 

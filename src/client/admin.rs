@@ -140,6 +140,21 @@ impl Admin {
         Ok(expect_answer!(self.router.ask_leader(topic, partition, body).await?, DeleteRecords)?.log_start_offset)
     }
 
+    /// The cluster's nodes, dead ones included, and the replacements that are not complete, as the node that answers
+    /// knows them.
+    pub async fn nodes(&self) -> Result<native::ListNodesResponse> {
+        let body = request::Body::ListNodes(native::ListNodesRequest {});
+        expect_answer!(self.router.ask_any(body, Repeat::Harmless).await?, ListNodes)
+    }
+
+    /// Has node `new` take all replicas of node `old`, which is lost, or `old` itself with another disk; with `force`
+    /// even if `old` is alive. Returns how many groups that concerns; `nodes` shows how far it is.
+    pub async fn replace_node(&self, old: u32, new: u32, force: bool) -> Result<u32> {
+        let asked = native::ReplaceNodeRequest { old_node: old, new_node: new, force };
+        let body = request::Body::ReplaceNode(asked);
+        Ok(expect_answer!(self.router.ask_any(body, Repeat::Never).await?, ReplaceNode)?.groups)
+    }
+
     /// Every replica on a node, as that node sees it.
     pub async fn replicas(&self, node: &native::Node) -> Result<Vec<native::Replica>> {
         let address = node.native.as_ref().ok_or_else(|| Error::usage("the node has no native listener"))?;

@@ -33,9 +33,14 @@ pub(super) fn register(editor: &mut Editor<'_>, registration: Registration, at: 
         let what = format!("node {node} knows features up to level {feature_level_max}, the cluster uses {needed}");
         return reject(Reason::InvalidFeatureLevel, what);
     }
+    if editor.view.cluster().retired.contains(&incarnation) {
+        let what = format!("this data directory of node {node} was replaced: use a new one, under a new number");
+        return reject(Reason::DuplicateBroker, what);
+    }
     match editor.view.broker(node) {
         Some(known) if known.incarnation != incarnation => {
-            let what = format!("node {node} is registered with another data directory; unregister it first");
+            let what =
+                format!("node {node} is registered with another data directory; if that one is lost, replace it");
             return reject(Reason::DuplicateBroker, what);
         }
         None if editor.view.brokers().len() >= BROKERS_MAX => {
@@ -51,9 +56,17 @@ pub(super) fn unregister(editor: &mut Editor<'_>, node: NodeId) -> Done {
     if editor.view.broker(node).is_none() {
         return reject(Reason::UnknownBroker, format!("node {node} is not registered"));
     }
+    if editor.view.cluster().controllers.members.replica_on(node).is_some() {
+        return reject(Reason::InvalidRequest, format!("node {node} votes in the controller's group; replace it"));
+    }
     let hosts_any = |topic: &Topic| topic.partitions.iter().any(|partition| partition.replica_on(node).is_some());
     if editor.view.topics().any(|topic| hosts_any(topic)) {
         return reject(Reason::InvalidRequest, format!("node {node} still has replicas; reassign them first"));
+    }
+    let mut cluster = editor.view.cluster().clone();
+    if cluster.controllers.learners.iter().any(|learner| learner.node() == node) {
+        cluster.forget_learner(node);
+        editor.set_cluster(cluster);
     }
     editor.remove_broker(node);
     Ok(())

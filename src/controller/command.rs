@@ -5,7 +5,7 @@
 
 use super::view::Listener;
 use crate::machine::codec::{self, CodecError};
-use crate::types::{Incarnation, NodeId, TopicId};
+use crate::types::{Incarnation, NodeId, RaftGroupId, ReplicaId, TopicId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -35,6 +35,24 @@ pub enum Command {
     AllocateProducerIds { node: NodeId, incarnation: Incarnation },
     /// From now on the features of this level may be used.
     RaiseFeatureLevel { level: u32 },
+    /// A node is lost, or its disk is: `new` takes its replicas; the same number stands for the node with another disk.
+    /// Refused while the old one is among the `live`, unless forced.
+    ReplaceNode { old: NodeId, new: NodeId, live: Vec<NodeId>, force: bool },
+    /// These groups have the members that replacements wanted for them.
+    FinishReplacements { finished: Vec<Finished> },
+    /// A registered node without a replica of the controller's group asks which one it is to have.
+    JoinController { node: NodeId, incarnation: Incarnation },
+}
+
+/// A group in which one replica has taken another one's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Finished {
+    /// The group.
+    pub group: RaftGroupId,
+    /// The replica that is gone.
+    pub old: ReplicaId,
+    /// The one that votes in its place.
+    pub new: ReplicaId,
 }
 
 /// A node's registration.
@@ -131,6 +149,10 @@ pub enum Answer {
     Changed(Vec<(String, Result<(), Rejection>)>),
     /// AllocateProducerIds.
     ProducerIds(Result<ProducerIds, Rejection>),
+    /// ReplaceNode: how many groups get a new replica.
+    Replacing(Result<u32, Rejection>),
+    /// JoinController.
+    Joining(Result<Joining, Rejection>),
 }
 
 /// A topic that was made, or, with validate_only, would be.
@@ -162,6 +184,26 @@ pub struct ProducerIds {
     pub first: i64,
     /// How many.
     pub count: i32,
+}
+
+/// How a node begins that has no copy of the metadata yet.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Joining {
+    /// Its replica of the controller's group.
+    pub replica: ReplicaId,
+    /// All registered nodes: it hears nobody whom it does not know, and the first voters may all have been replaced.
+    pub nodes: Vec<Introduced>,
+}
+
+/// A node, to one that does not know it.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Introduced {
+    /// Its number.
+    pub node: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// Where other nodes reach it.
+    pub peer: Option<Listener>,
 }
 
 /// Why something was refused; nothing changed.
@@ -204,6 +246,9 @@ pub enum Reason {
     InvalidFeatureLevel,
 }
 
+/// The version under which the commands about replacements are written, so that a node that does not know them says so.
+const REPLACEMENTS: u8 = 2;
+
 /// Shorthand of the handlers.
 pub(super) fn reject<T>(reason: Reason, message: impl Into<String>) -> Result<T, Rejection> {
     Err(Rejection { reason, message: message.into() })
@@ -212,7 +257,7 @@ pub(super) fn reject<T>(reason: Reason, message: impl Into<String>) -> Result<T,
 impl Command {
     /// As it stands in a log entry's data; too long a command must not be proposed.
     pub fn encode(&self) -> Result<Bytes, CodecError> {
-        let bytes = codec::encode(self);
+        let bytes = codec::encode_as(self.version(), self);
         if bytes.len() > COMMAND_BYTES_MAX { Err(CodecError::TooLong(bytes.len())) } else { Ok(bytes.into()) }
     }
 
@@ -221,7 +266,19 @@ impl Command {
         if bytes.len() > COMMAND_BYTES_MAX {
             return Err(CodecError::TooLong(bytes.len()));
         }
-        codec::decode::<_, COMMAND_MEMORY_MAX>(bytes)
+        let version = bytes.first().copied().filter(|version| *version == REPLACEMENTS).unwrap_or(codec::VERSION);
+        let command: Self = codec::decode_as::<_, COMMAND_MEMORY_MAX>(version, bytes)?;
+        match command.version() == version {
+            true => Ok(command),
+            false => Err(CodecError::Malformed(format!("no command of version {version}"))),
+        }
+    }
+
+    fn version(&self) -> u8 {
+        match self {
+            Self::ReplaceNode { .. } | Self::FinishReplacements { .. } | Self::JoinController { .. } => REPLACEMENTS,
+            _ => codec::VERSION,
+        }
     }
 }
 

@@ -30,7 +30,8 @@ impl Planner {
     /// A planner for the registered ones of the `live` nodes.
     pub fn new(view: &MetadataView, live: &[NodeId]) -> Self {
         let live: BTreeSet<_> = live.iter().copied().collect();
-        let registered = view.brokers().filter(|broker| live.contains(&broker.node));
+        let may_take = |node: NodeId| live.contains(&node) && !view.is_leaving(node);
+        let registered = view.brokers().filter(|broker| may_take(broker.node));
         let candidate = |node, rack| Candidate { node, rack, leaders: 0, replicas: 0 };
         let mut candidates: BTreeMap<NodeId, Candidate> =
             registered.map(|broker| (broker.node, candidate(broker.node, broker.rack.clone()))).collect();

@@ -4,7 +4,8 @@
 //! number and a letter for the kind.
 
 use super::topic_config::TopicSettings;
-use super::view::{Broker, Cluster, GroupFate, MetadataView, Topic};
+use super::versions::{self, Versioned};
+use super::view::{Broker, Cluster, GroupFate, MetadataView, Partition, Topic};
 use crate::machine::codec::{self, CodecError};
 use crate::storage::{Engine, EngineError, Family, WriteBatch};
 use crate::types::{CONTROLLER_GROUP, ClusterId, LogId, Membership, NodeId, TopicId};
@@ -70,6 +71,11 @@ pub(super) fn put_applied(batch: &mut WriteBatch, applied: &Applied) {
     batch.put(Family::Meta, meta_key(), codec::encode(applied));
 }
 
+/// Whether the engine holds a state.
+pub(super) fn is_there(engine: &dyn Engine) -> Result<bool, EngineError> {
+    Ok(engine.get(Family::Meta, &meta_key())?.is_some())
+}
+
 /// A change of the view and its rows at once.
 pub(super) struct Editor<'a> {
     /// The state as changed so far.
@@ -80,7 +86,7 @@ pub(super) struct Editor<'a> {
 
 impl Editor<'_> {
     pub fn set_cluster(&mut self, cluster: Cluster) {
-        self.batch.put(Family::Controller, cluster_key(), codec::encode(&cluster));
+        self.batch.put(Family::Controller, cluster_key(), versions::encode(&cluster));
         self.view.set_cluster(cluster);
     }
 
@@ -95,7 +101,7 @@ impl Editor<'_> {
     }
 
     pub fn set_topic(&mut self, topic: Topic) {
-        self.batch.put(Family::Controller, topic_key(topic.id), codec::encode(&topic));
+        self.batch.put(Family::Controller, topic_key(topic.id), versions::encode(&topic));
         self.view.set_topic(topic);
     }
 
@@ -109,12 +115,12 @@ impl Editor<'_> {
 pub(super) fn replace_all(batch: &mut WriteBatch, view: &MetadataView) {
     let (from, to) = all_keys();
     batch.delete_range(Family::Controller, from, to);
-    batch.put(Family::Controller, cluster_key(), codec::encode(view.cluster()));
+    batch.put(Family::Controller, cluster_key(), versions::encode(view.cluster()));
     for broker in view.brokers() {
         batch.put(Family::Controller, broker_key(broker.node), codec::encode(broker.as_ref()));
     }
     for topic in view.topics() {
-        batch.put(Family::Controller, topic_key(topic.id), codec::encode(topic.as_ref()));
+        batch.put(Family::Controller, topic_key(topic.id), versions::encode(topic.as_ref()));
     }
 }
 
@@ -122,7 +128,7 @@ pub(super) fn replace_all(batch: &mut WriteBatch, view: &MetadataView) {
 pub(super) fn load(engine: &dyn Engine, cluster: ClusterId) -> Result<(MetadataView, Applied), LoadError> {
     let mut view = MetadataView::empty(cluster);
     if let Some(row) = engine.get(Family::Controller, &cluster_key())? {
-        view = MetadataView::of(checked_cluster(decode_row(&cluster_key(), &row)?, cluster)?);
+        view = MetadataView::of(checked_cluster(decode_versioned(&cluster_key(), &row)?, cluster)?);
     }
     let (from, to) = all_keys();
     let mut failure = None;
@@ -147,7 +153,7 @@ fn load_row(view: &mut MetadataView, key: &[u8], row: &[u8]) -> Result<(), LoadE
     match key.get(CONTROLLER_GROUP.0.to_be_bytes().len()) {
         Some(&CLUSTER) => {}
         Some(&BROKER) => view.set_broker(decode_row(key, row)?),
-        Some(&TOPIC) => view.set_topic(checked_topic(view, decode_row(key, row)?)?),
+        Some(&TOPIC) => view.set_topic(checked_topic(view, decode_versioned(key, row)?)?),
         _ => return Err(LoadError::Contradiction(format!("an unknown kind of row, {key:02x?}"))),
     }
     Ok(())
@@ -159,10 +165,17 @@ pub(super) fn checked_cluster(cluster: Cluster, own: ClusterId) -> Result<Cluste
         let what = format!("it belongs to cluster {}, this node to {own}", cluster.id);
         return Err(LoadError::Contradiction(what));
     }
+    if !replacements_fit(&cluster.controllers.members) {
+        return Err(LoadError::Contradiction("its replacements are not of the controller's replicas".to_owned()));
+    }
     if cluster.next_group == CONTROLLER_GROUP || cluster.next_producer_id < 0 {
         return Err(LoadError::Contradiction("its counters are impossible".to_owned()));
     }
     Ok(cluster)
+}
+
+fn replacements_fit(partition: &Partition) -> bool {
+    partition.replacing.iter().all(|pair| partition.replicas.contains(&pair.old))
 }
 
 /// A topic from the disk or a snapshot, before the view takes for granted what a command's topic always keeps.
@@ -174,12 +187,18 @@ pub(super) fn checked_topic(view: &MetadataView, topic: Topic) -> Result<Topic, 
         "it has a group that was never given out, or another topic's"
     } else if !groups().is_sorted_by(|left, right| left < right) {
         "its groups are not in the order in which they were given out"
+    } else if !topic.partitions.iter().all(replacements_fit) {
+        "its replacements are not of its replicas"
     } else if TopicSettings::read(&topic.configs).is_none() {
         "its configs make no sense"
     } else {
         return Ok(topic);
     };
     Err(LoadError::Contradiction(format!("topic {} ({}): {flaw}", topic.name, topic.id)))
+}
+
+fn decode_versioned<T: Versioned>(key: &[u8], row: &[u8]) -> Result<T, LoadError> {
+    versions::decode::<_, ROW_MEMORY_MAX>(row).map_err(|error| LoadError::Row { key: key.to_vec(), error })
 }
 
 fn decode_row<T: bincode::Decode<()>>(key: &[u8], row: &[u8]) -> Result<T, LoadError> {

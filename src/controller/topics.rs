@@ -130,7 +130,7 @@ fn new_topic(view: &MetadataView, topic: NewTopic, now_ms: i64, plan: &mut Plan<
 
 /// A partition before its group has been given out.
 fn unnumbered(replicas: Vec<ReplicaId>) -> Partition {
-    Partition { group: RaftGroupId(u64::MAX), replicas }
+    Partition::born(RaftGroupId(u64::MAX), replicas)
 }
 
 /// Stores a topic, and gives each of its new partitions the next group.
@@ -193,6 +193,9 @@ fn manual(
         }
         if let Some(unknown) = nodes.iter().find(|node| view.broker(**node).is_none()) {
             return reject(Reason::InvalidReplicaAssignment, format!("node {unknown} is not registered"));
+        }
+        if let Some(leaving) = nodes.iter().find(|node| view.is_leaving(**node)) {
+            return reject(Reason::InvalidReplicaAssignment, format!("node {leaving} is being replaced"));
         }
     }
     plan.take(view, assignment.len())?;

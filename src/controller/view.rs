@@ -4,7 +4,8 @@
 //! `Arc`s, so a copy costs a pointer each, and two views tell by comparing pointers what changed between them.
 
 use crate::types::{
-    COORDINATOR_TOPIC, ClusterId, GroupKind, Incarnation, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, TopicId,
+    CONTROLLER_GROUP, COORDINATOR_TOPIC, ClusterId, GroupKind, Incarnation, LogIndex, Membership, NodeId, RaftGroupId,
+    ReplicaId, TopicId,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,32 @@ pub struct Cluster {
     pub next_group: RaftGroupId,
     /// The first producer id that no block has handed out.
     pub next_producer_id: i64,
+    /// The controller's own group.
+    pub controllers: ControllerGroup,
+    /// Disks that were replaced: whoever comes with one of them is refused.
+    pub retired: Vec<Incarnation>,
+    /// Nodes whose replicas are being replaced.
+    pub replacements: Vec<NodeReplacement>,
+}
+
+/// Who is to have the controller's group. Its leader sees to it that they have.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct ControllerGroup {
+    /// Its voters, and what replaces them.
+    pub members: Partition,
+    /// The replicas of all other nodes, which receive the metadata and do not vote. Sorted.
+    pub learners: Vec<ReplicaId>,
+}
+
+/// A node whose replicas are being replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct NodeReplacement {
+    /// The node that is lost, or whose disk is.
+    pub old: NodeId,
+    /// The node that takes its replicas; the same one if only its disk is another.
+    pub new: NodeId,
+    /// How many groups had a replica there.
+    pub groups: u32,
 }
 
 /// A node as it registered itself.
@@ -103,8 +130,23 @@ impl Topic {
 pub struct Partition {
     /// Its Raft group.
     pub group: RaftGroupId,
-    /// Its voters, the preferred leader first.
+    /// Its voters, the preferred leader first. A voter that is being replaced is among them until that is done.
     pub replicas: Vec<ReplicaId>,
+    /// Which of them are being replaced, and by whom.
+    pub replacing: Vec<Replacement>,
+    /// The voters that the group was born with; empty as long as they are `replicas`.
+    pub born: Vec<ReplicaId>,
+    /// The newest replica of each node that was a member, or was to be, and is no more. Sorted.
+    pub removed: Vec<ReplicaId>,
+}
+
+/// A replica that takes another one's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Replacement {
+    /// The one that goes.
+    pub old: ReplicaId,
+    /// The one that comes.
+    pub new: ReplicaId,
 }
 
 /// Groups that were made by one command have consecutive numbers.
@@ -136,7 +178,8 @@ pub struct GroupPlan {
     pub group: RaftGroupId,
     /// The node's own replica in it.
     pub replica: ReplicaId,
-    /// The members the group is born with.
+    /// The members the group is born with, if this is one of its first replicas. One that joins later begins without
+    /// knowing any but itself (`Membership::of_joining`).
     pub members: Membership,
     /// What it replicates.
     pub kind: GroupKind,
@@ -179,7 +222,16 @@ impl MetadataView {
     /// The view of a cluster without nodes and topics. Group 0 is the controller itself.
     #[must_use]
     pub fn empty(id: ClusterId) -> Self {
-        Self::of(Cluster { id, feature_level: 1, next_group: RaftGroupId(1), next_producer_id: 0 })
+        let members = Partition::born(CONTROLLER_GROUP, Vec::new());
+        Self::of(Cluster {
+            id,
+            feature_level: 1,
+            next_group: RaftGroupId(1),
+            next_producer_id: 0,
+            controllers: ControllerGroup { members, learners: Vec::new() },
+            retired: Vec::new(),
+            replacements: Vec::new(),
+        })
     }
 
     /// The view of this cluster before its nodes and topics have been read.
@@ -263,14 +315,68 @@ impl MetadataView {
                 Some(before) => before.partitions.as_slice(),
                 None => &[],
             };
-            let new = topic.partitions.iter().enumerate().skip(known.len());
-            changes.create.extend(new.filter_map(|(number, partition)| plan(topic, number, partition, node)));
+            for (number, partition) in topic.partitions.iter().enumerate() {
+                let before = known.get(number).and_then(|partition| partition.replica_on(node));
+                if before == partition.replica_on(node) {
+                    continue;
+                }
+                changes.tombstone.extend(before.map(|_| partition.group));
+                changes.create.extend(plan(topic, number, partition, node));
+            }
         }
         for topic in earlier.topics.values().filter(|topic| !self.topics.contains_key(&topic.id)) {
             let hosted = topic.partitions.iter().filter(|partition| partition.replica_on(node).is_some());
             changes.tombstone.extend(hosted.map(|partition| partition.group));
         }
         changes
+    }
+
+    /// Whether a node is being replaced by another one: it takes no new replicas.
+    #[must_use]
+    pub fn is_leaving(&self, node: NodeId) -> bool {
+        self.cluster.replacements.iter().any(|replacement| replacement.old == node && replacement.new != node)
+    }
+
+    /// Whether `node` had a replica of a group that exists, or was to have one, and is not to have it any more. Never
+    /// true in an earlier view and false in a later one, as long as the node's disk is the same.
+    #[must_use]
+    pub fn gave_up(&self, group: RaftGroupId, node: NodeId) -> bool {
+        let GroupFate::Alive(topic, partition) = self.group(group) else { return false };
+        let partition = &topic.partitions[partition];
+        partition.replica_on(node).is_none() && partition.removed.iter().any(|replica| replica.node() == node)
+    }
+
+    /// Whether a replica was lost with its disk.
+    #[must_use]
+    pub fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        match self.group(group) {
+            _ if group == CONTROLLER_GROUP => self.cluster.controllers.members.is_lost(replica),
+            GroupFate::Alive(topic, partition) => topic.partitions[partition].is_lost(replica),
+            GroupFate::Unborn | GroupFate::Deleted => false,
+        }
+    }
+
+    /// Every group with its replicas, the controller's own included.
+    pub fn all_groups(&self) -> impl Iterator<Item = &Partition> {
+        let partitions = self.topics.values().flat_map(|topic| &topic.partitions);
+        std::iter::once(&self.cluster.controllers.members).chain(partitions)
+    }
+
+    /// Whether a group is to replace one of its replicas by this one.
+    #[must_use]
+    pub fn awaits(&self, group: RaftGroupId, pair: Replacement) -> bool {
+        match self.group(group) {
+            _ if group == CONTROLLER_GROUP => self.cluster.controllers.members.replacing.contains(&pair),
+            GroupFate::Alive(topic, partition) => topic.partitions[partition].replacing.contains(&pair),
+            GroupFate::Unborn | GroupFate::Deleted => false,
+        }
+    }
+
+    /// In how many groups the replacement of a node's replica is not complete.
+    #[must_use]
+    pub fn unfinished(&self, old: NodeId) -> usize {
+        let is_open = |partition: &&Partition| partition.replacing.iter().any(|pair| pair.old.node() == old);
+        self.all_groups().filter(is_open).count()
     }
 
     pub(super) fn set_cluster(&mut self, cluster: Cluster) {
@@ -319,16 +425,59 @@ impl MetadataView {
 }
 
 impl Partition {
-    /// The replica that `node` has of this partition.
+    /// A partition with its first replicas.
+    #[must_use]
+    pub fn born(group: RaftGroupId, replicas: Vec<ReplicaId>) -> Self {
+        Self { group, replicas, replacing: Vec::new(), born: Vec::new(), removed: Vec::new() }
+    }
+
+    /// Whether no replica of it was ever replaced, or is to be.
+    #[must_use]
+    pub fn is_as_born(&self) -> bool {
+        self.replacing.is_empty() && self.born.is_empty() && self.removed.is_empty()
+    }
+
+    /// The voters that the group was born with.
+    #[must_use]
+    pub fn first_replicas(&self) -> &[ReplicaId] {
+        if self.born.is_empty() { &self.replicas } else { &self.born }
+    }
+
+    /// The replica that `node` has of this partition: the new one, while it takes the place of an old one there.
     #[must_use]
     pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
-        self.replicas.iter().copied().find(|replica| replica.node() == node)
+        let coming = self.replacing.iter().map(|pair| pair.new);
+        coming.chain(self.replicas.iter().copied()).find(|replica| replica.node() == node)
+    }
+
+    /// The voters that there are to be once every replacement is complete.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<ReplicaId> {
+        let instead = |replica: &ReplicaId| {
+            let pair = self.replacing.iter().find(|pair| pair.old == *replica);
+            pair.map_or(*replica, |pair| pair.new)
+        };
+        self.replicas.iter().map(instead).collect()
+    }
+
+    /// Whether a replica was lost with its disk, though its node may have another one: nothing that is said in its
+    /// name is to be heard.
+    #[must_use]
+    pub fn is_lost(&self, replica: ReplicaId) -> bool {
+        let node = replica.node();
+        let on_its_own_node = |pair: &Replacement| pair.old == replica && pair.new.node() == node;
+        self.replacing.iter().any(on_its_own_node)
+            || self.removed.iter().any(|gone| gone.node() == node && gone.generation() >= replica.generation())
     }
 }
 
 fn plan(topic: &Topic, number: usize, partition: &Partition, node: NodeId) -> Option<GroupPlan> {
     let replica = partition.replica_on(node)?;
-    let members = Membership::of_voters(partition.replicas.iter().copied());
+    let first = partition.first_replicas();
+    let members = match first.contains(&replica) {
+        true => Membership::of_voters(first.iter().copied()),
+        false => Membership::of_joining(replica),
+    };
     let kind = topic.kind();
     Some(GroupPlan { group: partition.group, replica, members, kind, topic: topic.id, partition: number })
 }

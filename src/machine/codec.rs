@@ -24,7 +24,7 @@ pub enum CodecError {
     Malformed(String),
 }
 
-/// The one version there is so far, of every such format.
+/// The first version of every such format. A format that has another one says so where it is written.
 pub const VERSION: u8 = 1;
 
 // Spelled out, because a change of bincode's default would be a change of our format.
@@ -32,7 +32,12 @@ type Format<const LIMIT: usize> = Configuration<LittleEndian, Varint, config::Li
 
 /// `value` behind its version byte.
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+    encode_as(VERSION, value)
+}
+
+/// The same for a format whose version is another one.
+pub fn encode_as<T: Encode>(version: u8, value: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     bincode::encode_into_std_write(value, &mut bytes, config::standard().with_little_endian())
         .expect("a Vec takes every byte, and none of our types refuses to be encoded");
     bytes
@@ -40,8 +45,13 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
 
 /// Reads what `encode` wrote; decoding never claims more than `LIMIT` bytes of memory.
 pub fn decode<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_as::<T, LIMIT>(VERSION, bytes)
+}
+
+/// Reads what `encode_as` wrote under this version.
+pub fn decode_as<T: Decode<()>, const LIMIT: usize>(expected: u8, bytes: &[u8]) -> Result<T, CodecError> {
     let (version, body) = bytes.split_first().ok_or(CodecError::Empty)?;
-    if *version != VERSION {
+    if *version != expected {
         return Err(CodecError::UnknownVersion(*version));
     }
     let format: Format<LIMIT> = config::standard().with_little_endian().with_limit::<LIMIT>();

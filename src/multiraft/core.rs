@@ -10,6 +10,7 @@
 //!
 //! * [`effect`]: the vocabulary of the waist.
 //! * [`group`]: one group: its replica, the proposals and reads that wait on it.
+//! * [`membership`]: how a group gets the members it is to have.
 //! * [`options`]: the limits.
 //! * [`repair`]: how a replica that lost something is made whole by its peers.
 //! * [`snapshot`]: how a replica that fell behind the log gets the state instead.
@@ -17,6 +18,7 @@
 
 pub mod effect;
 pub mod group;
+pub mod membership;
 pub mod options;
 pub mod repair;
 pub mod snapshot;
@@ -208,9 +210,8 @@ impl Core {
                 self.create(group, replica, membership, preferred);
             }
             Input::Remove { group } => self.remove(group),
-            Input::TransferLeader { group, to } => {
-                self.with_group(group, |group, _| group.replica.transfer_leader(to));
-            }
+            Input::ChangeMembers { group, wanted } => self.change_members(group, &wanted),
+            Input::TransferLeader { group, to } => self.with_group(group, |group, _| group.replica.transfer_leader(to)),
             Input::Space { of, writable } => self.take_space(of, writable),
             Input::Unreachable(node) => self.unreachable(node),
         }
@@ -396,12 +397,13 @@ impl Core {
         if self.groups.contains_key(&id) {
             return;
         }
-        let hard_state = HardState { term: BIRTH.term, vote: None, commit: BIRTH.index };
-        self.queue
-            .push_change(GroupWrite { group: id, hard_state, change: LogChange::Born { start: BIRTH } }, Then::Nothing);
-        let recovery = GroupRecovery { hard_state, start: BIRTH, last: BIRTH, ..GroupRecovery::default() };
-        let (state_damage, forgotten) = (None, false);
-        self.add(GroupStart { group: id, replica, recovery, applied: BIRTH, membership, state_damage, forgotten });
+        // A replica that joins later starts before everything: not even the group's birth is known to it.
+        let start = if membership.is_joining() { LogId::default() } else { BIRTH };
+        let hard_state = HardState { term: start.term, vote: None, commit: start.index };
+        self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Born { start } }, Then::Nothing);
+        let recovery = GroupRecovery { hard_state, start, last: start, ..GroupRecovery::default() };
+        let (applied, state_damage, forgotten) = (start, None, false);
+        self.add(GroupStart { group: id, replica, recovery, applied, membership, state_damage, forgotten });
         if preferred {
             let until = self.now + u64::from(self.options.replica.election_ticks);
             self.with_group(id, |group, _| group.campaign_eagerly(until));

@@ -10,6 +10,7 @@ use super::apply::machine::Machine;
 use super::apply::transfer::SnapshotMessage;
 use super::core::PROPOSAL_OVERHEAD_BYTES;
 use super::core::effect::{Input, Leadership, Refused, Reply, Room, Source};
+use super::core::membership::WantedMembers;
 use super::core::repair::message::RepairMessage;
 use crate::raft::RaftMessage;
 use crate::types::{Membership, NodeId, RaftGroupId, ReplicaId, Term};
@@ -236,6 +237,11 @@ impl Handle {
     pub fn remove(&self, group: RaftGroupId) -> Result<(), Refused> {
         self.board.remove(group);
         self.send(Event::Input(Input::Remove { group }))
+    }
+
+    /// Has a group that this node leads take one step towards these members.
+    pub fn change_members(&self, group: RaftGroupId, wanted: WantedMembers) -> Result<(), Refused> {
+        self.send(Event::Input(Input::ChangeMembers { group, wanted }))
     }
 
     /// Hands a group's leadership to another voter.

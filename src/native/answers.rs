@@ -6,6 +6,7 @@
 mod admin;
 mod configs;
 mod groups;
+mod nodes;
 mod produce;
 mod query;
 mod read;
@@ -139,6 +140,8 @@ async fn answer<B: Broker>(service: &Service<B>, body: Option<request::Body>, ti
         Some(Body::AlterTopicConfigs(asked)) => configs::alter(broker, asked, time).await,
         Some(Body::DescribeTopicConfigs(asked)) => within(time, configs::describe(broker, asked)).await,
         Some(Body::DeleteRecords(asked)) => admin::delete_records(broker, asked, time).await,
+        Some(Body::ListNodes(_)) => Ok(nodes::list(broker)),
+        Some(Body::ReplaceNode(asked)) => nodes::replace(broker, asked, time).await,
         Some(Body::TransferLeader(_)) => Err(errors::unsupported("this version does not serve that request").into()),
         Some(Body::FindCoordinator(asked)) => groups::find(broker, &asked),
         Some(Body::Heartbeat(asked)) => groups::heartbeat(broker, asked).await,

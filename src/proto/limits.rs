@@ -58,6 +58,8 @@ pub(super) const RESPONSE: &[Limit] = &[
     numbers(&[17, 1, 3, 3], "topics.partitions.replicas", 10_000_000),
     numbers(&[17, 1, 3, 4], "topics.partitions.in_sync", 10_000_000),
     limit(&[17, 1, 4], "topics.configs", 1_000_000),
+    limit(&[27, 1], "list_nodes.nodes", 1_000),
+    limit(&[27, 2], "list_nodes.replacements", 1_000),
     limit(&[26, 1], "describe_topic_configs.configs", 1_000),
     limit(&[41, 5], "join_group.members", 10_000),
     limit(&[46, 1], "committed_offsets.offsets", 1_000_000),

@@ -323,7 +323,12 @@ impl raft_rs::Storage for GroupLog {
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft_rs::Result<eraftpb::Snapshot> {
         match &self.snapshot {
-            Some(meta) if meta.at.index.0 >= request_index && meta.at.index >= self.start.index => {
+            // A receiver refuses a state whose members it is not among: it was added later.
+            Some(meta)
+                if meta.at.index.0 >= request_index
+                    && meta.at.index >= self.start.index
+                    && meta.membership.contains(ReplicaId(to)) =>
+            {
                 Ok(snapshot_to_raft(meta))
             }
             _ => {
@@ -408,6 +413,9 @@ mod tests {
         log.offer_snapshot(SnapshotMeta { at: LogId::new(3, 2), membership: Membership::default() });
         assert!(log.snapshot(4, 7).is_err(), "too old");
         log.offer_snapshot(SnapshotMeta { at: LogId::new(5, 4), membership: Membership::default() });
+        assert!(log.snapshot(4, 7).is_err(), "from before the follower was a member");
+        let membership = Membership { learners: vec![ReplicaId(7)], ..Membership::default() };
+        log.offer_snapshot(SnapshotMeta { at: LogId::new(5, 4), membership });
         assert_eq!(log.snapshot(4, 7).unwrap().get_metadata().index, 5);
     }
 }

@@ -14,6 +14,7 @@
 //! * entries are handed to the state machine once, in order, and raft-rs counts them as applied from then on: how far
 //!   the state machine really is, is the caller's to know.
 
+use super::change::members_for_raft;
 use super::group_log::{GroupLog, Wanted};
 use super::message::{entry_from_raft, membership_from_raft, snapshot_from_raft};
 use super::ready::{Broken, FollowerProgress, ProposeError, Ready, ReplicaOptions, ReplicaStart, Role, Write};
@@ -29,7 +30,7 @@ pub struct Replica {
     /// The group, for errors.
     group: RaftGroupId,
     /// raft-rs.
-    node: RawNode<GroupLog>,
+    pub(super) node: RawNode<GroupLog>,
     /// Limits and timing.
     options: ReplicaOptions,
     /// The newest entry handed to the state machine.
@@ -67,7 +68,7 @@ impl Replica {
             let reason = format!("applied up to {} but the log begins after {}", start.applied, start.start);
             return Err(Broken(reason));
         }
-        let log = GroupLog::new(hard_state, start.membership.clone(), start.start, start.last, &start.terms);
+        let log = GroupLog::new(hard_state, members_for_raft(&start.membership), start.start, start.last, &start.terms);
         let config = raft_config(start.replica, start.applied, &options);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = catch(|| RawNode::new(&config, log, &logger))?
@@ -409,10 +410,18 @@ impl Replica {
     }
 
     /// Old entries that followers need and memory no longer holds. Each is answered by `fetched`, once.
+    ///
+    /// One read at a time for each follower: raft-rs asks again at every answer of a follower that lags behind, and
+    /// each read that ends asks for what comes next, so that reads of the same entries would multiply without end.
     pub fn take_fetches(&mut self) -> Vec<Wanted> {
-        let new = self.log_mut().take_wanted();
-        let wanted = new.iter().map(|(wanted, _)| *wanted).collect();
-        self.fetching.extend(new);
+        let mut wanted = Vec::new();
+        for (range, context) in self.log_mut().take_wanted() {
+            let is_new = |(_, other): &(Wanted, GetEntriesContext)| purpose(other) != purpose(&context);
+            if self.fetching.iter().all(is_new) {
+                wanted.push(range);
+                self.fetching.push((range, context));
+            }
+        }
         wanted
     }
 
@@ -460,6 +469,12 @@ impl Replica {
     }
 }
 
+/// For which follower, and in which term, raft-rs wants entries. Its context tells that only as text.
+fn purpose(context: &GetEntriesContext) -> String {
+    let text = format!("{context:?}");
+    text.split_once(", aggressively").map_or(text.clone(), |(purpose, _)| purpose.to_owned())
+}
+
 fn raft_config(replica: ReplicaId, applied: LogIndex, options: &ReplicaOptions) -> raft_rs::Config {
     raft_rs::Config {
         id: replica.0,
@@ -493,7 +508,7 @@ fn convert(messages: Vec<eraftpb::Message>) -> Vec<RaftMessage> {
 }
 
 /// raft-rs panics where data was lost; that must end one replica, not the thread that hosts thousands.
-fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Broken> {
+pub(super) fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Broken> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let text = panic
             .downcast_ref::<String>()

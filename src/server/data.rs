@@ -16,7 +16,7 @@ use crate::partition::Partition;
 use crate::storage::rocks::damage::{self, SetAside};
 use crate::storage::rocks::{RocksEngine, RocksOptions};
 use crate::storage::{Engine, EngineError, WriteBatch};
-use crate::types::{CONTROLLER_GROUP, GroupKind, LogId, Membership, NodeId, RaftGroupId, ReplicaId};
+use crate::types::{CONTROLLER_GROUP, ClusterId, GroupKind, LogId, Membership, NodeId, RaftGroupId, ReplicaId};
 use crate::wal::real_disk::RealDisk;
 use crate::wal::{self, GroupRecovery, Log, LogError, Recovery, TurnNumber};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,7 @@ pub struct Opened {
     pub applier: Applier<SharedEngine>,
     /// The groups as they start.
     pub starts: Vec<GroupStart>,
-    /// Group 0, if this node is one of its first voters and has not been born into it yet.
+    /// Group 0, if this node is one of its first voters, or was told to join it, and has not begun to take part.
     pub unborn_controller: Option<(ReplicaId, Machine)>,
     /// Deleted groups whose rows may still be there.
     pub tombstones: Vec<RaftGroupId>,
@@ -221,6 +221,15 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     Ok(groups)
 }
 
+/// Whether the log knows that its newest turns are lost. Then all that its groups had promised is in doubt, and none of
+/// them takes part before it is repaired.
+#[must_use]
+pub fn has_lost_turns(incomplete: bool, starts: &[GroupStart]) -> bool {
+    let in_doubt =
+        |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
+    incomplete && starts.iter().all(in_doubt)
+}
+
 impl OpenedGroups {
     fn extend(&mut self, opened: Option<(GroupStart, Option<Machine>)>) {
         let Some((start, machine)) = opened else { return };
@@ -310,7 +319,8 @@ fn fit(
 }
 
 fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {
-    members.voters.iter().chain(&members.learners).copied().find(|replica| replica.node() == node)
+    // Its newest, while that one takes the place of one that was lost with an earlier disk.
+    members.all().filter(|replica| replica.node() == node).max()
 }
 
 /// Creates the state machines of new groups, durably; one that is there already is taken as it is.
@@ -322,19 +332,31 @@ pub fn create_machines(
     let mut machines = Vec::with_capacity(plans.len());
     for (group, kind, members) in plans {
         let members = members.clone();
+        let start = if members.is_joining() { LogId::default() } else { BIRTH };
         machines.push(match (find_machine(engine, *group)?, kind) {
             (Some(machine), _) => machine,
             (None, GroupKind::Partition) => {
-                Machine::Partition(Box::new(Partition::create(*group, BIRTH, members, &mut batch)))
+                Machine::Partition(Box::new(Partition::create(*group, start, members, &mut batch)))
             }
             (None, GroupKind::Coordinator) => {
-                Machine::Coordinator(Box::new(Coordinator::create(*group, BIRTH, members, &mut batch)))
+                Machine::Coordinator(Box::new(Coordinator::create(*group, start, members, &mut batch)))
             }
         });
     }
     engine.write(batch)?;
     engine.flush()?;
     Ok(machines)
+}
+
+/// The state of the controller's group on a node that joins it, durably; `None` if the node has one.
+pub fn join_controller(
+    engine: &SharedEngine,
+    cluster: ClusterId,
+    own: ReplicaId,
+) -> Result<Option<Machine>, EngineError> {
+    let controller = Controller::join(engine, cluster, own)?;
+    engine.flush()?;
+    Ok(controller.map(|controller| Machine::Controller(Box::new(controller))))
 }
 
 /// Deletes the rows of deleted groups and gives their space back.

@@ -7,7 +7,7 @@ use super::data::{self, SharedEngine};
 use crate::broker::node::views::Views;
 use crate::controller::view::{GroupFate, GroupPlan, MetadataView};
 use crate::multiraft::handle::Handle;
-use crate::types::{CONTROLLER_GROUP, LogIndex, NodeId, RaftGroupId};
+use crate::types::{CONTROLLER_GROUP, Incarnation, LogIndex, NodeId, RaftGroupId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct Known {
     node: NodeId,
     /// Groups of partitions that have a replica here.
     groups: BTreeSet<RaftGroupId>,
+    /// Groups whose replica here has ended for good. The controller's state may be older than that after a start.
+    ended: BTreeSet<RaftGroupId>,
     /// The log may have forgotten groups: those that could have been here before are adopted, not born.
     incomplete: bool,
     /// The first number that no group of this node's past can have, once that is known.
@@ -43,9 +45,14 @@ impl Known {
     /// Groups that were there at the start. The controller's own is not among those that it plans and ends: its view
     /// calls a number that is no partition's deleted.
     #[must_use]
-    pub fn new(node: NodeId, mut groups: BTreeSet<RaftGroupId>, incomplete: bool) -> Self {
+    pub fn new(
+        node: NodeId,
+        mut groups: BTreeSet<RaftGroupId>,
+        ended: BTreeSet<RaftGroupId>,
+        incomplete: bool,
+    ) -> Self {
         groups.remove(&CONTROLLER_GROUP);
-        Self { node, groups, incomplete, unheard_of: None }
+        Self { node, groups, ended, incomplete, unheard_of: None }
     }
 
     /// Whether it is not known yet which groups the log may have forgotten.
@@ -64,11 +71,19 @@ impl Known {
     pub fn take_work(&mut self, seen: &MetadataView, now: &MetadataView) -> Work {
         let changes = now.changes_since(seen, self.node);
         // A group may have been deleted while this node was down, or before it had applied its creation.
-        let gone = |group: &&RaftGroupId| matches!(now.group(**group), GroupFate::Deleted);
+        // Or its replica was to go elsewhere, and is there.
+        let gone =
+            |group: &&RaftGroupId| matches!(now.group(**group), GroupFate::Deleted) || now.gave_up(**group, self.node);
         let remove: Vec<_> = self.groups.iter().filter(gone).copied().collect();
         self.groups.retain(|group| !remove.contains(group));
+        self.ended.extend(&remove);
         let (mut create, mut adopt) = (Vec::new(), Vec::new());
         for plan in changes.create {
+            // The controller never gives a group back to a disk that had it: the log could not tell the two replicas
+            // apart.
+            if self.ended.contains(&plan.group) {
+                continue;
+            }
             let is_new = !self.incomplete || self.unheard_of.is_some_and(|first| plan.group >= first);
             if self.groups.insert(plan.group) && is_new {
                 let preferred = is_preferred(&plan, now);
@@ -90,6 +105,8 @@ fn is_preferred(plan: &GroupPlan, now: &MetadataView) -> bool {
 
 /// See the module.
 pub struct Groups {
+    /// This life of its data directory.
+    incarnation: Incarnation,
     /// The Raft groups.
     handle: Handle,
     /// The database.
@@ -103,8 +120,8 @@ pub struct Groups {
 impl Groups {
     /// Groups that were there at the start are known.
     #[must_use]
-    pub fn new(handle: Handle, (engine, views): (SharedEngine, Views), known: Known) -> Self {
-        Self { handle, engine, views, known }
+    pub fn new(incarnation: Incarnation, handle: Handle, (engine, views): (SharedEngine, Views), known: Known) -> Self {
+        Self { incarnation, handle, engine, views, known }
     }
 
     /// Follows the controller until the node stops. `removed` brings groups whose end is durable. Returns why it can't
@@ -152,6 +169,9 @@ impl Groups {
     }
 
     async fn reconcile(&mut self, seen: &MetadataView, now: &MetadataView) -> Result<(), String> {
+        if now.cluster().retired.contains(&self.incarnation) {
+            return Err("this data directory was replaced, and its replicas are elsewhere".to_owned());
+        }
         let Work { remove, create, adopt } = self.known.take_work(seen, now);
         for GroupPlan { group, replica, members, .. } in adopt {
             if self.handle.adopt(group, replica, members).is_err() {

@@ -30,7 +30,7 @@ pub struct Identity {
     pub node: NodeId,
     /// This life of the node's storage.
     pub incarnation: Incarnation,
-    /// The voters that the controller's group was born with.
+    /// The voters that the controller's group was born with; none in the directory of a node that joined later.
     pub voters: Vec<FirstVoter>,
 }
 
@@ -49,7 +49,7 @@ pub enum IdentityError {
     /// No identity file.
     #[error(
         "{0} is not formatted. A new node: run `ackord format`. A node that had data here has lost it: do not format \
-         under its old incarnation, but add it as a replacement"
+         under its old incarnation, but replace it: `ackord node replace`, then `ackord format --join`"
     )]
     Unformatted(PathBuf),
     /// It belongs to another cluster than the configuration says.
@@ -234,9 +234,6 @@ fn read(directory: &Path) -> Result<Identity, IdentityError> {
 
 fn check_voters(identity: &Identity) -> Result<(), IdentityError> {
     let refuse = |problem: String| Err(IdentityError::Voters(problem));
-    if identity.voters.is_empty() {
-        return refuse("there are none; name at least this node".to_owned());
-    }
     for (place, voter) in identity.voters.iter().enumerate() {
         if voter.node == identity.node && voter.incarnation != identity.incarnation {
             return refuse(format!("node {} is named with another incarnation than its own", voter.node));
@@ -329,17 +326,20 @@ mod tests {
     #[test]
     fn voters_are_distinct_and_know_this_node() {
         let directory = tempfile::tempdir().unwrap();
-        let mut cases = [identity(), identity(), identity(), identity()];
-        cases[0].voters.clear();
-        cases[1].voters[2].node = NodeId(1);
-        cases[2].voters[2].incarnation = cases[2].voters[0].incarnation;
-        cases[3].incarnation = Incarnation(7);
+        let mut cases = [identity(), identity(), identity()];
+        cases[0].voters[2].node = NodeId(1);
+        cases[1].voters[2].incarnation = cases[1].voters[0].incarnation;
+        cases[2].incarnation = Incarnation(7);
         for case in cases {
             assert!(matches!(format(directory.path(), &case), Err(IdentityError::Voters(_))));
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        // A node that joins later is no first voter.
-        format(directory.path(), &Identity { node: NodeId(4), incarnation: Incarnation(4), ..identity() }).unwrap();
+        // A node that joins later is no first voter, and need not know them.
+        let later = Identity { node: NodeId(4), incarnation: Incarnation(4), ..identity() };
+        format(&directory.path().join("4"), &later).unwrap();
+        let alone = Identity { voters: Vec::new(), ..later };
+        format(&directory.path().join("alone"), &alone).unwrap();
+        assert_eq!(open(&directory.path().join("alone"), NodeId(4), None).unwrap(), alone);
     }
 
     #[test]

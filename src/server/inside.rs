@@ -1,12 +1,13 @@
 //! The part of a node that needs no network: the Raft groups of an opened data directory.
 
 use super::data::{self, DataError, Opened, SharedEngine};
+use super::groups::Known;
 use super::identity::random_id;
 use super::outside::{Cluster, NodeOutside};
 use super::run::ServerError;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::multiraft::core::{CoreOptions, GroupStart};
+use crate::multiraft::core::CoreOptions;
 use crate::multiraft::worker::{Outside, Worker, WorkerOptions};
 use crate::raft::ReplicaOptions;
 use crate::transport::{Own, PeerSender};
@@ -16,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 /// What runs without the network: the groups of an opened data directory.
 pub(super) struct Inside {
@@ -25,10 +27,10 @@ pub(super) struct Inside {
     pub cluster: Arc<Cluster>,
     /// The database.
     pub engine: SharedEngine,
-    /// Groups that were there at the start.
-    pub known: BTreeSet<RaftGroupId>,
-    /// The log may have forgotten groups.
-    pub incomplete: bool,
+    /// The node has no copy of the controller's state yet, and asks for a replica of its group.
+    pub joins: bool,
+    /// What of its groups is here.
+    pub known: Known,
     /// Who this node is to others.
     pub own: Own,
 }
@@ -55,7 +57,8 @@ impl Inside {
             incomplete,
         } = opened;
         // Rows of groups that ended before this start; none are left if their deletion was finished.
-        data::destroy_machines(&engine, &tombstones.into_iter().collect()).map_err(DataError::from)?;
+        let ended: BTreeSet<_> = tombstones.into_iter().collect();
+        data::destroy_machines(&engine, &ended).map_err(DataError::from)?;
         let (life, first_turn) = (random_id().map_err(DataError::from)?, durable_turn.0);
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let outside = NodeOutside {
@@ -66,10 +69,14 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
-        let in_doubt =
-            |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
-        let lost_turns = incomplete && starts.iter().all(in_doubt);
-        let known = starts.iter().map(|start| start.group).collect();
+        let lost_turns = data::has_lost_turns(incomplete, &starts);
+        let groups: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
+        let controllers = starts.iter().find(|start| start.group == CONTROLLER_GROUP);
+        let unborn = unborn_controller.as_ref().map(|(_, machine)| machine.membership());
+        let members = controllers.map(|start| &start.membership).or(unborn);
+        let has_members = members.is_some_and(|members| !members.is_joining());
+        let joins = !has_members && !incomplete;
+        let known = Known::new(identity.node, groups, ended, incomplete);
         let outside: Arc<dyn Outside> = Arc::new(outside);
         let worker = Worker::start(&worker_options(config, life), starts, applier, log, &outside)?;
         let handle = worker.handle().clone();
@@ -81,8 +88,16 @@ impl Inside {
         }
         let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
         let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, lost_turns };
-        let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
-        Ok(Self { worker, cluster, engine, known, incomplete, own })
+        let cluster = Arc::new(Cluster {
+            node,
+            identity,
+            views,
+            handle,
+            sender,
+            announced: Mutex::default(),
+            introduced: watch::Sender::default(),
+        });
+        Ok(Self { worker, cluster, engine, known, joins, own })
     }
 }
 

@@ -5,7 +5,7 @@ use super::listeners::Addresses;
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::views::Views;
 use crate::config::{Config, HostPort};
-use crate::controller::command::{Answer, Command, Registration};
+use crate::controller::command::{Answer, Command, Introduced, Registration};
 use crate::controller::view::{Listener, ListenerKind, MetadataView};
 use crate::types::NodeId;
 use std::collections::BTreeMap;
@@ -58,23 +58,35 @@ fn is_registered(view: &MetadataView, registration: &Registration) -> bool {
     })
 }
 
-/// Keeps the transport's table of peers: those in the file, and those that have registered.
-pub(super) async fn follow_peers(config: Config, views: Views, peers: watch::Sender<BTreeMap<NodeId, String>>) {
+/// Keeps the transport's table of peers: those in the file, those that the controller has named to this node before it
+/// had a copy of the metadata, and those that have registered.
+pub(super) async fn follow_peers(
+    config: Config,
+    views: Views,
+    mut introduced: watch::Receiver<Vec<Introduced>>,
+    peers: watch::Sender<BTreeMap<NodeId, String>>,
+) {
     let mut metadata = views.watch_metadata();
+    let address = |listener: &Listener| format!("{}:{}", listener.host, listener.port);
     loop {
         let mut table = configured_peers(&config);
+        for known in introduced.borrow_and_update().iter() {
+            table.extend(known.peer.as_ref().map(|listener| (known.node, address(listener))));
+        }
         for broker in metadata.borrow_and_update().brokers() {
             let listener = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
-            if let Some(listener) = listener {
-                table.insert(broker.node, format!("{}:{}", listener.host, listener.port));
-            }
+            table.extend(listener.map(|listener| (broker.node, address(listener))));
         }
         peers.send_if_modified(|known| {
             let changed = *known != table;
             *known = table;
             changed
         });
-        if metadata.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = metadata.changed() => changed,
+            Ok(()) = introduced.changed() => Ok(()),
+        };
+        if changed.is_err() {
             return;
         }
     }

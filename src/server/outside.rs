@@ -3,7 +3,7 @@
 use crate::broker::node::Neighbours;
 use crate::broker::node::controller_client::{Forward, Forwarded, Proposed, propose_here};
 use crate::broker::node::views::Views;
-use crate::controller::command::Command;
+use crate::controller::command::{Command, Introduced};
 use crate::metrics::Metrics;
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::core::repair::message::RepairMessage;
@@ -12,7 +12,7 @@ use crate::multiraft::worker::Outside;
 use crate::raft::RaftMessage;
 use crate::server::identity::Identity;
 use crate::transport::{Announcement, BoxFuture, Leaders, PeerRegistry, PeerSender, ProposalOutcome, Proposals};
-use crate::types::{Incarnation, LogIndex, NodeId, RaftGroupId, Term};
+use crate::types::{Incarnation, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use crate::wal::TurnNumber;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Groups whose announced leaders are remembered; more than a cluster can have partitions.
@@ -98,19 +99,33 @@ pub struct Cluster {
     pub sender: PeerSender,
     /// Leaders of groups as announced: the newest term wins.
     pub announced: Mutex<BTreeMap<RaftGroupId, (Term, NodeId)>>,
+    /// Nodes that the controller has named to this one, which has no copy of its state yet.
+    pub introduced: watch::Sender<Vec<Introduced>>,
 }
 
 impl PeerRegistry for Cluster {
     fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
         let registered = self.views.metadata().broker(node).map(|broker| broker.incarnation);
         let first = || self.identity.voters.iter().find(|voter| voter.node == node).map(|voter| voter.incarnation);
-        registered.or_else(first)
+        let introduced =
+            || self.introduced.borrow().iter().find(|known| known.node == node).map(|known| known.incarnation);
+        registered.or_else(introduced).or_else(|| first().filter(|incarnation| !self.was_replaced(*incarnation)))
     }
 
     /// A node that is new must reach the controller to register. The cluster's id is no secret, so until it has
     /// registered its proposals are all that is heard.
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
         true
+    }
+
+    fn was_replaced(&self, incarnation: Incarnation) -> bool {
+        self.views.metadata().cluster().retired.contains(&incarnation)
+    }
+
+    fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        let metadata = self.views.metadata();
+        // No disk was ever replaced: there is nothing to look for.
+        !metadata.cluster().retired.is_empty() && metadata.is_lost(group, replica)
     }
 }
 
@@ -164,6 +179,10 @@ impl Neighbours for Cluster {
 pub struct Messenger(pub PeerSender);
 
 impl Forward for Messenger {
+    fn reachable(&self) -> Vec<NodeId> {
+        self.0.watch_alive().borrow().iter().copied().collect()
+    }
+
     fn forward(&self, node: NodeId, command: Bytes, timeout: Duration) -> Forwarded {
         let outcome = self.0.propose_to(node, command, timeout);
         Box::pin(async move {

@@ -4,12 +4,12 @@
 //! run. A node that is told to stop hands its leaderships over, ends its connections, seals the log and flushes.
 
 use super::data::{self, DataError, SharedEngine};
-use super::groups::{Groups, Known};
+use super::groups::Groups;
 use super::inside::Inside;
 use super::listeners::{Addresses, Edges, Sockets};
 use super::observe::{self, LateBroker};
 use super::outside::{Cluster, Messenger};
-use super::{membership, space};
+use super::{joining, membership, space};
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::coordinators::CoordinatorLayout;
 use crate::broker::node::views::Views;
@@ -21,7 +21,7 @@ use crate::kafka;
 use crate::multiraft::handle::Handle;
 use crate::multiraft::worker::Worker;
 use crate::native;
-use crate::raft::Role;
+use crate::raft::{FollowerProgress, Role};
 use crate::storage::Engine;
 use crate::transport::{self, Own, PeerSender, QueueLimits, Transport};
 use crate::types::NodeId;
@@ -109,8 +109,9 @@ impl Node {
         let ends = (removed, fatal_sender.clone());
         let inside = Inside::start(&config, opened, sender, ends, metrics.clone())?;
 
-        let Inside { worker, cluster, engine, known, incomplete, own } = inside;
+        let Inside { worker, cluster, engine, known, joins, own } = inside;
         let voters = cluster.identity.voters.len();
+        let introduced = cluster.introduced.clone();
         let (identity, views, handle) = (cluster.identity.clone(), cluster.views.clone(), worker.handle().clone());
         let (peers, peers_watch) = watch::channel(membership::configured_peers(&config));
         let transport = connect(&cluster, own, sockets.peer, peers_watch);
@@ -129,11 +130,8 @@ impl Node {
 
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let groups = Groups::new(
-            handle.clone(),
-            (Arc::clone(&engine), views.clone()),
-            Known::new(identity.node, known, incomplete),
-        );
+        let shared = (Arc::clone(&engine), views.clone());
+        let groups = Groups::new(identity.incarnation, handle.clone(), shared, known);
         tasks.spawn(async move {
             let reason = groups.follow(removals).await;
             // A node that is stopping needs no reason to end.
@@ -143,10 +141,15 @@ impl Node {
         let check_interval = Duration::from_millis(config.retention.check_interval_ms.into());
         tasks.spawn(broker.clone().keep_retention(check_interval));
         let registration = membership::registration(&config, &identity, &addresses);
+        if joins {
+            let joining = joining::Joining::new(controller.clone(), registration.clone(), introduced.clone());
+            tasks.spawn(joining.run(handle.clone(), (Arc::clone(&engine), identity.cluster)));
+        }
         tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
+        tasks.spawn(broker.clone().keep_members());
         tasks.spawn(broker.clone().create_coordinators(coordinator_layout(&config, voters)));
         tasks.spawn(broker.clone().keep_groups());
-        tasks.spawn(membership::follow_peers(config.clone(), views.clone(), peers));
+        tasks.spawn(membership::follow_peers(config.clone(), views.clone(), introduced.subscribe(), peers));
         let edges = Edges::new(&config, broker.clone());
         let kafka = kafka::listener::Listener::over(sockets.kafka, edges.kafka);
         tasks.spawn(serve_kafka(kafka, registration, views, stopping.clone()));
@@ -247,7 +250,10 @@ async fn hand_over(handle: &Handle) {
             if handed.contains(&report.group) {
                 continue;
             }
-            let heirs = report.followers.iter().filter(|follower| follower.recently_active);
+            let may_lead = |follower: &&FollowerProgress| {
+                follower.recently_active && report.members.voters.contains(&follower.replica)
+            };
+            let heirs = report.followers.iter().filter(may_lead);
             if let Some(heir) = heirs.max_by_key(|follower| follower.matched)
                 && handle.transfer_leader(report.group, heir.replica).is_ok()
             {

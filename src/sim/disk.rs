@@ -292,6 +292,19 @@ impl SimDisk {
         self.state().faults.capacity = capacity;
     }
 
+    /// What was to fail or to run full no longer does.
+    pub fn behave(&self) {
+        let mut state = self.state();
+        state.faults = Faults { lying: state.faults.lying, ..Faults::default() };
+    }
+
+    /// The length of all files together.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        let state = self.state();
+        state.names.values().map(|inode| state.files[inode].length).sum()
+    }
+
     /// From now on every sync says that it is done, and does nothing.
     pub fn lie(&self) {
         self.state().faults.lying = true;

@@ -88,6 +88,13 @@ impl SimEngine {
         state.failed = None;
     }
 
+    /// A database of its own with the same content; what is not flushed here is not there.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let durable = self.state().durable.clone();
+        Self(Arc::new(Mutex::new(State { live: durable.clone(), durable, ..State::default() })))
+    }
+
     /// Makes every further write and flush fail until the next crash, as a full or broken disk does.
     pub fn fail(&self, reason: &str) {
         self.state().failed = Some(reason.to_owned());

@@ -161,10 +161,12 @@ impl Reception {
                 Ok(())
             }
             Body::Raft(batch) => {
-                let messages = batch.messages.into_iter().map(raft_from_wire).collect::<Result<Vec<_>, _>>()?;
+                let mut messages = batch.messages.into_iter().map(raft_from_wire).collect::<Result<Vec<_>, _>>()?;
                 for (_, message) in &messages {
                     self.check_ends(node, message.from, message.to)?;
                 }
+                // A directory that was wrongly formatted as a first voter's speaks for the replica that was lost.
+                messages.retain(|(group, message)| !self.admission.is_lost(*group, message.from));
                 self.inbox.deliver(messages).await.map_err(|_| End::Stopping)
             }
             Body::Snapshot(message) => {

@@ -7,12 +7,12 @@
 //! with, and with what *other* processes on that disk have said: greetings of one process may arrive in any order. (A
 //! machine that is put back together with its memory is still the same process to us.)
 //!
-//! A log that finds itself that its newest turns are lost is not such a disk: its node says so, and none of its replicas
-//! takes part before it is repaired.
+//! A log that finds itself that its newest turns are lost is not such a disk: its node says so, and none of its
+//! replicas takes part before it is repaired.
 
 use super::{Own, PeerRegistry};
 use crate::proto::{self, peer};
-use crate::types::{ClusterId, Incarnation, NodeId};
+use crate::types::{ClusterId, Incarnation, NodeId, RaftGroupId, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,6 +151,12 @@ impl Admission {
         self.registry.incarnation_of(peer.node) == Some(peer.incarnation)
     }
 
+    /// Whether a replica was lost with its disk.
+    #[must_use]
+    pub fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        self.registry.is_lost(group, replica)
+    }
+
     /// Whether the node that was connected to is the one that was meant, or why not.
     pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<(), String> {
         let peer::Welcome { incarnation, life, first_turn, durable_turn, lost_turns } = welcome;
@@ -161,6 +167,12 @@ impl Admission {
         let incarnation = said.incarnation;
         if node == self.own.node || node.0 == 0 {
             return Err(format!("node {node} is no other node; every node has its own number, from 1"));
+        }
+        if self.registry.was_replaced(incarnation) {
+            return Err(format!(
+                "the disk that node {node} comes with was replaced: its replicas are elsewhere, or on a newer disk. Do \
+                 not start it again; format an empty directory for a new node"
+            ));
         }
         match self.registry.incarnation_of(node) {
             Some(known) if known == incarnation => {}

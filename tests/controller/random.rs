@@ -4,9 +4,9 @@
 use crate::world::{Memory, World, open, registration, topic};
 use ackord::controller::PRODUCER_IDS_PER_BLOCK;
 use ackord::controller::command::{
-    Answer, Command, ConfigChanges, ConfigOperation, Layout, MorePartitions, NewTopic, TopicReference,
+    Answer, Command, ConfigChanges, ConfigOperation, Finished, Layout, MorePartitions, NewTopic, TopicReference,
 };
-use ackord::controller::view::{GroupFate, MetadataView};
+use ackord::controller::view::{GroupFate, MetadataView, Partition, Replacement};
 use ackord::machine::StateMachine;
 use ackord::storage::{Engine, WriteBatch};
 use ackord::types::{Incarnation, NodeId, RaftGroupId, TopicId};
@@ -48,11 +48,12 @@ fn new_topic(rng: &mut Rng) -> NewTopic {
 fn command(rng: &mut Rng, view: &MetadataView) -> Command {
     let validate_only = rng.u8(0..5) == 0;
     let live = (1..8).filter(|_| rng.u8(0..5) > 0).map(NodeId).collect();
-    match rng.u8(0..16) {
+    match rng.u8(0..21) {
         0 | 1 => {
             let mut registration = registration(rng.u32(0..8));
             registration.rack = rng.choice(["r1", "r2", ""]).map(str::to_owned).filter(|rack| !rack.is_empty());
             registration.feature_level_max = rng.u32(1..4);
+            registration.incarnation.0 += rng.u128(0..3);
             Command::RegisterBroker(registration)
         }
         2 => Command::UnregisterBroker { node: NodeId(rng.u32(1..8)) },
@@ -85,8 +86,43 @@ fn command(rng: &mut Rng, view: &MetadataView) -> Command {
             let node = rng.u32(1..8);
             Command::AllocateProducerIds { node: NodeId(node), incarnation: Incarnation(u128::from(node) << 64) }
         }
+        15 | 16 => {
+            let old = NodeId(rng.u32(1..8));
+            let new = if rng.bool() { old } else { NodeId(rng.u32(1..8)) };
+            Command::ReplaceNode { old, new, live: nodes(rng), force: rng.bool() }
+        }
+        17 | 18 => {
+            let open = |partition: &Partition| {
+                let group = partition.group;
+                let finished = |pair: &Replacement| Finished { group, old: pair.old, new: pair.new };
+                partition.replacing.iter().map(finished).collect::<Vec<_>>()
+            };
+            // Only who is registered is heard, and can have caught up.
+            let is_there = |finished: &Finished| view.broker(finished.new.node()).is_some();
+            let open = view.all_groups().flat_map(open).filter(is_there);
+            let mut finished: Vec<_> = open.filter(|_| rng.bool()).collect();
+            finished.extend(finished.first().map(|first| Finished { new: first.old, ..*first }));
+            Command::FinishReplacements { finished }
+        }
+        19 => {
+            let known: Vec<_> = view.brokers().map(|broker| (broker.node, broker.incarnation)).collect();
+            let (node, incarnation) = rng.choice(known).unwrap_or_default();
+            Command::JoinController { node, incarnation }
+        }
         _ => Command::RaiseFeatureLevel { level: rng.u32(0..4) },
     }
+}
+
+/// Replicas of a group are on different nodes, which are registered, or lost and being replaced.
+fn check_replicas(view: &MetadataView, partition: &Partition) {
+    for replicas in [&partition.replicas, &partition.wanted()] {
+        let hosts: BTreeSet<_> = replicas.iter().map(|replica| replica.node()).collect();
+        assert_eq!(hosts.len(), replicas.len(), "replicas are on different nodes");
+        let lost = |node: &NodeId| view.cluster().replacements.iter().any(|open| open.old == *node);
+        assert!(hosts.iter().all(|node| view.broker(*node).is_some() || lost(node)), "{partition:?}");
+    }
+    assert!(partition.wanted().iter().all(|replica| !partition.is_lost(*replica)), "{partition:?}");
+    assert!(partition.replacing.iter().all(|pair| partition.replicas.contains(&pair.old)), "{partition:?}");
 }
 
 /// What holds in every state, and from one state to the next.
@@ -100,15 +136,21 @@ fn check(before: &MetadataView, after: &MetadataView, ever: &mut BTreeSet<RaftGr
         for (number, partition) in topic.partitions.iter().enumerate() {
             assert!(groups.insert(partition.group), "group {} has two partitions", partition.group);
             assert_eq!(after.group(partition.group), GroupFate::Alive(topic.clone(), number));
-            let hosts: BTreeSet<_> = partition.replicas.iter().map(|replica| replica.node()).collect();
-            assert_eq!(hosts.len(), topic.replication_factor(), "replicas are on different nodes");
-            assert!(hosts.iter().all(|node| after.broker(*node).is_some()), "replicas are on registered nodes");
+            check_replicas(after, partition);
+            assert_eq!(partition.replicas.len(), topic.replication_factor());
         }
         if let Some(earlier) = before.topic(topic.id) {
-            let kept = &topic.partitions[..earlier.partitions.len()];
-            assert_eq!(kept, earlier.partitions, "partitions stay what they are");
+            for (now, then) in topic.partitions.iter().zip(&earlier.partitions) {
+                assert_eq!((now.group, now.first_replicas()), (then.group, then.first_replicas()));
+                let back = now.wanted().into_iter().find(|replica| then.is_lost(*replica));
+                assert_eq!(back, None, "a lost replica is back");
+            }
         }
     }
+    check_replicas(after, &after.cluster().controllers.members);
+    let retired = &after.cluster().retired;
+    assert!(after.brokers().all(|broker| !retired.contains(&broker.incarnation)), "a replaced disk is back");
+    assert!(retired.starts_with(&before.cluster().retired));
     assert_eq!(after.partition_count(), groups.len() as u64);
     let gone = |group: &&RaftGroupId| !groups.contains(group);
     assert!(ever.iter().filter(gone).all(|group| after.group(*group) == GroupFate::Deleted));

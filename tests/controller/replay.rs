@@ -2,13 +2,15 @@
 
 use crate::world::{CLUSTER, Memory, World, born, command_entry, open, registration, topic};
 use ackord::controller::command::{
-    Answer, Command, ConfigChanges, ConfigOperation, CreatedTopic, MorePartitions, NewTopic, Reason, Rejection,
-    TopicReference,
+    Answer, Command, ConfigChanges, ConfigOperation, CreatedTopic, Finished, Introduced, Joining, Layout,
+    MorePartitions, NewTopic, Reason, Rejection, TopicReference,
 };
 use ackord::controller::{CodecError, Controller, LoadError};
 use ackord::machine::{MachineError, StateMachine};
 use ackord::storage::{Engine, Family, WriteBatch};
-use ackord::types::{ClusterId, EntryKind, Incarnation, LogEntry, LogId, Membership, NodeId, ReplicaId, TopicId};
+use ackord::types::{
+    ClusterId, EntryKind, Incarnation, LogEntry, LogId, Membership, NodeId, RaftGroupId, ReplicaId, TopicId,
+};
 use bytes::Bytes;
 
 /// A log with every command in it, and the members changed on the way.
@@ -26,6 +28,12 @@ fn history() -> (World, Vec<(ackord::types::LogIndex, Membership)>) {
     let changes = ConfigChanges { name: "topic-3".to_owned(), replace: false, operations: vec![set] };
     world.run(&Command::AlterTopicConfigs { topics: vec![changes], validate_only: false });
     world.run(&Command::AllocateProducerIds { node: NodeId(1), incarnation: registration(1).incarnation });
+    world.run(&Command::RegisterBroker(registration(4)));
+    world.run(&Command::JoinController { node: NodeId(4), incarnation: registration(4).incarnation });
+    let (old, new) = (NodeId(3), NodeId(4));
+    world.run(&Command::ReplaceNode { old, new, live: Vec::new(), force: false });
+    let (old, new) = (ReplicaId::new(old, 0), ReplicaId::new(new, 0));
+    world.run(&Command::FinishReplacements { finished: vec![Finished { group: RaftGroupId(1), old, new }] });
 
     let members = Membership::of_voters((1..=3).map(|node| ReplicaId::new(NodeId(node), 0)));
     let change = LogEntry { id: world.next_id(), kind: EntryKind::ConfChange, ..LogEntry::default() };
@@ -159,8 +167,8 @@ fn a_command_that_is_too_long_is_not_proposed() {
 /// Hostile lengths: a claim of 2^63 topics must not be believed.
 #[test]
 fn decoding_is_bounded() {
-    for command in 0..=8 {
-        let mut bytes = vec![1, command];
+    for (version, command) in (1..=2).flat_map(|version| (0..=11).map(move |command| (version, command))) {
+        let mut bytes = vec![version, command];
         bytes.extend([253, 255, 255, 255, 255, 255, 255, 255, 127]);
         assert!(Command::decode(&bytes).is_err());
         assert!(Answer::decode(&bytes).is_err());
@@ -227,6 +235,51 @@ fn version_1_stays_readable() {
     assert_eq!(hex(&answer.encode()), "01010101740005060401016b0176");
 }
 
+/// What version 2 wrote: the commands about replacements.
+#[test]
+fn version_2_stays_readable() {
+    let (old, new) = (ReplicaId::new(NodeId(3), 0), ReplicaId::new(NodeId(3), 1));
+    let samples = [
+        (Command::ReplaceNode { old: NodeId(3), new: NodeId(4), live: vec![NodeId(1)], force: true }, "02080304010101"),
+        (
+            Command::FinishReplacements { finished: vec![Finished { group: RaftGroupId(7), old, new }] },
+            "0209010703fd0300000001000000",
+        ),
+        (Command::JoinController { node: NodeId(4), incarnation: Incarnation(5) }, "020a0405"),
+    ];
+    for (command, bytes) in samples {
+        assert_eq!(hex(&command.encode().unwrap()), bytes, "{command:?}");
+        assert_eq!(Command::decode(&unhex(bytes)), Ok(command));
+    }
+    assert_eq!(hex(&Answer::Replacing(Ok(3)).encode()), "01050003");
+    let nodes = vec![Introduced { node: NodeId(1), incarnation: Incarnation(5), peer: None }];
+    let joining = Answer::Joining(Ok(Joining { replica: new, nodes }));
+    assert_eq!(hex(&joining.encode()), "010600fd030000000100000001010500");
+    assert!(Command::decode(&unhex("020702")).is_err(), "a command of version 1 under another version");
+    assert!(Command::decode(&unhex("010a0405")).is_err(), "and the other way round");
+}
+
+/// Rows and snapshots of version 2: a topic one of whose replicas is being replaced, and another's was.
+#[test]
+fn version_2_of_rows_and_snapshots_stays_readable() {
+    let mut world = World::of_nodes(3);
+    let layout = Layout::Manual(vec![vec![NodeId(1), NodeId(2)]; 2]);
+    world.create(NewTopic { layout, ..topic("t", 0, 0) }).unwrap();
+    world.run(&Command::JoinController { node: NodeId(2), incarnation: registration(2).incarnation });
+    world.run(&Command::ReplaceNode { old: NodeId(2), new: NodeId(3), live: Vec::new(), force: false });
+    let (old, new) = (ReplicaId::new(NodeId(2), 0), ReplicaId::new(NodeId(3), 0));
+    world.run(&Command::FinishReplacements { finished: vec![Finished { group: RaftGroupId(1), old, new }] });
+
+    let rows = world.engine.dump();
+    let row = |kind: u8| rows.iter().find(|((_, key), _)| key.get(8) == Some(&kind)).map(|(_, row)| hex(row));
+    assert_eq!((row(b'c').as_deref(), row(b't').as_deref()), (Some(SECOND_CLUSTER), Some(SECOND_TOPIC)));
+    assert_eq!(open(&world.engine).view(), world.view());
+    assert_eq!(hex(&world.controller.snapshot()), SECOND_SNAPSHOT);
+    let mut receiver = open(&Memory::default());
+    receiver.install(&unhex(SECOND_SNAPSHOT), &mut WriteBatch::default()).unwrap();
+    assert_eq!(receiver.view(), world.view());
+}
+
 /// The same for what lies in the database and travels in snapshots.
 #[test]
 fn version_1_of_rows_and_snapshots_stays_readable() {
@@ -247,6 +300,13 @@ fn version_1_of_rows_and_snapshots_stays_readable() {
     assert_eq!(hex(&world.controller.snapshot()), SNAPSHOT);
 }
 
+const SECOND_CLUSTER: &str = "024d01030000010100000102000001020302";
+const SECOND_TOPIC: &str = "02fb760201740a020102010300020102010202020102010203000000";
+const SECOND_SNAPSHOT: &str = "0208030101000000004d010300000101000001020000010203020301fe0000000000000000010000\
+    0000000000000200056e6f646531fb842303056e6f646531fbe823010202fe000000000000000002\
+    00000000000000000200056e6f646532fb842303056e6f646532fbe823010303fe00000000000000\
+    000300000000000000000200056e6f646533fb842303056e6f646533fbe823010401fb760201740a\
+    020102010300020102010202020102010203000000";
 const REGISTER: &str = "010002fe00000000000000000200000000000000000200056e6f646532fb842303056e6f646532fbe82301";
 const CREATE: &str = "010201fb7602017400060400020102fd00d0ca9f1703000000";
 const SNAPSHOT: &str = "0103030101000000004d0103000101fe00000000000000000100000000000000000200056e6f6465\

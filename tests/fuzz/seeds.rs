@@ -3,7 +3,7 @@
 
 use crate::{commands, corpus, log_bytes, native_request, peer_frame, record_batch};
 use ackord::controller::command::{
-    Command, ConfigChanges, ConfigOperation, Layout, MorePartitions, NewTopic, Registration, TopicReference,
+    Command, ConfigChanges, ConfigOperation, Finished, Layout, MorePartitions, NewTopic, Registration, TopicReference,
 };
 use ackord::coordinator::command::{self as coordinator, Action, Assign, Commit, Expired, Join, Leaver, NewOffset};
 use ackord::machine::StateMachine;
@@ -333,6 +333,7 @@ fn controller_commands() -> Vec<(&'static str, Command)> {
         ("c".to_owned(), ConfigOperation::Append(None)),
     ];
     let change = ConfigChanges { name: "orders".to_owned(), replace: false, operations };
+    let finished = Finished { group: RaftGroupId(1), old: ReplicaId::new(node, 0), new: ReplicaId::new(node, 1) };
     let create = Command::CreateTopics { topics: vec![topic], live: vec![node], now_ms: 1, validate_only: false };
     vec![
         ("register", Command::RegisterBroker(registration)),
@@ -343,6 +344,9 @@ fn controller_commands() -> Vec<(&'static str, Command)> {
         ("alter", Command::AlterTopicConfigs { topics: vec![change], validate_only: false }),
         ("producer-ids", Command::AllocateProducerIds { node, incarnation: Incarnation(5) }),
         ("raise", Command::RaiseFeatureLevel { level: 1 }),
+        ("join-controller", Command::JoinController { node, incarnation: Incarnation(5) }),
+        ("replace-node", Command::ReplaceNode { old: node, new: node, live: vec![NodeId(2)], force: true }),
+        ("finish-replacements", Command::FinishReplacements { finished: vec![finished] }),
     ]
 }
 

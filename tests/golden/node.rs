@@ -12,7 +12,7 @@ use ackord::raft::{RaftMessage, Replica};
 use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
 use ackord::storage::{Engine, WriteBatch};
-use ackord::types::{LogEntry, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
+use ackord::types::{ClusterId, LogEntry, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
 use ackord::wal::{Identity, Log, Options, ReadError, prepare_spare};
 use std::collections::VecDeque;
 
@@ -110,7 +110,7 @@ impl Node {
         let is_new = start.is_none();
         let mut options = CoreOptions { tail_bytes_per_group: 0, life: self.disk.changes(), ..CoreOptions::default() };
         options.replica.seed = 7;
-        let applier = Applier::new(self.engine.clone(), [(GROUP, machine)].into(), Box::new(NoObserver));
+        let applier = Applier::new(self.engine.clone(), ClusterId(1), [(GROUP, machine)].into(), Box::new(NoObserver));
         let core = Core::new(options, start.into_iter().collect());
         self.process = Some(Process { core, applier, log, waiting: VecDeque::new() });
         let mut step = Step::default();
@@ -180,7 +180,7 @@ impl Node {
             Cargo::Repair(message) => self.tell(Input::Repair(message), step),
             Cargo::Snapshot(message) => {
                 let Some(process) = self.process.as_mut() else { return };
-                let transferred = process.applier.transferred(message).expect("the database works");
+                let transferred = process.applier.transferred(message);
                 self.transferred(transferred, step);
             }
         }

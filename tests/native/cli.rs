@@ -244,6 +244,27 @@ async fn benches_measure_what_was_done() {
 }
 
 #[tokio::test]
+async fn nodes_are_listed_and_replaced() {
+    let server = Server::start().await;
+    let listed = done(&server, &["node", "list"], "").await;
+    assert!(listed.lines().nth(1).is_some_and(|row| row.contains("alive") && row.contains("voter")), "{listed}");
+    assert!(listed.contains("node 3 is being replaced by node 4: 2 of 5 groups are done"), "{listed}");
+    let json: Value = serde_json::from_str(&done(&server, &["node", "list", "--json"], "").await).unwrap();
+    assert_eq!(
+        (json["nodes"][0]["replicas"].as_u64(), json["replacements"][0]["groups_done"].as_u64()),
+        (Some(3), Some(2))
+    );
+
+    let replaced = done(&server, &["node", "replace", "3", "--by", "4"], "").await;
+    assert!(replaced.starts_with("5 replicas of node 3 are to be replaced"), "{replaced}");
+    let address = server.address.to_string();
+    let refused = run(&["node", "replace", "2", "--by", "4", "-b", &address]).await;
+    assert_eq!(refused.status.code(), Some(1), "it certainly did not happen");
+    assert!(text(&refused.stderr).contains("node 3 is alive"), "{}", text(&refused.stderr));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_rates_latency_counts_from_the_schedule() {
     let server = Server::start().await;
     let (gate, outcome) = tokio::sync::oneshot::channel();

@@ -1,3 +1,31 @@
 //! A whole cluster in one thread, under faults, with one seed deciding everything.
 
+mod batch;
+mod chance;
+mod clients;
+mod coverage;
+mod damage;
+mod drive;
+mod faults;
+mod invariants;
+mod jobs;
+mod liveness;
+mod network;
+mod node;
 mod observe;
+mod perform;
+mod process;
+mod runner;
+mod sight;
+mod swarm;
+mod toy;
+mod trace;
+mod watch;
+mod workload;
+mod world;
+
+/// See `runner`.
+#[test]
+fn seeds() {
+    runner::seeds();
+}

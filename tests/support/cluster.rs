@@ -48,6 +48,12 @@ pub struct TestCluster {
     pub members: Vec<Member>,
     /// Their data directories.
     directory: TempDir,
+    /// Their ports.
+    ports: Vec<[u16; 3]>,
+    /// The cluster's identity.
+    id: ClusterId,
+    /// What every configuration says besides.
+    limits: String,
 }
 
 /// Below the range from which the kernel takes ports for outgoing connections: a node that is started again must find
@@ -102,7 +108,8 @@ impl TestCluster {
             Member { config, running: None, kafka, native, handle: None, http: None, broker: None }
         };
         let members = (1..=count).map(member).collect();
-        let mut cluster = Self { runtime, members, directory };
+        let id = cluster;
+        let mut cluster = Self { runtime, members, directory, ports, id, limits: limits.to_owned() };
         (0..count as usize).for_each(|position| cluster.start_node(position));
         cluster
     }
@@ -129,6 +136,41 @@ impl TestCluster {
             self.members[position].broker = None;
             self.runtime.block_on(task).expect("the node stops");
         }
+    }
+
+    /// Formats and starts one more node, which the others have not heard of; its position.
+    pub fn add_node(&mut self) -> usize {
+        let position = self.members.len();
+        let node = u32::try_from(position).expect("few") + 1;
+        self.ports.push([free_port(), free_port(), free_port()]);
+        let config = config(self.directory.path(), node, &self.ports, &self.limits);
+        let [kafka, _, native] = self.ports[position];
+        let [kafka, native] = [kafka, native].map(|port| SocketAddr::from((HOST, port)));
+        self.members.push(Member { config, running: None, kafka, native, handle: None, http: None, broker: None });
+        self.format_anew(position);
+        self.start_node(position);
+        position
+    }
+
+    /// Gives a node that does not run an empty disk; the old one is put aside.
+    pub fn lose_disk(&mut self, position: usize) {
+        let data = self.members[position].config.data_dir.clone();
+        std::fs::rename(&data, data.with_extension("lost")).expect("the directory is moved");
+    }
+
+    /// Gives a node that does not run the disk back that it had lost.
+    pub fn find_disk(&mut self, position: usize) {
+        let data = self.members[position].config.data_dir.clone();
+        std::fs::rename(&data, data.with_extension("newer")).unwrap_or_default();
+        std::fs::rename(data.with_extension("lost"), &data).expect("the directory is moved");
+    }
+
+    /// Formats an empty directory for a node that joins the cluster.
+    pub fn format_anew(&mut self, position: usize) {
+        let config = &self.members[position].config;
+        let incarnation = Incarnation(random_id().expect("random numbers"));
+        let identity = Identity { cluster: self.id, node: config.node(), incarnation, voters: Vec::new() };
+        data::format(config, &identity).expect("an empty directory can be formatted");
     }
 
     /// Where the nodes' files are.

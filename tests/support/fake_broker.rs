@@ -539,6 +539,19 @@ impl Broker for FakeBroker {
         changes.into_iter().map(alter).collect()
     }
 
+    fn nodes(&self) -> NodeList {
+        let node = |id| NodeReport { id, rack: None, alive: true, controller_voter: true, replicas: 3, leaders: 1 };
+        let open = ReplacementReport { old: NodeId(3), new: NodeId(4), groups: 5, done: 2 };
+        NodeList { nodes: vec![node(NODE)], replacements: vec![open] }
+    }
+
+    async fn replace_node(&self, asked: ReplaceNode, _timeout: Duration) -> Result<u32> {
+        match asked {
+            ReplaceNode { old: NodeId(3), new: NodeId(4), force: false } => Ok(5),
+            _ => Err(Error::new(ErrorKind::InvalidRequest, "node 3 is alive")),
+        }
+    }
+
     async fn replicas(&self) -> Vec<ReplicaReport> {
         let state = self.state();
         let mut reports = Vec::new();

@@ -8,7 +8,7 @@ use ackord::transport::{
     Announcement, BoxFuture, Inbox, Leaders, Options, Own, PeerRegistry, PeerSender, ProposalOutcome, Proposals,
     QueueLimits, Surroundings, Transport,
 };
-use ackord::types::{ClusterId, Incarnation, NodeId, RaftGroupId};
+use ackord::types::{ClusterId, Incarnation, NodeId, RaftGroupId, ReplicaId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,9 @@ use tokio::sync::watch;
 
 /// The cluster that everybody belongs to.
 pub const CLUSTER: ClusterId = ClusterId(7);
+
+/// The generation whose replicas were lost with their disks, and the group in which they were.
+pub const LOST: (RaftGroupId, u32) = (RaftGroupId(0), 7);
 
 /// Every node that starts has a life of its own.
 static LIVES: AtomicU64 = AtomicU64::new(1_000);
@@ -153,6 +156,10 @@ impl PeerRegistry for Heard {
 
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
         self.admits_unknown
+    }
+
+    fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        (group, replica.generation()) == LOST
     }
 }
 

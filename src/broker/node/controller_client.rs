@@ -5,7 +5,7 @@ use crate::controller::command::{Answer, Command};
 use crate::machine::Outcome;
 use crate::multiraft::core::effect::{Refused, Reply};
 use crate::multiraft::handle::Handle;
-use crate::types::{CONTROLLER_GROUP, NodeId};
+use crate::types::{CONTROLLER_GROUP, NodeId, Term};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
@@ -32,6 +32,9 @@ pub type Forwarded = Pin<Box<dyn Future<Output = Proposed> + Send>>;
 
 /// How commands reach another node.
 pub trait Forward: Send + Sync + 'static {
+    /// Other nodes that can be reached now.
+    fn reachable(&self) -> Vec<NodeId>;
+
     /// Brings a command to `node`.
     fn forward(&self, node: NodeId, command: Bytes, timeout: Duration) -> Forwarded;
 }
@@ -74,15 +77,28 @@ impl ControllerClient {
     }
 
     async fn attempt(&self, command: Bytes, deadline: Instant) -> Proposed {
-        let leader = self.handle.board().status(CONTROLLER_GROUP).leadership.leader.map(|replica| replica.node());
-        match leader {
+        let leadership = self.handle.board().status(CONTROLLER_GROUP).leadership;
+        match leadership.leader.map(|replica| replica.node()) {
             Some(node) if node == self.node => propose_here(&self.handle, command, deadline).await,
-            Some(node) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.forward.forward(node, command, left).await
-            }
+            Some(node) => self.bring(node, command, deadline).await,
+            None if leadership.term == Term(0) => self.ask_around(command, deadline).await,
             None => Proposed::NotDone,
         }
+    }
+
+    async fn bring(&self, node: NodeId, command: Bytes, deadline: Instant) -> Proposed {
+        self.forward.forward(node, command, deadline.saturating_duration_since(Instant::now())).await
+    }
+
+    /// A node that is not of the group yet knows no leader: one of the others is.
+    async fn ask_around(&self, command: Bytes, deadline: Instant) -> Proposed {
+        for node in self.forward.reachable() {
+            match self.bring(node, command.clone(), deadline).await {
+                Proposed::NotDone => {}
+                decided => return decided,
+            }
+        }
+        Proposed::NotDone
     }
 }
 

@@ -37,6 +37,13 @@ fn in_own_words(node: NodeId, metadata: &MetadataView, report: GroupReport) -> R
         raft::Role::Follower => Role::Follower,
     });
     let last = report.last;
+    // A node's newest replica only: an older one was lost with its disk, and is being replaced.
+    let is_newest = |progress: &&raft::FollowerProgress| {
+        let newer = |other: &raft::FollowerProgress| {
+            other.replica.node() == progress.replica.node() && other.replica > progress.replica
+        };
+        !report.followers.iter().any(newer)
+    };
     let follower = |progress: &raft::FollowerProgress| FollowerReport {
         node: progress.replica.node(),
         matched: progress.matched,
@@ -54,7 +61,7 @@ fn in_own_words(node: NodeId, metadata: &MetadataView, report: GroupReport) -> R
         commit: report.commit,
         applied: report.applied,
         log_start: Offset(0),
-        followers: report.followers.iter().map(follower).collect(),
+        followers: report.followers.iter().filter(is_newest).map(follower).collect(),
         quarantine: report.quarantined,
         repair: report.repair,
     }

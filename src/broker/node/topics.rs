@@ -37,7 +37,10 @@ impl<E: Engine + Clone + 'static> Inner<E> {
         let partition = |(index, partition): (usize, &view::Partition)| {
             let leader = self.leader(partition.group);
             let replicas: Vec<NodeId> = partition.replicas.iter().map(|replica| replica.node()).collect();
-            let (in_sync, offline) = replicas.iter().copied().partition(|node| live.contains(node));
+            // A replica that was lost with its disk is not in sync because its node is there again.
+            let lost =
+                |node: &NodeId| partition.replicas.iter().any(|one| one.node() == *node && partition.is_lost(*one));
+            let (in_sync, offline) = replicas.iter().copied().partition(|node| live.contains(node) && !lost(node));
             Partition { index: PartitionIndex(index as i32), leader, replicas, in_sync, offline }
         };
         Topic {

@@ -1,5 +1,6 @@
 //! The vocabulary of the waist: what can happen to a node's groups, and what they want done.
 
+use super::membership::WantedMembers;
 use super::repair::message::RepairMessage;
 use crate::machine::Outcome;
 use crate::raft::group_log::Wanted;
@@ -122,10 +123,13 @@ pub enum Input {
     /// forgotten: it is repaired, not born. Says who the members are, too, to a replica that does not know it.
     Adopt { group: RaftGroupId, replica: ReplicaId, membership: Membership },
     /// The controller wants this node to host a replica of a new group; its state machine exists, durably. The
-    /// preferred leader does not wait for an election timeout.
+    /// preferred leader does not wait for an election timeout. A replica that joins a group which exists knows no
+    /// voters (`Membership::of_joining`) and waits for a snapshot.
     Create { group: RaftGroupId, replica: ReplicaId, membership: Membership, preferred: bool },
     /// The controller deleted the group.
     Remove { group: RaftGroupId },
+    /// The members that the controller wants a group to have; said again until it has them. A leader takes one step.
+    ChangeMembers { group: RaftGroupId, wanted: WantedMembers },
     /// Hand the leadership of a group to another voter.
     TransferLeader { group: RaftGroupId, to: ReplicaId },
     /// Whether there is room for new entries, as one of those who watch over it sees it. Promises always fit.

@@ -2,7 +2,7 @@
 
 use crate::multiraft::core::Core;
 use crate::raft::{FollowerProgress, Replica, Role};
-use crate::types::{LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
+use crate::types::{LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 
 /// One group on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct GroupReport {
     pub commit: LogIndex,
     /// The newest applied entry.
     pub applied: LogIndex,
-    /// Replicas that receive the log and do not vote.
-    pub learners: Vec<ReplicaId>,
+    /// The members, as of the newest entry handed to the state machine.
+    pub members: Membership,
     /// The followers, if this node leads.
     pub followers: Vec<FollowerProgress>,
 }
@@ -35,7 +35,7 @@ impl GroupReport {
     /// Whether the replica on `node` is a learner.
     #[must_use]
     pub fn is_learner(&self, node: NodeId) -> bool {
-        self.learners.iter().any(|learner| learner.node() == node)
+        self.members.learners.iter().any(|learner| learner.node() == node)
     }
 }
 
@@ -58,7 +58,7 @@ fn report_one(core: &Core, group: RaftGroupId) -> GroupReport {
         last: index(|replica| replica.log().last().index),
         commit: index(Replica::commit),
         applied: core.applied(group).unwrap_or_default(),
-        learners: replica.map(|replica| replica.membership().learners.clone()).unwrap_or_default(),
+        members: replica.map(|replica| replica.membership().clone()).unwrap_or_default(),
         followers: replica.map(Replica::followers).unwrap_or_default(),
     }
 }

@@ -11,6 +11,10 @@ impl PeerRegistry for Known {
     fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
         Some(Incarnation(u128::from(node.0) * 11))
     }
+
+    fn was_replaced(&self, incarnation: Incarnation) -> bool {
+        incarnation == Incarnation(33)
+    }
 }
 
 /// A process on a node's disk; its log goes on.
@@ -86,6 +90,16 @@ fn a_process_that_knows_of_its_losses_is_let_in_and_the_next_is_measured_by_it()
     here.admit(&damaged.hello(NodeId(1))).unwrap();
     assert!(here.admit(&process(2, 4, 8).hello(NodeId(1))).is_err(), "less than the damaged one had");
     here.admit(&process(2, 5, 9).hello(NodeId(1))).unwrap();
+}
+
+#[test]
+fn a_disk_that_was_replaced_is_refused_at_both_ends() {
+    let (here, there) = (process(1, 1, 0), process(3, 2, 10));
+    for reason in
+        [here.admit(&there.hello(NodeId(1))).unwrap_err(), here.check_welcome(NodeId(3), &there.welcome()).unwrap_err()]
+    {
+        assert!(reason.contains("was replaced"), "{reason}");
+    }
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! How a node that is none of the cluster's first gets its copy of the metadata: it registers, asks which replica of
+//! the controller's group it is to have, and begins that one empty. The group's leader adds it, and sends it a
+//! snapshot.
+
+use super::data::{self, SharedEngine};
+use crate::broker::node::controller_client::ControllerClient;
+use crate::controller::command::{self, Answer, Command, Introduced, Registration};
+use crate::multiraft::handle::Handle;
+use crate::types::{CONTROLLER_GROUP, ClusterId};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How long one attempt takes at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long after one that failed the next one waits.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub(super) struct Joining {
+    /// The way to the controller.
+    controller: ControllerClient,
+    /// Who this node is.
+    registration: Registration,
+    /// Where the others are made known.
+    introduced: watch::Sender<Vec<Introduced>>,
+}
+
+impl Joining {
+    /// Nothing has been asked yet.
+    pub fn new(
+        controller: ControllerClient,
+        registration: Registration,
+        introduced: watch::Sender<Vec<Introduced>>,
+    ) -> Self {
+        Self { controller, registration, introduced }
+    }
+
+    /// Joins the controller's group. May end and begin again at any point: the controller gives the same answer, and
+    /// a replica that is there already is left as it is.
+    pub async fn run(self, handle: Handle, (engine, cluster): (SharedEngine, ClusterId)) {
+        let command::Joining { replica, nodes } = self.ask_until_answered().await;
+        self.introduced.send_replace(nodes);
+        let made = tokio::task::spawn_blocking(move || data::join_controller(&engine, cluster, replica)).await;
+        match made.map_err(|error| error.to_string()).and_then(|made| made.map_err(|error| error.to_string())) {
+            // A worker that has stopped belongs to a node that is stopping.
+            Ok(Some(machine)) => drop(handle.create(CONTROLLER_GROUP, replica, machine, false)),
+            Ok(None) => {}
+            Err(error) => tracing::error!(error, "the controller's group can't be joined; restart the node"),
+        }
+    }
+
+    async fn ask_until_answered(&self) -> command::Joining {
+        loop {
+            match self.ask().await {
+                Ok(joining) => return joining,
+                Err(Some(reason)) => {
+                    tracing::error!(reason, "the controller refuses this node");
+                    sleep(PATIENCE).await;
+                }
+                Err(None) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// The replica that this node is to have; or why it is refused, if it is.
+    async fn ask(&self) -> Result<command::Joining, Option<String>> {
+        let Registration { node, incarnation, .. } = self.registration;
+        let register = Command::RegisterBroker(self.registration.clone());
+        match self.controller.decide(&register, PATIENCE).await {
+            Ok(Answer::Done(Ok(()))) => {}
+            Ok(Answer::Done(Err(rejection))) => return Err(Some(rejection.message)),
+            Ok(_) | Err(_) => return Err(None),
+        }
+        match self.controller.decide(&Command::JoinController { node, incarnation }, PATIENCE).await {
+            Ok(Answer::Joining(result)) => result.map_err(|rejection| Some(rejection.message)),
+            Ok(_) | Err(_) => Err(None),
+        }
+    }
+}

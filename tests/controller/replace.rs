@@ -1,0 +1,217 @@
+//! Nodes whose replicas move to another node, or to another disk of the same one.
+
+use crate::world::{Memory, World, open, reason, registration, topic};
+use ackord::controller::command::{Answer, Command, Finished, Layout, NewTopic, Reason, Rejection, TopicReference};
+use ackord::controller::view::{MetadataView, Partition};
+use ackord::machine::StateMachine;
+use ackord::storage::WriteBatch;
+use ackord::types::{CONTROLLER_GROUP, Incarnation, Membership, NodeId, RaftGroupId, ReplicaId};
+
+const fn replica(node: u32, generation: u32) -> ReplicaId {
+    ReplicaId::new(NodeId(node), generation)
+}
+
+fn nodes(numbers: &[u32]) -> Vec<NodeId> {
+    numbers.iter().copied().map(NodeId).collect()
+}
+
+/// Nodes 1 to 5, of which the first is the controller's only voter; topic `t` is on nodes 1, 2 and 3.
+fn world() -> World {
+    let mut world = World::of_nodes(5);
+    let layout = Layout::Manual(vec![nodes(&[1, 2, 3]), nodes(&[3, 1, 2])]);
+    world.create(NewTopic { layout, ..topic("t", 0, 0) }).unwrap();
+    world
+}
+
+fn replace(world: &mut World, old: u32, new: u32, live: &[u32]) -> Result<u32, Rejection> {
+    let (old, new) = (NodeId(old), NodeId(new));
+    match world.run(&Command::ReplaceNode { old, new, live: nodes(live), force: false }) {
+        Answer::Replacing(result) => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn join(world: &mut World, node: u32, incarnation: Incarnation) -> Result<ReplicaId, Rejection> {
+    match world.run(&Command::JoinController { node: NodeId(node), incarnation }) {
+        Answer::Joining(result) => result.map(|joining| {
+            let nodes: Vec<_> = joining.nodes.iter().map(|known| (known.node, known.incarnation)).collect();
+            let registered: Vec<_> = world.view().brokers().map(|known| (known.node, known.incarnation)).collect();
+            assert_eq!(nodes, registered);
+            joining.replica
+        }),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn register(world: &mut World, node: u32, incarnation: u128) -> Result<(), Rejection> {
+    let registration =
+        ackord::controller::command::Registration { incarnation: Incarnation(incarnation), ..registration(node) };
+    match world.run(&Command::RegisterBroker(registration)) {
+        Answer::Done(result) => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn finish(world: &mut World, finished: &[(u64, ReplicaId, ReplicaId)]) {
+    let finished =
+        finished.iter().map(|(group, old, new)| Finished { group: RaftGroupId(*group), old: *old, new: *new });
+    let command = Command::FinishReplacements { finished: finished.collect() };
+    assert_eq!(world.run(&command), Answer::Done(Ok(())));
+}
+
+fn partition(view: &MetadataView, number: usize) -> Partition {
+    view.topic_named("t").expect("the topic").partitions[number].clone()
+}
+
+#[test]
+fn another_node_takes_the_place_of_a_lost_one() {
+    let mut world = world();
+    assert_eq!(replace(&mut world, 3, 4, &[1, 2, 4, 5]), Ok(2));
+    let before = world.view();
+    for number in 0..2 {
+        let changed = partition(&before, number);
+        assert!(changed.replicas.contains(&replica(3, 0)), "it counts until the new one does");
+        assert!(changed.wanted().contains(&replica(4, 0)) && !changed.wanted().contains(&replica(3, 0)));
+    }
+    let plans = before.changes_since(&MetadataView::empty(before.cluster().id), NodeId(4)).create;
+    assert_eq!(plans.len(), 2);
+    assert!(plans.iter().all(|plan| plan.members == Membership::of_joining(replica(4, 0))));
+    assert_eq!(before.unfinished(NodeId(3)), 2);
+
+    finish(&mut world, &[(1, replica(3, 0), replica(4, 0))]);
+    assert!(world.view().broker(NodeId(3)).is_some(), "one group is left");
+    finish(&mut world, &[(1, replica(3, 0), replica(4, 0)), (2, replica(3, 0), replica(4, 0))]);
+    let after = world.view();
+    assert_eq!(partition(&after, 0).replicas, [replica(1, 0), replica(2, 0), replica(4, 0)]);
+    assert_eq!(partition(&after, 1).replicas, [replica(4, 0), replica(1, 0), replica(2, 0)], "in its place");
+    assert!(partition(&after, 0).is_lost(replica(3, 0)) && !partition(&after, 0).is_lost(replica(4, 0)));
+    assert!(after.broker(NodeId(3)).is_none() && after.cluster().replacements.is_empty());
+    let incarnation = registration(3).incarnation;
+    assert_eq!(after.cluster().retired, [incarnation]);
+    assert_eq!(reason(register(&mut world, 3, incarnation.0)), Reason::DuplicateBroker, "the old disk is back");
+    assert_eq!(register(&mut world, 3, 77), Ok(()));
+
+    // A node that was away all the time is still born with the members that the others were born with.
+    let plans = after.changes_since(&MetadataView::empty(after.cluster().id), NodeId(2)).create;
+    let first = Membership::of_voters([1, 2, 3].map(|node| replica(node, 0)));
+    assert!(plans.iter().all(|plan| plan.members == first));
+    // And one that follows gives the replica away.
+    assert_eq!(after.changes_since(&before, NodeId(3)).tombstone, [RaftGroupId(1), RaftGroupId(2)]);
+    assert!(after.gave_up(RaftGroupId(1), NodeId(3)) && !after.gave_up(RaftGroupId(1), NodeId(4)));
+    let unknown = MetadataView::empty(after.cluster().id);
+    assert!(!before.gave_up(RaftGroupId(1), NodeId(4)) && !unknown.gave_up(RaftGroupId(1), NodeId(3)));
+}
+
+#[test]
+fn a_node_that_was_formatted_anew_takes_its_own_place() {
+    let mut world = world();
+    assert_eq!(reason(register(&mut world, 3, 77)), Reason::DuplicateBroker, "not before it is replaced");
+    assert_eq!(replace(&mut world, 3, 3, &[1, 2]), Ok(2));
+    let old = registration(3).incarnation;
+    assert_eq!(world.view().cluster().retired, [old]);
+    assert_eq!(replace(&mut world, 3, 3, &[1, 2]), Ok(2), "asked again, nothing changes");
+    assert_eq!(reason(register(&mut world, 3, old.0)), Reason::DuplicateBroker);
+    assert_eq!(register(&mut world, 3, 77), Ok(()));
+    let view = world.view();
+    assert_eq!(partition(&view, 0).replica_on(NodeId(3)), Some(replica(3, 1)));
+    assert!(partition(&view, 0).is_lost(replica(3, 0)) && !partition(&view, 0).is_lost(replica(3, 1)));
+
+    // The second disk is lost, too, before it had caught up.
+    assert_eq!(replace(&mut world, 3, 3, &[1, 2]), Ok(2));
+    assert_eq!(register(&mut world, 3, 78), Ok(()));
+    finish(&mut world, &[(1, replica(3, 0), replica(3, 1))]);
+    assert_eq!(world.view().unfinished(NodeId(3)), 2, "a report of what is not wanted any more changes nothing");
+    finish(&mut world, &[(1, replica(3, 0), replica(3, 2)), (2, replica(3, 0), replica(3, 2))]);
+    assert_eq!(partition(&world.view(), 0).replicas, [replica(1, 0), replica(2, 0), replica(3, 2)]);
+    assert!(partition(&world.view(), 0).is_lost(replica(3, 1)));
+    assert!(world.view().cluster().replacements.is_empty());
+    assert_eq!(world.view().broker(NodeId(3)).map(|broker| broker.incarnation), Some(Incarnation(78)));
+}
+
+#[test]
+fn a_replacement_that_is_lost_itself_is_replaced() {
+    let mut world = world();
+    replace(&mut world, 3, 4, &[1, 2, 4, 5]).unwrap();
+    finish(&mut world, &[(1, replica(3, 0), replica(4, 0))]);
+    assert_eq!(reason(replace(&mut world, 3, 5, &[1, 2, 5])), Reason::InvalidRequest, "node 4 is to be replaced");
+    assert_eq!(replace(&mut world, 4, 5, &[1, 2, 5]), Ok(2));
+    assert_eq!(partition(&world.view(), 0).wanted(), [replica(1, 0), replica(2, 0), replica(5, 0)]);
+    assert_eq!(partition(&world.view(), 1).wanted(), [replica(5, 0), replica(1, 0), replica(2, 0)]);
+    finish(&mut world, &[(1, replica(4, 0), replica(5, 0)), (2, replica(3, 0), replica(5, 0))]);
+    let view = world.view();
+    assert!(view.broker(NodeId(3)).is_none() && view.broker(NodeId(4)).is_none());
+    assert!(view.cluster().replacements.is_empty());
+    assert_eq!(view.cluster().retired.len(), 2);
+}
+
+/// Of a partition whose only replica was lost nothing can be replaced; its topic is deleted in the end.
+#[test]
+fn a_replacement_ends_with_the_topics_that_it_waits_for() {
+    let mut world = world();
+    replace(&mut world, 3, 4, &[1, 2, 4, 5]).unwrap();
+    world.run(&Command::DeleteTopics { topics: vec![TopicReference::Name("t".to_owned())] });
+    assert!(world.view().cluster().replacements.is_empty() && world.view().broker(NodeId(3)).is_none());
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let mut world = world();
+    let before = world.view();
+    assert_eq!(reason(replace(&mut world, 9, 4, &[])), Reason::UnknownBroker);
+    assert_eq!(reason(replace(&mut world, 3, 9, &[])), Reason::UnknownBroker);
+    assert_eq!(reason(replace(&mut world, 3, 2, &[1, 2])), Reason::InvalidReplicaAssignment, "it has replicas itself");
+    assert_eq!(reason(replace(&mut world, 3, 4, &[1, 3])), Reason::InvalidRequest, "node 3 is alive");
+    assert_eq!(before, world.view());
+    let forced = Command::ReplaceNode { old: NodeId(3), new: NodeId(4), live: nodes(&[3]), force: true };
+    assert_eq!(world.run(&forced), Answer::Replacing(Ok(2)));
+    assert_eq!(reason(replace(&mut world, 2, 3, &[1])), Reason::InvalidRequest, "node 3 is leaving");
+    let on_leaving = NewTopic { layout: Layout::Manual(vec![nodes(&[3])]), ..topic("new", 0, 0) };
+    assert_eq!(reason(world.create(on_leaving)), Reason::InvalidReplicaAssignment);
+    for node in [3, 4] {
+        let unregister = world.run(&Command::UnregisterBroker { node: NodeId(node) });
+        assert!(matches!(unregister, Answer::Done(Err(_))), "node {node} has replicas, or is to have some");
+    }
+    // A node that has nothing needs no replacement: it is gone at once.
+    assert_eq!(replace(&mut world, 5, 1, &[1]), Ok(0));
+    assert!(world.view().broker(NodeId(5)).is_none());
+}
+
+#[test]
+fn the_controllers_own_group_is_replaced_like_the_others() {
+    let mut world = world();
+    let incarnation = |node| registration(node).incarnation;
+    assert_eq!(reason(join(&mut world, 1, incarnation(1))), Reason::DuplicateBroker, "its replica has promised");
+    assert_eq!(reason(join(&mut world, 4, Incarnation(1))), Reason::UnknownBroker);
+    assert_eq!(join(&mut world, 4, incarnation(4)), Ok(replica(4, 0)));
+    assert_eq!(join(&mut world, 4, incarnation(4)), Ok(replica(4, 0)), "asked again");
+    assert_eq!(join(&mut world, 2, incarnation(2)), Ok(replica(2, 0)));
+    let learners = |world: &World| world.view().cluster().controllers.learners.clone();
+    assert_eq!(learners(&world), [replica(2, 0), replica(4, 0)]);
+
+    assert_eq!(replace(&mut world, 1, 4, &[2, 3, 4, 5]), Ok(3));
+    let members = |world: &World| world.view().cluster().controllers.members.clone();
+    assert_eq!(members(&world).wanted(), [replica(4, 0)], "the learner is promoted");
+    assert_eq!(learners(&world), [replica(2, 0)]);
+    assert_eq!(join(&mut world, 4, incarnation(4)), Ok(replica(4, 0)));
+    finish(&mut world, &[(CONTROLLER_GROUP.0, replica(1, 0), replica(4, 0))]);
+    assert_eq!(members(&world).replicas, [replica(4, 0)]);
+    assert!(members(&world).is_lost(replica(1, 0)));
+
+    // A node with a copy only is formatted anew: it gets its next number.
+    replace(&mut world, 2, 2, &[4]).unwrap();
+    assert_eq!(learners(&world), []);
+    register(&mut world, 2, 77).unwrap();
+    assert_eq!(join(&mut world, 2, Incarnation(77)), Ok(replica(2, 1)));
+
+    // What is stored, and what a snapshot carries, is the whole of it; and a node that joins takes it.
+    assert_eq!(open(&world.engine).view(), world.view());
+    let engine = Memory::default();
+    let join = || ackord::controller::Controller::join(&engine, crate::world::CLUSTER, replica(9, 0)).unwrap();
+    let joining = join().expect("there was nothing");
+    assert!(join().is_none(), "what is there stays");
+    assert_eq!(joining.membership(), &Membership::of_joining(replica(9, 0)));
+    let mut joining = open(&engine);
+    assert_eq!(joining.membership(), &Membership::of_joining(replica(9, 0)), "it is stored");
+    joining.install(&world.controller.snapshot(), &mut WriteBatch::default()).unwrap();
+    assert_eq!(joining.view(), world.view());
+}

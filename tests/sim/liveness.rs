@@ -1,0 +1,231 @@
+//! After the faults: a connected majority must do its work within a bounded time, whoever else stays away; and when
+//! everybody is back, all replicas must become equal.
+
+use crate::chance::{Chance, MILLISECOND, SECOND};
+use crate::clients::Eyes;
+use crate::observe::Observation;
+use crate::trace::mix_bytes;
+use crate::workload::probe::{Acknowledged, Probe};
+use crate::world::{Event, World};
+use ackord::controller::view::GroupFate;
+use ackord::multiraft::apply::machine::Machine;
+use ackord::types::{CONTROLLER_GROUP, GroupKind, NodeId, Offset, RaftGroupId, ReplicaId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long recovery may take.
+const RECOVERY_MAX: u64 = 60 * SECOND;
+/// How often it is looked at.
+const LOOK: u64 = 250 * MILLISECOND;
+
+impl World {
+    /// See the module.
+    pub fn recover(&mut self) -> Result<(), String> {
+        self.calm = true;
+        self.heal_all();
+        let up = self.choose_majority();
+        self.trace.note(self.now, "calm", &[up.len() as u64], || format!("{up:?} are up"));
+        self.run_until(self.now + 10 * MILLISECOND)?;
+        self.let_majority_work(&up)?;
+        self.nemesis.down.clear();
+        self.heal_all();
+        for node in 1..=self.nodes.len() as u32 {
+            self.schedule(0, Event::Start { node: NodeId(node) });
+        }
+        for own in 0..self.actors.len() {
+            self.with_actor(own, |actor, _| actor.stop());
+        }
+        self.let_all_agree()?;
+        self.tell_end();
+        match self.watch.violation() {
+            Some(violation) => Err(violation.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// A random majority; the others stay down, or are cut off.
+    fn choose_majority(&mut self) -> BTreeSet<NodeId> {
+        let count = self.nodes.len();
+        let mut order: Vec<_> = (1..=count as u32).map(NodeId).collect();
+        self.chances.nemesis.shuffle(&mut order);
+        if self.chances.nemesis.one_in(2) {
+            // Those whose disks are whole: then every group has a majority.
+            order.sort_by_key(|node| self.node(*node).damaged);
+        }
+        let majority = self.chances.nemesis.between(count as u64 / 2 + 1, count as u64) as usize;
+        let away = order.split_off(majority);
+        let up: BTreeSet<_> = order.into_iter().collect();
+        for node in away {
+            if self.chances.nemesis.one_in(2) {
+                self.end_process(Self::position(node), true);
+                self.nemesis.down.insert(node);
+            }
+            for other in &up {
+                self.cut(node, *other);
+                self.cut(*other, node);
+            }
+        }
+        for node in &up {
+            self.schedule(0, Event::Start { node: *node });
+        }
+        up
+    }
+
+    /// The replicas of a group that vote, as the newest member's state has it.
+    fn voters(&self, group: RaftGroupId) -> Vec<ReplicaId> {
+        let machines = self.nodes.iter().filter_map(|node| node.machine(group));
+        let newest = machines.max_by_key(|machine| machine.applied().index);
+        newest.map(|machine| machine.membership().voters.clone()).unwrap_or_default()
+    }
+
+    /// Whether a replica runs and takes part.
+    fn takes_part(&self, node: NodeId, group: RaftGroupId) -> bool {
+        self.node(node).replica(group).is_some()
+    }
+
+    fn let_majority_work(&mut self, up: &BTreeSet<NodeId>) -> Result<(), String> {
+        let (mut probes, groups) = (Acknowledged::default(), self.groups());
+        self.add_actor(Box::new(Probe::new(groups.clone(), Acknowledged::clone(&probes))));
+        let deadline = self.now + RECOVERY_MAX;
+        let mut left: BTreeSet<_> = groups.into_iter().collect();
+        while self.now < deadline && !left.is_empty() {
+            self.run_until(self.now + LOOK)?;
+            left.retain(|group| !self.has_recovered(*group, up, &mut probes));
+        }
+        for group in left {
+            if self.is_deleted(group) || !self.has_majority(group, up) {
+                self.coverage.hit("group without a majority");
+                continue;
+            }
+            let progress = probes.borrow().contains_key(&group);
+            self.watch.tell(&Observation::Liveness { group, up, progress });
+            let what = if progress { "has replicas that do not catch up" } else { "acknowledges no write" };
+            let standing = self.describe(group);
+            self.watch.object(|| format!("liveness: group {group} {what}, {up:?} are up:\n{standing}"));
+        }
+        Ok(())
+    }
+
+    fn is_deleted(&self, group: RaftGroupId) -> bool {
+        let gone = |view: &std::sync::Arc<ackord::controller::view::MetadataView>| {
+            matches!(view.group(group), GroupFate::Deleted)
+        };
+        group != CONTROLLER_GROUP && self.newest_metadata().is_some_and(|view| gone(&view))
+    }
+
+    fn has_majority(&self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {
+        let voters = self.voters(group);
+        let there = voters.iter().filter(|voter| up.contains(&voter.node()) && self.takes_part(voter.node(), group));
+        there.count() > voters.len() / 2
+    }
+
+    /// Whether a probe was acknowledged and everybody who takes part has applied it.
+    fn has_recovered(&mut self, group: RaftGroupId, up: &BTreeSet<NodeId>, probes: &mut Acknowledged) -> bool {
+        let Some(at) = probes.borrow().get(&group).copied() else { return false };
+        let behind = |node: &&NodeId| {
+            let applied = self.node(**node).machine(group).map(|machine| machine.applied().index);
+            self.takes_part(**node, group) && applied.is_some_and(|applied| applied < at)
+        };
+        let voters = self.voters(group);
+        let recovered =
+            !up.iter().filter(|node| voters.iter().any(|voter| voter.node() == **node)).any(|node| behind(&node));
+        if recovered {
+            self.watch.tell(&Observation::Liveness { group, up, progress: true });
+        }
+        recovered
+    }
+
+    fn let_all_agree(&mut self) -> Result<(), String> {
+        let deadline = self.now + RECOVERY_MAX;
+        loop {
+            self.run_until(self.now + LOOK)?;
+            let open = self.disagreement();
+            let Some(open) = open else { return Ok(()) };
+            if self.now >= deadline {
+                return Err(format!("liveness: after everybody has come back, {open}"));
+            }
+        }
+    }
+
+    /// Why the cluster is not done yet, if so.
+    fn disagreement(&mut self) -> Option<String> {
+        for own in 0..self.actors.len() {
+            let actor = self.actors[own].take().expect("it is nobody's turn");
+            let settled = actor.is_settled(&Eyes { world: self, own });
+            let waiting = (!settled).then(|| actor.describe());
+            self.actors[own] = Some(actor);
+            if waiting.is_some() {
+                return waiting;
+            }
+        }
+        if let Some(node) = self.nodes.iter().find(|node| node.process.is_none() && node.refused.is_none()) {
+            return Some(format!("node {} is down", node.id));
+        }
+        self.groups().into_iter().find_map(|group| {
+            let differ = self.differ(group)?;
+            Some(format!("group {group}: {differ}:\n{}", self.describe(group)))
+        })
+    }
+
+    /// How the replicas of a group differ, if they do.
+    fn differ(&self, group: RaftGroupId) -> Option<String> {
+        let mut first: Option<(NodeId, u64)> = None;
+        for voter in self.voters(group) {
+            let node = self.node(voter.node());
+            if node.process.is_none() {
+                continue; // it refused to start
+            }
+            if node.quarantined(group).is_some() {
+                return Some(format!("node {} is not repaired", node.id));
+            }
+            let Some(digest) = node.digest(group) else { return Some(format!("node {} has it not", node.id)) };
+            let (other, expected) = *first.get_or_insert((node.id, digest));
+            if digest != expected {
+                return Some(format!("nodes {other} and {} differ", node.id));
+            }
+        }
+        None
+    }
+
+    /// How the replicas of a group stand.
+    pub fn describe(&self, group: RaftGroupId) -> String {
+        self.nodes.iter().map(|node| node.describe_group(group)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The final contents.
+    fn tell_end(&mut self) {
+        for group in self.groups_of(GroupKind::Partition) {
+            let hosts = self.nodes.iter().filter(|node| node.replica(group).is_some());
+            let read: Result<BTreeMap<NodeId, (Offset, Vec<u64>)>, String> =
+                hosts.map(|node| node.records(group).map(|records| (node.id, records))).collect();
+            match read {
+                Ok(records) => self.watch.tell(&Observation::Final { group, records: &records }),
+                Err(reason) => self.watch.object(|| format!("group {group} can't be read in the end: {reason}")),
+            }
+        }
+        for raft in self.groups_of(GroupKind::Coordinator) {
+            for node in &self.nodes {
+                let Some(coordinator) = node.coordinator(raft) else { continue };
+                for name in coordinator.groups().keys() {
+                    let offsets = node.stored_offsets(raft, name);
+                    let group = (raft, name.as_str());
+                    self.watch.tell(&Observation::FinalOffsets { node: node.id, group, offsets: &offsets });
+                }
+            }
+        }
+    }
+}
+
+impl crate::node::Node {
+    /// The whole state of a group here, as a number.
+    pub fn digest(&self, group: RaftGroupId) -> Option<u64> {
+        let machine = self.machine(group)?;
+        let (_, head) = machine.head();
+        let mut digest = mix_bytes(0, &head);
+        if let Machine::Partition(_) = machine {
+            let (start, values) = self.records(group).ok()?;
+            digest = crate::trace::mix(digest, start.0.cast_unsigned());
+            digest = values.into_iter().fold(digest, crate::trace::mix);
+        }
+        Some(digest)
+    }
+}

@@ -1,0 +1,294 @@
+//! What is between the nodes: for each pair and direction a link, and a connection that both ends must agree to.
+//!
+//! A message takes some time and may be lost, come twice, overtake another one, or wait in a clogged link until all of
+//! them come at once. What is sent without a connection is lost. Who may connect to whom is decided by production's
+//! own `Admission` at both ends.
+
+use crate::chance::{Chance, MILLISECOND, SECOND};
+use crate::node::Arrived;
+use crate::world::{Event, World};
+use ackord::multiraft::apply::transfer::SnapshotMessage;
+use ackord::multiraft::core::effect::Input;
+use ackord::multiraft::core::repair::message::RepairMessage;
+use ackord::raft::RaftMessage;
+use ackord::types::{NodeId, RaftGroupId};
+
+/// A peer that was not heard of for so long is taken for dead.
+const SILENCE_MAX: u64 = 2 * SECOND;
+
+/// What travels.
+#[derive(Clone)]
+pub enum Cargo {
+    /// Messages between replicas.
+    Raft(Vec<(RaftGroupId, RaftMessage)>),
+    /// A piece of a state.
+    Snapshot(SnapshotMessage),
+    /// Something about a repair.
+    Repair(RepairMessage),
+}
+
+/// Something on its way.
+#[derive(Clone)]
+pub struct Packet {
+    /// From whom.
+    pub from: NodeId,
+    /// To whom.
+    pub to: NodeId,
+    /// To which of its processes.
+    pub life: u64,
+    /// What.
+    pub cargo: Cargo,
+}
+
+/// One direction between two nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// By how many faults it is cut.
+    pub cuts: u32,
+    /// Nothing arrives before this moment.
+    pub clogged_until: u64,
+    /// When the last packet arrives.
+    last_at: u64,
+}
+
+/// A connection from one node to another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Connection {
+    /// It is there.
+    open: bool,
+    /// Its number.
+    number: u64,
+}
+
+/// See the module.
+pub struct Network {
+    /// Nodes.
+    size: usize,
+    /// By sender and receiver.
+    links: Vec<Link>,
+    /// By sender and receiver.
+    connections: Vec<Connection>,
+    /// Connections that were opened so far.
+    opened: u64,
+}
+
+impl Network {
+    /// No connection yet.
+    pub fn new(size: usize) -> Self {
+        let all = size * size;
+        Self { size, links: vec![Link::default(); all], connections: vec![Connection::default(); all], opened: 0 }
+    }
+
+    fn place(&self, from: NodeId, to: NodeId) -> usize {
+        World::position(from) * self.size + World::position(to)
+    }
+
+    /// One direction.
+    pub fn link_mut(&mut self, from: NodeId, to: NodeId) -> &mut Link {
+        let place = self.place(from, to);
+        &mut self.links[place]
+    }
+
+    /// Whether nothing comes through.
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.links[self.place(from, to)].cuts > 0
+    }
+
+    /// Whether there is a connection.
+    pub fn is_connected(&self, from: NodeId, to: NodeId) -> bool {
+        self.connections[self.place(from, to)].open
+    }
+
+    /// Nothing is cut or clogged any more.
+    pub fn heal(&mut self) {
+        for link in &mut self.links {
+            (link.cuts, link.clogged_until) = (0, 0);
+        }
+    }
+
+    fn open(&mut self, from: NodeId, to: NodeId) -> u64 {
+        self.opened += 1;
+        let place = self.place(from, to);
+        self.connections[place] = Connection { open: true, number: self.opened };
+        self.opened
+    }
+
+    fn close(&mut self, from: NodeId, to: NodeId) -> bool {
+        let place = self.place(from, to);
+        std::mem::take(&mut self.connections[place].open)
+    }
+}
+
+impl World {
+    /// Sends something, if there is a connection.
+    pub fn send(&mut self, from: NodeId, to: NodeId, cargo: Cargo) {
+        if let Cargo::Raft(messages) = &cargo {
+            self.report.messages += messages.len() as u64;
+        }
+        if World::position(to) >= self.nodes.len() || !self.network.is_connected(from, to) {
+            return self.coverage.hit("lost: no connection");
+        }
+        if self.network.is_cut(from, to) {
+            return self.coverage.hit("lost: cut");
+        }
+        let (drop, duplicate) = (self.shape.faults.drop, self.shape.faults.duplicate);
+        if !self.calm && self.chances.network.per_million(drop) {
+            return self.coverage.hit("lost: dropped");
+        }
+        let life = self.node(to).life;
+        let packet = Packet { from, to, life, cargo };
+        if !self.calm && self.chances.network.per_million(duplicate) {
+            self.coverage.hit("duplicated");
+            self.plan_delivery(packet.clone());
+        }
+        self.plan_delivery(packet);
+    }
+
+    fn plan_delivery(&mut self, packet: Packet) {
+        let (low, high) = self.shape.speeds.network;
+        let late = !self.calm && self.chances.network.one_in(500);
+        let latency = self.chances.network.between(low, high) * if late { 20 } else { 1 };
+        let (now, reorders) = (self.now, self.shape.speeds.reorders);
+        let link = self.network.link_mut(packet.from, packet.to);
+        let mut at = (now + latency).max(link.clogged_until);
+        if !reorders {
+            at = at.max(link.last_at);
+        } else if at < link.last_at {
+            self.coverage.hit("overtaken");
+        }
+        let link = self.network.link_mut(packet.from, packet.to);
+        link.last_at = link.last_at.max(at);
+        self.schedule_at(at, Event::Deliver(Box::new(packet)));
+    }
+
+    /// Something arrives.
+    pub fn deliver(&mut self, packet: Packet) {
+        let Packet { from, to, life, cargo } = packet;
+        let position = World::position(to);
+        let same = self.nodes[position].life == life;
+        if self.nodes[position].process.is_none() || !self.network.is_connected(from, to) {
+            return self.coverage.hit("lost: nobody there");
+        }
+        if !same && !self.shape.speeds.ghosts {
+            return;
+        }
+        if !same {
+            self.coverage.hit("delivered to the next process");
+        }
+        match cargo {
+            Cargo::Raft(messages) => self.arrive(position, Arrived::Messages(messages)),
+            Cargo::Snapshot(message) => self.arrive(position, Arrived::Snapshot(message)),
+            Cargo::Repair(message) => self.arrive(position, Arrived::Repair(message)),
+        }
+    }
+
+    /// Both ends greet each other, if they can.
+    pub fn connect(&mut self, from: NodeId, to: NodeId) {
+        if self.network.is_connected(from, to) {
+            return;
+        }
+        let reachable = !self.network.is_cut(from, to) && !self.network.is_cut(to, from);
+        let awake = self.node(to).process.is_some() && self.node(to).paused_until <= self.now;
+        if reachable && awake {
+            match self.greet(from, to) {
+                Ok(()) => {
+                    let number = self.network.open(from, to);
+                    self.trace.note(self.now, "connect", &[from.0.into(), to.0.into(), number], || {
+                        format!("node {from} to node {to}")
+                    });
+                    return;
+                }
+                Err(reason) => {
+                    self.coverage.hit(if self.node(from).rolled_back || self.node(to).rolled_back {
+                        "refused: rolled back"
+                    } else {
+                        "refused: greeting"
+                    });
+                    self.connect_later(from, to, 500 * MILLISECOND);
+                    return self.trace.note(self.now, "refused", &[from.0.into(), to.0.into()], || {
+                        format!("node {from} to node {to}: {reason}")
+                    });
+                }
+            }
+        }
+        self.connect_later(from, to, 50 * MILLISECOND);
+    }
+
+    fn greet(&mut self, from: NodeId, to: NodeId) -> Result<(), String> {
+        let caller = self.node(from).process.as_ref().ok_or("it is down")?;
+        let called = self.node(to).process.as_ref().ok_or("it is down")?;
+        let (hello, welcome) = (caller.admission.hello(to), called.admission.welcome());
+        called.admission.admit(&hello)?;
+        let checked = caller.admission.check_welcome(to, &welcome);
+        self.remember(to, from, hello.durable_turn);
+        if checked.is_ok() {
+            self.remember(from, to, welcome.durable_turn);
+        }
+        checked
+    }
+
+    fn remember(&mut self, who: NodeId, whom: NodeId, turn: u64) {
+        if let Some(process) = self.node_mut(who).process.as_mut() {
+            let known = process.remembers.entry(whom).or_default();
+            *known = turn.max(*known);
+        }
+    }
+
+    /// Tries again after a while.
+    pub fn connect_later(&mut self, from: NodeId, to: NodeId, least: u64) {
+        let after = self.chances.network.between(least, (least * 4).max(200 * MILLISECOND));
+        let life = self.node(from).life;
+        self.schedule(after, Event::Connect { from, to, life });
+    }
+
+    /// A process has begun: it connects to the others.
+    pub fn begin_connecting(&mut self, from: NodeId) {
+        for to in (1..=self.nodes.len() as u32).map(NodeId).filter(|to| *to != from) {
+            self.connect_later(from, to, MILLISECOND);
+        }
+    }
+
+    /// A process has ended: its connections are gone, and the others notice, some at once, some late.
+    pub fn end_connections(&mut self, node: NodeId, power_cut: bool) {
+        for other in (1..=self.nodes.len() as u32).map(NodeId).filter(|other| *other != node) {
+            self.network.close(node, other);
+            if self.network.close(other, node) {
+                let after = if power_cut { SILENCE_MAX } else { MILLISECOND };
+                let life = self.node(other).life;
+                self.schedule(after, Event::Broken { from: other, to: node, life });
+            }
+        }
+    }
+
+    /// A link was cut: the connection dies of silence if it stays so.
+    pub fn cut(&mut self, from: NodeId, to: NodeId) {
+        self.network.link_mut(from, to).cuts += 1;
+        let place = self.network.place(from, to);
+        let opened = self.network.connections[place].number;
+        self.schedule(SILENCE_MAX, Event::Silent { from, to, opened });
+    }
+
+    /// A connection has been silent for too long.
+    pub fn silent(&mut self, from: NodeId, to: NodeId, opened: u64) {
+        let place = self.network.place(from, to);
+        let connection = self.network.connections[place];
+        if connection.open && connection.number == opened && self.network.is_cut(from, to) {
+            self.network.close(from, to);
+            self.coverage.hit("connection broken by silence");
+            let life = self.node(from).life;
+            self.schedule(0, Event::Broken { from, to, life });
+        }
+    }
+
+    /// A node learns that its connection to another one is broken.
+    pub fn unreachable(&mut self, position: usize, to: NodeId) {
+        let from = self.nodes[position].id;
+        self.arrive(position, Arrived::Input(Input::Unreachable(to)));
+        self.connect_later(from, to, 50 * MILLISECOND);
+    }
+
+    /// What a job says to another node.
+    pub fn send_snapshot(&mut self, from: NodeId, message: SnapshotMessage) {
+        self.send(from, message.to.node(), Cargo::Snapshot(message));
+    }
+}

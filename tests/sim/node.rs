@@ -1,0 +1,445 @@
+//! One simulated node: its disk and its database, which survive, and its process, which is what production runs but
+//! for the threads.
+
+use crate::batch::values_of;
+use crate::chance::Chance;
+use crate::clients::Ticketed;
+use crate::jobs::{Job, Queue, Thread};
+use crate::swarm::Shape;
+use crate::workload::Request;
+use ackord::controller::Controller;
+use ackord::controller::view::{MetadataView, Topic};
+use ackord::coordinator::{Coordinator, offsets};
+use ackord::multiraft::apply::machine::Machine;
+use ackord::multiraft::apply::transfer::SnapshotMessage;
+use ackord::multiraft::apply::{Applier, NoObserver};
+use ackord::multiraft::core::effect::{Input, Leadership, Proposal, Source, Ticket};
+use ackord::multiraft::core::repair::message::RepairMessage;
+use ackord::multiraft::core::{Core, CoreOptions};
+use ackord::multiraft::handle::order::{Order, Sequence};
+use ackord::partition::read::PartitionView;
+use ackord::raft::{RaftMessage, Replica};
+use ackord::server::data::{OpenedGroups, destroy_machines, has_lost_turns, open_groups};
+use ackord::server::groups::Known;
+use ackord::server::identity::{FirstVoter, Identity};
+use ackord::sim::engine::SimEngine;
+use ackord::sim::{Random, SimDisk};
+use ackord::transport::admission::Admission;
+use ackord::transport::{Own, PeerRegistry};
+use ackord::types::{CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, TopicId};
+use ackord::wal::{self, GroupRecovery, Log, LogError, Reader, Recovery, Spare};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The cluster that every simulated node belongs to.
+pub const CLUSTER: ClusterId = ClusterId(0xac0d);
+
+/// Something that reaches the worker.
+pub enum Arrived {
+    /// A completion, or what else the core is told.
+    Input(Input),
+    /// What a peer says of a state in transit.
+    Snapshot(SnapshotMessage),
+    /// What a peer says of a repair.
+    Repair(RepairMessage),
+    /// What the log has of a group whose state machine is to be examined next.
+    Examined { group: RaftGroupId, recovery: Option<GroupRecovery> },
+    /// Messages of a peer.
+    Messages(Vec<(RaftGroupId, RaftMessage)>),
+    /// A command that was admitted.
+    Propose { group: RaftGroupId, proposal: Proposal },
+    /// A refusal that is known now.
+    RefusalKnown { group: RaftGroupId, source: Source },
+}
+
+/// Who waits for an answer of this process.
+pub struct Waiting {
+    /// The room it takes in the mailbox.
+    pub bytes: usize,
+    /// Which batch of whom it is.
+    pub sequence: Option<(RaftGroupId, Sequence)>,
+}
+
+/// The log's thread.
+pub struct LogState {
+    /// The log.
+    pub log: Log<SimDisk>,
+    /// Its disk, to prepare spares on.
+    pub disk: SimDisk,
+    /// A spare is being prepared.
+    pub ordered: bool,
+    /// No spare is ordered before this moment.
+    pub order_after: u64,
+    /// Spares that were prepared and not taken yet.
+    pub spares: VecDeque<io::Result<Spare<ackord::sim::disk::SimFile>>>,
+    /// What the worker was told of the room in the log.
+    pub writable: bool,
+    /// Counts what the thread has done, to know an outdated timer.
+    pub steps: u64,
+}
+
+/// Who the others are, as one process knows it.
+pub struct Peers(Mutex<BTreeMap<NodeId, Incarnation>>);
+
+impl Peers {
+    /// Takes over who has registered.
+    pub fn follow(&self, view: &MetadataView) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for broker in view.brokers() {
+            known.insert(broker.node, broker.incarnation);
+        }
+    }
+}
+
+impl PeerRegistry for Peers {
+    fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
+    }
+}
+
+/// A process.
+pub struct Process {
+    /// Decides.
+    pub core: Core,
+    /// Runs the state machines.
+    pub applier: Applier<SimEngine>,
+    /// Keeps the promises.
+    pub log: LogState,
+    /// Reads old entries.
+    pub reader: Reader<SimDisk>,
+    /// What every thread has to do.
+    pub queues: [Queue; Thread::COUNT],
+    /// The worker's mailbox.
+    pub inbox: VecDeque<Arrived>,
+    /// The worker will look into it.
+    pub work_due: bool,
+    /// What there is of what the controller wants.
+    pub known: Known,
+    /// Where the log of the controller's replica ended when it was first seen to take part.
+    pub controller_promised: Option<LogIndex>,
+    /// The controller's state that was followed last.
+    pub seen: Arc<MetadataView>,
+    /// Keeps what producers propose in order.
+    pub order: Order,
+    /// Who waits for an answer.
+    pub waiting: BTreeMap<Ticket, Waiting>,
+    /// The room that those take, in bytes.
+    pub admitted_bytes: usize,
+    /// Requests that wait for room.
+    pub at_the_door: VecDeque<(Ticket, Ticketed)>,
+    /// Who may talk to it.
+    pub admission: Admission,
+    /// Who the others are.
+    pub peers: Arc<Peers>,
+    /// The newest durable turn.
+    pub durable_turn: Arc<AtomicU64>,
+    /// What is published of each group.
+    pub board: BTreeMap<RaftGroupId, Leadership>,
+    /// What was told of commits.
+    pub commits: BTreeMap<RaftGroupId, LogIndex>,
+    /// What was told of the bounds of partitions.
+    pub bounds: BTreeMap<RaftGroupId, (Offset, Offset)>,
+    /// What the worker was told of the room on the disk.
+    pub disk_writable: bool,
+    /// The highest turn that each other node has told of.
+    pub remembers: BTreeMap<NodeId, u64>,
+}
+
+/// A copy of everything durable of a node, as it was at an earlier crash.
+pub struct Copy {
+    /// The log's disk.
+    pub disk: SimDisk,
+    /// The database.
+    pub engine: SimEngine,
+}
+
+/// One node.
+pub struct Node {
+    /// Its number.
+    pub id: NodeId,
+    /// What its data directory says.
+    pub identity: Identity,
+    /// The log's disk.
+    pub disk: SimDisk,
+    /// The database.
+    pub engine: SimEngine,
+    /// Counts its processes.
+    pub life: u64,
+    /// The process, while there is one.
+    pub process: Option<Process>,
+    /// Until when the process does nothing.
+    pub paused_until: u64,
+    /// Its disk was damaged in this run.
+    pub damaged: bool,
+    /// Its own disk, while a wrong one is in its place.
+    pub right: Option<Copy>,
+    /// Whether that wrong one is an older state of its own.
+    pub rolled_back: bool,
+    /// Earlier states.
+    pub copies: Vec<Copy>,
+    /// Why it refused to start.
+    pub refused: Option<String>,
+    /// The room on its disk, if that is bounded now.
+    pub capacity: Option<u64>,
+    /// Its disk takes so many times as long.
+    pub slowness: u64,
+    /// Supplies the log's segment identities.
+    identities: Random,
+}
+
+/// What a start came to.
+pub struct Opened {
+    /// What the log remembers.
+    pub recovery: Recovery,
+    /// What is to be told to the core, and begun.
+    pub jobs: Vec<Job>,
+    /// What the core is told first.
+    pub inputs: Vec<Input>,
+}
+
+impl Node {
+    /// A node that was formatted and has never run.
+    pub fn new(id: NodeId, shape: &Shape, random: &mut Random) -> Self {
+        let incarnation = |node: u32| Incarnation(0x1000 + u128::from(node));
+        let voters = (1..=shape.nodes).map(|node| FirstVoter { node: NodeId(node), incarnation: incarnation(node) });
+        let disk = SimDisk::new();
+        let mut identities = random.fork();
+        let mut fresh = identities.fork();
+        let options = wal::Options { create: true, ..shape.log.clone() };
+        let owner = wal::Identity { cluster: CLUSTER.0, node: id };
+        drop(
+            Log::open(disk.clone(), owner, options, move || fresh.next_u128()).expect("an empty disk can be formatted"),
+        );
+        disk.kill();
+        Self {
+            id,
+            identity: Identity { cluster: CLUSTER, node: id, incarnation: incarnation(id.0), voters: voters.collect() },
+            disk,
+            engine: SimEngine::default(),
+            life: 0,
+            process: None,
+            paused_until: 0,
+            damaged: false,
+            right: None,
+            rolled_back: false,
+            copies: Vec::new(),
+            refused: None,
+            capacity: None,
+            slowness: 1,
+            identities,
+        }
+    }
+
+    /// Whose log it writes.
+    pub fn owner(&self) -> wal::Identity {
+        wal::Identity { cluster: CLUSTER.0, node: self.id }
+    }
+
+    /// Opens a log on a disk, as a start does.
+    pub fn open_log(&mut self, disk: &SimDisk, options: wal::Options) -> Result<(Log<SimDisk>, Recovery), LogError> {
+        let mut fresh = self.identities.fork();
+        Log::open(disk.clone(), self.owner(), options, move || fresh.next_u128())
+    }
+
+    /// Starts the process, or says why it can't be started.
+    pub fn start(&mut self, shape: &Shape) -> Result<Opened, LogError> {
+        assert!(self.process.is_none(), "a node runs once");
+        if shape.sabotage.sync_nothing {
+            self.disk.lie();
+        }
+        let (log, recovery) = self.open_log(&self.disk.clone(), shape.log.clone())?;
+        self.life += 1;
+        let engine = self.engine.clone();
+        let OpenedGroups { machines, starts, unborn_controller } =
+            open_groups(&self.identity, &engine, &recovery).expect("the simulated database reads");
+        let ended: BTreeSet<_> = recovery.tombstones.iter().copied().collect();
+        destroy_machines(&engine, &ended).expect("the simulated database deletes");
+        let (mut jobs, mut inputs) = (Vec::new(), Vec::new());
+        if let Some((replica, machine)) = unborn_controller {
+            let membership = machine.membership().clone();
+            let preferred = self.identity.voters[0].node == self.id;
+            jobs.push(Job::Add { group: CONTROLLER_GROUP, machine });
+            inputs.push(Input::Create { group: CONTROLLER_GROUP, replica, membership, preferred });
+        }
+        let lost_turns = has_lost_turns(recovery.incomplete, &starts);
+        let known = starts.iter().map(|start| start.group).collect();
+        let first_turn = recovery.durable_turn.0;
+        let durable_turn = Arc::new(AtomicU64::new(first_turn));
+        let voters = self.identity.voters.iter().map(|voter| (voter.node, voter.incarnation)).collect();
+        let peers = Arc::new(Peers(Mutex::new(voters)));
+        let own = Own {
+            cluster: CLUSTER,
+            node: self.id,
+            incarnation: self.identity.incarnation,
+            durable_turn: Arc::clone(&durable_turn),
+            life: u128::from(self.life) << 32 | u128::from(self.id.0),
+            first_turn,
+            lost_turns,
+        };
+        self.process = Some(Process {
+            core: Core::new(CoreOptions { life: self.identities.next_u64(), ..shape.core.clone() }, starts),
+            applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),
+            reader: log.reader(),
+            log: LogState {
+                log,
+                disk: self.disk.clone(),
+                ordered: false,
+                order_after: 0,
+                spares: VecDeque::new(),
+                writable: true,
+                steps: 0,
+            },
+            queues: Default::default(),
+            inbox: VecDeque::new(),
+            work_due: false,
+            known: Known::new(self.id, known, ended, recovery.incomplete),
+            controller_promised: None,
+            seen: Arc::new(MetadataView::empty(CLUSTER)),
+            order: Order::default(),
+            waiting: BTreeMap::new(),
+            admitted_bytes: 0,
+            at_the_door: VecDeque::new(),
+            admission: Admission::new(own, Arc::clone(&peers) as Arc<dyn PeerRegistry>),
+            peers,
+            durable_turn,
+            board: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            bounds: BTreeMap::new(),
+            disk_writable: true,
+            remembers: BTreeMap::new(),
+        });
+        Ok(Opened { recovery, jobs, inputs })
+    }
+
+    /// Ends the process; what was not synced is lost, kept or torn after a power cut, and all there otherwise. The
+    /// database keeps some prefix either way: it has no log of its own.
+    pub fn end(&mut self, power_cut: bool, random: &mut Random) {
+        self.process = None;
+        if power_cut {
+            self.disk.crash(random);
+        } else {
+            self.disk.kill();
+        }
+        let kept = random.below(self.engine.unflushed() as u64 + 1);
+        self.engine.crash(kept as usize);
+    }
+
+    /// A copy of its disk and database.
+    pub fn copy(&self) -> Copy {
+        Copy { disk: self.disk.duplicate(), engine: self.engine.duplicate() }
+    }
+
+    /// A group's replica here.
+    pub fn replica(&self, group: RaftGroupId) -> Option<&Replica> {
+        self.process.as_ref()?.core.replica(group)
+    }
+
+    /// Whether this node leads the group and answers clients for it.
+    pub fn serves(&self, group: RaftGroupId) -> bool {
+        let leadership = self.process.as_ref().and_then(|process| process.board.get(&group));
+        leadership.is_some_and(|leadership| leadership.serving)
+    }
+
+    /// A group's state machine.
+    pub fn machine(&self, group: RaftGroupId) -> Option<&Machine> {
+        self.process.as_ref()?.applier.machine(group)
+    }
+
+    /// What readers know of a partition here.
+    pub fn view(&self, group: RaftGroupId) -> Option<PartitionView> {
+        match self.machine(group)? {
+            Machine::Partition(partition) => Some(partition.view()),
+            _ => None,
+        }
+    }
+
+    /// A group's state, if it coordinates consumer groups and the node runs.
+    pub fn coordinator(&self, group: RaftGroupId) -> Option<&Coordinator> {
+        match self.machine(group)? {
+            Machine::Coordinator(coordinator) => Some(coordinator),
+            _ => None,
+        }
+    }
+
+    /// The controller's state here.
+    pub fn controller(&self) -> Option<&Controller> {
+        match self.machine(CONTROLLER_GROUP)? {
+            Machine::Controller(controller) => Some(controller),
+            _ => None,
+        }
+    }
+
+    /// The topics that there are, as this node has it.
+    pub fn topics(&self) -> BTreeMap<TopicId, Vec<RaftGroupId>> {
+        let Some(view) = self.controller().map(Controller::view) else { return BTreeMap::new() };
+        let groups = |topic: &Topic| topic.partitions.iter().map(|partition| partition.group).collect();
+        view.topics().map(|topic| (topic.id, groups(topic))).collect()
+    }
+
+    /// The offsets that a consumer group has stored here, by partition.
+    pub fn stored_offsets(&self, raft: RaftGroupId, group: &str) -> BTreeMap<i32, i64> {
+        let stored = offsets::read_all(&self.engine, raft, group).expect("the simulated database reads");
+        stored.into_iter().map(|(_, partition, committed)| (partition, committed.offset)).collect()
+    }
+
+    /// Records from `from` on, of about so many bytes; the error is what a reader would be told.
+    pub fn read(&self, group: RaftGroupId, from: Offset, bytes_max: usize) -> Result<Vec<(Offset, u64)>, String> {
+        let view = self.view(group).ok_or("the group is not here")?;
+        let batches = view.fetch(&self.engine, from, bytes_max, true).map_err(|error| error.to_string())?;
+        let mut records = Vec::new();
+        for batch in &batches {
+            let offsets = (batch.base_offset.0..).map(Offset);
+            let all = offsets.zip(values_of(&batch.batch));
+            records.extend(all.filter(|(offset, _)| *offset >= from && *offset < view.high_watermark));
+        }
+        Ok(records)
+    }
+
+    /// All records of a group, and where its log starts.
+    pub fn records(&self, group: RaftGroupId) -> Result<(Offset, Vec<u64>), String> {
+        let view = self.view(group).ok_or("the group is not here")?;
+        let records = self.read(group, view.log_start, usize::MAX)?;
+        Ok((view.log_start, records.into_iter().map(|(_, value)| value).collect()))
+    }
+
+    /// Why a group takes no part here, if so.
+    pub fn quarantined(&self, group: RaftGroupId) -> Option<&str> {
+        self.process.as_ref()?.core.quarantine_reason(group)
+    }
+
+    /// One line for a failure's report.
+    pub fn describe_group(&self, group: RaftGroupId) -> String {
+        let id = self.id;
+        let Some(process) = &self.process else {
+            return format!("node {id}: down {}", self.refused.as_deref().unwrap_or_default());
+        };
+        if let Some(reason) = process.core.quarantine_reason(group) {
+            return format!("node {id}: quarantined, {reason}");
+        }
+        let Some(replica) = process.core.replica(group) else { return format!("node {id}: not here") };
+        let machine = process.applier.machine(group).map(|machine| machine.applied());
+        format!(
+            "node {id}: {:?} term {} start {} last {} commit {} handed {} applied {machine:?}",
+            replica.role(),
+            replica.term(),
+            replica.log().start(),
+            replica.log().last(),
+            replica.commit(),
+            replica.handed(),
+        )
+    }
+}
+
+impl Process {
+    /// Room for a request, as the mailbox counts it.
+    pub fn room_of(request: &Request) -> usize {
+        ackord::multiraft::core::PROPOSAL_OVERHEAD_BYTES
+            + match request {
+                Request::Produce { batch, .. } => batch.bytes().len() + 16,
+                Request::Command { context, data } => context.len() + data.len(),
+                Request::Trim { .. } | Request::Read { .. } | Request::Offsets { .. } | Request::Topics => 0,
+            }
+    }
+}

@@ -1,0 +1,217 @@
+//! How processes begin and end.
+
+use crate::chance::{Chance, MILLISECOND, SECOND};
+use crate::jobs::CrashPoint;
+use crate::node::{Arrived, Copy, Opened};
+use crate::observe::Observation;
+use crate::world::{Event, TICK, World};
+use ackord::multiraft::apply::machine::Machine;
+use ackord::multiraft::core::effect::{Input, Room};
+use ackord::types::NodeId;
+use ackord::wal::LogError;
+
+/// How often a node looks how much room its disk has.
+const LOOK_AT_ROOM: u64 = 500 * MILLISECOND;
+/// Earlier states that are kept of a disk which may be rolled back.
+const COPIES_MAX: usize = 3;
+
+impl World {
+    /// Starts a node's process, if it is down and may be up.
+    pub fn start(&mut self, node: NodeId) {
+        let position = Self::position(node);
+        if self.nodes[position].process.is_some() || self.nemesis.keeps_down(node) {
+            return;
+        }
+        // Whoever starts has forgotten what others had on their disks, and would let a rolled back one in.
+        if self.nodes.iter().any(|other| other.rolled_back && other.id != node && other.process.is_some()) {
+            return self.schedule(200 * MILLISECOND, Event::Start { node });
+        }
+        let interrupted = self.crash_due(position, CrashPoint::Start);
+        if interrupted {
+            self.nodes[position].disk.stop_after(1 + self.chances.points.below(25));
+        }
+        let shape = self.shape.clone();
+        match self.nodes[position].start(&shape) {
+            Ok(opened) => {
+                self.started(position, opened);
+                if interrupted {
+                    self.crash(position, CrashPoint::Start);
+                }
+            }
+            Err(_) if interrupted => {
+                self.coverage.hit("crash Start");
+                self.trace.note(self.now, "crash", &[node.0.into()], || format!("node {node} while it started"));
+                self.nodes[position].end(true, &mut self.chances.crash);
+                self.restart_later(node);
+            }
+            Err(error) => self.not_started(position, &error),
+        }
+    }
+
+    fn not_started(&mut self, position: usize, error: &LogError) {
+        let node = self.nodes[position].id;
+        self.trace.note(self.now, "refused", &[node.0.into()], || format!("node {node} does not start: {error}"));
+        self.nodes[position].disk.kill();
+        let reason = error.to_string();
+        match error {
+            LogError::Full => {
+                self.coverage.hit("not started: full disk");
+                return self.schedule(SECOND, Event::Start { node });
+            }
+            LogError::Empty => self.coverage.hit("refused: wiped disk"),
+            LogError::Foreign { .. } => self.coverage.hit("refused: foreign disk"),
+            _ => self.coverage.hit("refused: damaged disk"),
+        }
+        self.watch.tell(&Observation::RefusedStart { node, reason: &reason });
+        self.nodes[position].refused = Some(reason);
+    }
+
+    fn started(&mut self, position: usize, opened: Opened) {
+        let Opened { recovery, jobs, inputs } = opened;
+        let (node, life) = (self.nodes[position].id, self.nodes[position].life);
+        self.nodes[position].refused = None;
+        self.coverage.hit("started");
+        self.trace.note(self.now, "start", &[node.0.into(), recovery.durable_turn.0], || {
+            let findings = recovery.findings.join("; ");
+            format!("node {node}, turn {}, incomplete {}; {findings}", recovery.durable_turn.0, recovery.incomplete)
+        });
+        if recovery.findings.iter().any(|finding| finding.contains("torn")) {
+            self.coverage.hit("torn turn dropped");
+        }
+        self.watch.tell(&Observation::Started { node, groups: &recovery.groups });
+        self.tell_opened(position);
+        jobs.into_iter().for_each(|job| self.enqueue(position, job));
+        inputs.into_iter().for_each(|input| self.arrive(position, Arrived::Input(input)));
+        let first_tick = self.chances.jobs.between(1, TICK);
+        self.schedule(first_tick, Event::Tick { node, life });
+        self.schedule(LOOK_AT_ROOM, Event::Room { node, life });
+        self.follow_controller(position);
+        self.keep_room(position);
+        self.plan_log_idle(position);
+        self.begin_connecting(node);
+        // The core may have something to do at once, as at a start of production's worker.
+        self.round(position, false);
+    }
+
+    fn tell_opened(&mut self, position: usize) {
+        let node = self.nodes[position].id;
+        let process = self.nodes[position].process.as_mut().expect("it has started");
+        if process.applier.take_flush_wish() {
+            process.inbox.push_back(Arrived::Input(Input::FlushWanted));
+        }
+        for group in process.core.group_ids() {
+            let Some(machine) = process.applier.machine(group) else { continue };
+            self.watch.tell(&Observation::Opened { node, group, applied: machine.applied() });
+            if let Machine::Partition(partition) = machine {
+                let view = partition.view();
+                let (log_start, high_watermark) = (view.log_start, view.high_watermark);
+                process.bounds.insert(group, (log_start, high_watermark));
+                self.watch.tell(&Observation::Bounds { node, group, log_start, high_watermark });
+            }
+        }
+    }
+
+    /// Whether a crash hits here; what comes seldom is hit more often.
+    pub fn crash_due(&mut self, position: usize, point: CrashPoint) -> bool {
+        if self.calm || self.now < self.nemesis.quiet_until {
+            return false;
+        }
+        let faults = &self.shape.faults;
+        let rate = if point.is_rare() { faults.crash * faults.crash_rare } else { faults.crash };
+        let due = self.chances.points.per_million(rate);
+        due && self.nodes[position].paused_until <= self.now
+    }
+
+    /// Crashes the process here, if that is due; sometimes the power of several nodes is cut.
+    pub fn crash_instead(&mut self, position: usize, point: CrashPoint) -> bool {
+        let due = self.nodes[position].process.is_some() && self.crash_due(position, point);
+        if due {
+            self.crash(position, point);
+            if self.chances.points.one_in(5) {
+                self.coverage.hit("crash of several");
+                for other in 0..self.nodes.len() {
+                    if self.nodes[other].process.is_some() && self.chances.points.one_in(2) {
+                        self.crash(other, CrashPoint::Idle);
+                    }
+                }
+            }
+        }
+        due
+    }
+
+    /// Ends a process without warning, and starts it again after a while.
+    pub fn crash(&mut self, position: usize, point: CrashPoint) {
+        let node = self.nodes[position].id;
+        if self.nodes[position].process.is_none() {
+            return;
+        }
+        let power_cut = self.chances.points.below(100) >= self.shape.faults.kill_percent;
+        self.coverage.hit(&format!("crash {point:?}"));
+        self.coverage.hit(if power_cut { "power cut" } else { "process killed" });
+        self.trace.note(self.now, "crash", &[node.0.into(), u64::from(power_cut)], || {
+            format!("node {node}, {point:?}, power cut {power_cut}")
+        });
+        self.end_process(position, power_cut);
+        self.restart_later(node);
+    }
+
+    /// Something failed that makes it unsafe to go on: the process ends itself.
+    pub fn process_ends(&mut self, position: usize, reason: &str) {
+        let node = self.nodes[position].id;
+        self.coverage.hit("process ended itself");
+        self.trace.note(self.now, "fatal", &[node.0.into()], || format!("node {node}: {reason}"));
+        self.end_process(position, false);
+        self.restart_later(node);
+    }
+
+    fn restart_later(&mut self, node: NodeId) {
+        let (low, high) = self.shape.faults.down;
+        let after = if self.calm { SECOND } else { self.chances.points.magnitude(low, high) };
+        self.schedule(after, Event::Start { node });
+    }
+
+    /// Ends a process: whoever waits for it waits in vain.
+    pub fn end_process(&mut self, position: usize, power_cut: bool) {
+        let node = self.nodes[position].id;
+        if self.nodes[position].process.is_none() {
+            return;
+        }
+        self.turn_away(position);
+        self.lose_asked(node);
+        self.watch.tell(&Observation::Crashed { node });
+        let here = &mut self.nodes[position];
+        here.end(power_cut, &mut self.chances.crash);
+        here.paused_until = 0;
+        if self.shape.is_fragile(node) && here.right.is_none() && here.copies.len() < COPIES_MAX {
+            here.copies.push(Copy { disk: here.disk.duplicate(), engine: here.engine.duplicate() });
+        }
+        self.end_connections(node, power_cut);
+    }
+
+    /// Says when the disk has too little room for new entries, and when it has enough again.
+    pub fn look_at_room(&mut self, position: usize) {
+        let reserve = self.shape.reserve_bytes;
+        let here = &mut self.nodes[position];
+        let (node, life) = (here.id, here.life);
+        let free = here.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(here.disk.used()));
+        let process = here.process.as_mut().expect("it runs");
+        let wanted = if process.disk_writable { reserve } else { reserve + reserve / 10 };
+        let writable = free >= wanted;
+        if process.disk_writable != writable {
+            process.disk_writable = writable;
+            self.coverage.hit(if writable { "room on the disk again" } else { "no room on the disk" });
+            self.arrive(position, Arrived::Input(Input::Space { of: Room::Disk, writable }));
+        }
+        self.schedule(LOOK_AT_ROOM, Event::Room { node, life });
+    }
+}
+
+impl CrashPoint {
+    fn is_rare(self) -> bool {
+        match self {
+            Self::Before(kind) | Self::During(kind) | Self::After(kind) => kind.is_rare(),
+            Self::Start => true,
+            Self::Idle | Self::Send | Self::Reply => false,
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Runs seeds: one, to look at; or many, over all cores, to find what is wrong.
+//!
+//! * `SEED=n`: runs one seed and prints all that happens in it.
+//! * `SEEDS=n`, `FIRST=n`: runs so many, from that one on.
+
+use crate::coverage::Coverage;
+use crate::invariants;
+use crate::swarm::Shape;
+use crate::trace::Keep;
+use crate::world::{Report, World};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Seeds that `cargo test` runs.
+const SEEDS_DEFAULT: u64 = 100;
+/// Failures that are reported in full.
+const FAILURES_MAX: usize = 3;
+
+thread_local! {
+    /// What this thread has panicked with last.
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// A seed that broke a promise.
+struct Failure {
+    /// Which.
+    seed: u64,
+    /// What was broken.
+    sentence: String,
+}
+
+/// Runs one seed; the error is what was broken, and the last lines of the trace if they were kept.
+fn run(shape: Shape, keep: Keep) -> Result<Report, (String, Vec<String>)> {
+    PANIC.with_borrow_mut(String::clear);
+    let mut world = World::new(shape, invariants::all(), keep);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let sentence = match result {
+        Ok(Ok(())) => return Ok(world.report),
+        Ok(Err(sentence)) => sentence,
+        Err(_) => PANIC.with_borrow(|panic| format!("panic: {panic}")),
+    };
+    Err((format!("at {:.6} s: {sentence}", world.now as f64 / 1e6), world.trace.into_tail()))
+}
+
+/// Panics are part of what is looked for: they are remembered, and not printed where they happen.
+fn remember_panics() {
+    std::panic::set_hook(Box::new(|info| PANIC.with_borrow_mut(|panic| *panic = info.to_string())));
+}
+
+/// What all seeds came to.
+#[derive(Default)]
+struct Total {
+    /// Of each seed: acknowledged writes, messages, changes of leader.
+    counts: Vec<[u64; 3]>,
+    /// Virtual time, in microseconds.
+    virtual_us: u64,
+    /// Events.
+    events: u64,
+    /// What happened how often.
+    coverage: Coverage,
+    /// What was broken.
+    failures: Vec<Failure>,
+}
+
+impl Total {
+    fn take(&mut self, seed: u64, result: Result<Report, (String, Vec<String>)>) {
+        match result {
+            Ok(report) => {
+                self.counts.push([report.acknowledged, report.messages, report.leader_changes]);
+                self.virtual_us += report.virtual_us;
+                self.events += report.events;
+                self.coverage.absorb(&report.coverage);
+            }
+            Err((sentence, _)) => {
+                eprintln!("seed {seed}: {sentence}");
+                self.failures.push(Failure { seed, sentence });
+            }
+        }
+    }
+
+    fn median(&self, which: usize) -> u64 {
+        let mut all: Vec<_> = self.counts.iter().map(|counts| counts[which]).collect();
+        all.sort_unstable();
+        all.get(all.len() / 2).copied().unwrap_or_default()
+    }
+
+    fn sum(&self, which: usize) -> u64 {
+        self.counts.iter().map(|counts| counts[which]).sum()
+    }
+}
+
+fn run_many(first: u64, count: u64) -> Total {
+    remember_panics();
+    let (next, total, begun) = (AtomicU64::new(first), Mutex::new(Total::default()), Instant::now());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let result = run(Shape::of_seed(seed), Keep::Hash);
+                    let mut total = total.lock().expect("no panic while it is held");
+                    total.take(seed, result);
+                    let done = total.counts.len() + total.failures.len();
+                    if done.is_multiple_of(500) {
+                        progress(&total, done, begun);
+                    }
+                }
+            });
+        }
+    });
+    let _default = std::panic::take_hook();
+    let total = total.into_inner().expect("every thread has ended");
+    report(&total, begun, cores);
+    total
+}
+
+fn progress(total: &Total, done: usize, begun: Instant) {
+    let took = begun.elapsed().as_secs_f64();
+    eprintln!(
+        "{done} seeds, {:.1} a second, {} writes acknowledged, {} failures, {:.0} s of virtual time in a second",
+        done as f64 / took,
+        total.sum(0),
+        total.failures.len(),
+        total.virtual_us as f64 / 1e6 / took
+    );
+}
+
+fn report(total: &Total, begun: Instant, cores: usize) {
+    let done = total.counts.len() + total.failures.len();
+    progress(total, done, begun);
+    let took = begun.elapsed().as_secs_f64();
+    println!(
+        "{} events; medians of a seed: {} writes acknowledged, {} messages, {} changes of leader; {:.0} writes \
+         acknowledged in a second of a core, {:.1} ms for a seed",
+        total.events,
+        total.median(0),
+        total.median(1),
+        total.median(2),
+        total.sum(0) as f64 / took / cores as f64,
+        took * cores as f64 * 1e3 / done.max(1) as f64
+    );
+    for (name, count) in &total.coverage.0 {
+        println!("{count:>10}  {name}");
+    }
+}
+
+/// What reproduces a failure.
+fn reproduce(seed: u64) -> String {
+    format!("SEED={seed} cargo test --release --test sim seeds -- --nocapture --exact")
+}
+
+fn explain(failure: &Failure) {
+    let Failure { seed, sentence } = failure;
+    remember_panics();
+    let again = run(Shape::of_seed(*seed), Keep::Tail);
+    let _default = std::panic::take_hook();
+    match again {
+        Err((_, tail)) => tail.iter().for_each(|line| println!("{line}")),
+        Ok(_) => println!("the seed did not fail again: something in it does not come from the seed"),
+    }
+    println!("seed {seed}, {sentence}\nrepeat with: {}\n", reproduce(*seed));
+}
+
+/// What the test of that name does.
+pub fn seeds() {
+    if let Some(seed) = number("SEED") {
+        let shape = Shape::of_seed(seed);
+        println!("{shape:#?}");
+        remember_panics();
+        let result = run(shape, Keep::Print);
+        let _default = std::panic::take_hook();
+        match result {
+            Ok(report) => println!("{report:#?}"),
+            Err((sentence, _)) => panic!("seed {seed}, {sentence}"),
+        }
+        return;
+    }
+    let (first, count) = (number("FIRST").unwrap_or(0), number("SEEDS").unwrap_or(SEEDS_DEFAULT));
+    let total = run_many(first, count);
+    total.failures.iter().take(FAILURES_MAX).for_each(explain);
+    let failed: Vec<_> = total.failures.iter().map(|failure| failure.seed).collect();
+    assert!(failed.is_empty(), "{} of {count} seeds failed: {failed:?}", failed.len());
+}
+
+/// One seed is one history, in any process: nothing depends on addresses, hash seeds or time.
+#[test]
+fn same_seed_same_trace_in_two_processes() {
+    const CHILD: &str = "ACKORD_TRACE_OF_SEEDS";
+    let hash = |seed| match run(Shape::of_seed(seed), Keep::Hash) {
+        Ok(report) => format!("trace {seed} {:016x}", report.trace_hash),
+        Err((sentence, _)) => panic!("seed {seed}, {sentence}"),
+    };
+    let seeds = 1..=12;
+    if number(CHILD).is_some() {
+        seeds.for_each(|seed| println!("{}", hash(seed)));
+        return;
+    }
+    let this = std::env::current_exe().expect("a test knows its own program");
+    let output = Command::new(this)
+        .args(["--exact", "runner::same_seed_same_trace_in_two_processes", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("a test can start itself");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let there: Vec<_> = text.lines().filter_map(|line| line.find("trace ").map(|at| line[at..].to_owned())).collect();
+    let here: Vec<_> = seeds.map(hash).collect();
+    assert_eq!(here, there, "a seed gave two histories");
+    assert_ne!(here[0][8..], here[1][8..], "two seeds gave one history: the trace says nothing");
+}

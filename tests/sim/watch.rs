@@ -1,0 +1,39 @@
+//! Who watches over a run: every invariant hears every observation, and the first one that was promised something else
+//! ends it.
+
+use crate::observe::{Invariant, Observation};
+
+/// See the module.
+#[derive(Default)]
+pub struct Watch {
+    /// The invariants.
+    invariants: Vec<Box<dyn Invariant>>,
+    /// What the first one has said that was broken.
+    violation: Option<String>,
+}
+
+impl Watch {
+    /// These invariants.
+    pub fn new(invariants: Vec<Box<dyn Invariant>>) -> Self {
+        Self { invariants, violation: None }
+    }
+
+    /// Tells all of them.
+    pub fn tell(&mut self, observation: &Observation<'_>) {
+        for invariant in &mut self.invariants {
+            if let Err(sentence) = invariant.observe(observation) {
+                self.violation.get_or_insert_with(|| format!("{}: {sentence}", invariant.name()));
+            }
+        }
+    }
+
+    /// The world itself has seen what must not be.
+    pub fn object(&mut self, sentence: impl FnOnce() -> String) {
+        self.violation.get_or_insert_with(sentence);
+    }
+
+    /// What was broken, if anything.
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+}
