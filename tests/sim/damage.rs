@@ -16,7 +16,7 @@ const PAGE: u64 = 4096;
 
 /// What is done to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Harm {
+pub enum Harm {
     /// A bit turns over.
     Flip,
     /// A page is zero.
@@ -37,7 +37,8 @@ enum Harm {
     Older,
 }
 
-const HARMS: [Harm; 9] = [
+/// Every kind.
+pub const HARMS: [Harm; 9] = [
     Harm::Flip,
     Harm::Zero,
     Harm::Unreadable,

@@ -377,6 +377,9 @@ impl Process {
                 self.durable_turn.store(number.0, std::sync::atomic::Ordering::Release);
                 for write in &turn.writes {
                     around.watch.tell(&Observation::Persisted { node: around.node, write });
+                    if let LogChange::Refill(_) = write.change {
+                        around.coverage.hit("repaired by entries");
+                    }
                 }
                 outcome.input(Input::Appended);
                 Ended::Done
@@ -456,6 +459,9 @@ impl Process {
         around.engine.flush().expect("the simulated database flushes");
         freed.iter().for_each(|freed| reclaim(freed, around.engine));
         around.coverage.hit("snapshot installed");
+        if self.core.quarantine_reason(group).is_some() {
+            around.coverage.hit("repaired by a state");
+        }
         let node = around.node;
         around.watch.tell(&Observation::Restored { node, group, at });
         if around.sabotage.snapshots_without_offsets {

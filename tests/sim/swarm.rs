@@ -157,6 +157,11 @@ impl Shape {
         }
     }
 
+    /// More than any request takes: one that is larger than the mailbox passes alone.
+    pub fn largest_request(&self) -> usize {
+        4 * self.load.record_bytes.1 as usize + (16 << 10)
+    }
+
     /// Whether the disk of this node may be damaged.
     pub fn is_fragile(&self, node: NodeId) -> bool {
         self.fragile.contains(&node)
@@ -278,12 +283,12 @@ fn draw_faults(random: &mut Random) -> Faults {
     let longest = random.magnitude(500 * MILLISECOND, 10 * SECOND);
     let mut sometimes = |low, high| if random.one_in(2) { random.magnitude(low, high) } else { 0 };
     let (drop, duplicate) = (sometimes(500, 100_000), sometimes(500, 50_000));
-    let (stall, crash) = (sometimes(20, 5_000), sometimes(30, 1_000));
+    let (stall, crash) = (sometimes(20, 5_000), sometimes(50, 2_000));
     Faults {
         every: random.magnitude(400 * MILLISECOND, 6 * SECOND),
         weights,
         crash,
-        crash_rare: random.between(10, 60),
+        crash_rare: random.between(20, 120),
         down: (10 * MILLISECOND, random.magnitude(50 * MILLISECOND, 6 * SECOND)),
         drop,
         duplicate,

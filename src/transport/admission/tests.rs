@@ -78,6 +78,16 @@ fn a_process_that_starts_with_less_than_an_earlier_one_had_is_refused() {
 }
 
 #[test]
+fn a_disk_that_was_replaced_is_refused_at_both_ends() {
+    let (here, there) = (process(1, 1, 0), process(3, 2, 10));
+    for reason in
+        [here.admit(&there.hello(NodeId(1))).unwrap_err(), here.check_welcome(NodeId(3), &there.welcome()).unwrap_err()]
+    {
+        assert!(reason.contains("was replaced"), "{reason}");
+    }
+}
+
+#[test]
 fn a_process_that_knows_of_its_losses_is_let_in_and_the_next_is_measured_by_it() {
     let (here, there) = (process(1, 1, 0), process(2, 2, 12));
     here.admit(&there.hello(NodeId(1))).unwrap();
@@ -90,16 +100,6 @@ fn a_process_that_knows_of_its_losses_is_let_in_and_the_next_is_measured_by_it()
     here.admit(&damaged.hello(NodeId(1))).unwrap();
     assert!(here.admit(&process(2, 4, 8).hello(NodeId(1))).is_err(), "less than the damaged one had");
     here.admit(&process(2, 5, 9).hello(NodeId(1))).unwrap();
-}
-
-#[test]
-fn a_disk_that_was_replaced_is_refused_at_both_ends() {
-    let (here, there) = (process(1, 1, 0), process(3, 2, 10));
-    for reason in
-        [here.admit(&there.hello(NodeId(1))).unwrap_err(), here.check_welcome(NodeId(3), &there.welcome()).unwrap_err()]
-    {
-        assert!(reason.contains("was replaced"), "{reason}");
-    }
 }
 
 #[test]
