@@ -119,8 +119,7 @@ impl World {
                 *known = commit;
                 let last = replica.log().last().index;
                 self.watch.tell(&Observation::Knows { node, group, commit, last });
-                if let Some(term) = replica.log().term_of(commit) {
-                    let commit = LogId { index: commit, term };
+                if let Some(commit) = replica.commit_id() {
                     let own = replica.term();
                     self.watch.tell(&Observation::Committed { node, group, term: own, commit });
                 }
@@ -237,7 +236,9 @@ impl World {
     /// A request reaches a node.
     pub fn request(&mut self, node: NodeId, ticket: Ticket, ticketed: Ticketed) {
         let position = World::position(node);
-        let Some(process) = self.nodes[position].process.as_mut() else {
+        let life = self.nodes[position].life;
+        let process = self.nodes[position].process.as_mut();
+        let Some(process) = process.filter(|_| ticketed.life == Some(life)) else {
             return self.settle(ticket, Answer::Reply(Reply::Refused(Refused::NoReplica)));
         };
         if let Request::Read { from, bytes_max, linearizable: false } = ticketed.request {
@@ -266,7 +267,7 @@ impl World {
 
     /// What the broker and the handle do with a request.
     fn admit(&mut self, position: usize, ticket: Ticket, ticketed: Ticketed) {
-        let Ticketed { group, request } = ticketed;
+        let Ticketed { group, request, .. } = ticketed;
         let bytes = Process::room_of(&request);
         let engine = self.nodes[position].engine.clone();
         let view = self.nodes[position].view(group);
@@ -280,6 +281,11 @@ impl World {
             Request::Read { .. } | Request::Offsets { .. } | Request::Topics => {
                 process.take_room(ticket, Waiting { bytes, sequence: None });
                 return self.arrive(position, Arrived::Input(Input::ReadIndex { group, ticket }));
+            }
+            Request::Produce { sequence, .. } if !serving => {
+                // As the broker does it: what comes after waits for this one.
+                sequence.inspect(|sequence| process.order.refused(group, *sequence));
+                return self.settle(ticket, refused(Refused::NotLeader));
             }
             _ if !serving => return self.settle(ticket, refused(Refused::NotLeader)),
             Request::Produce { batch, sequence, .. } => {
