@@ -5,6 +5,7 @@
 
 use crate::node::Process;
 use crate::observe::Observation;
+use crate::swarm::Shape;
 use crate::watch::Watch;
 use crate::world::World;
 use ackord::raft::{MessageKind, RaftMessage};
@@ -25,7 +26,11 @@ impl World {
         let limit = 2 * all + core.queued_bytes_max + brought;
         process.used(&mut self.watch, (node, "bytes that wait for the log"), queued, limit);
         // What is committed at once was admitted by those who led.
-        let limit = core.unapplied_bytes_max + 2 * all * self.shape.nodes as usize + brought;
+        let led = 2 * all * self.shape.nodes as usize;
+        // A replay comes in pieces, and each group asks for the next one before the last is counted.
+        let piece = core.replica.max_committed_bytes as usize + largest_batch(&self.shape);
+        let replays = 2 * piece * process.core.group_ids().count();
+        let limit = core.unapplied_bytes_max + led + replays + brought;
         process.used(&mut self.watch, (node, "bytes that wait for state machines"), unapplied, limit);
     }
 
@@ -66,6 +71,11 @@ impl World {
             }
         }
     }
+}
+
+/// More than one batch takes.
+fn largest_batch(shape: &Shape) -> usize {
+    4 * shape.load.record_bytes.1 as usize + (16 << 10)
 }
 
 impl Process {

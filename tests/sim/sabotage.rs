@@ -285,7 +285,7 @@ impl World {
             return;
         }
         let (group, nodes) = (CONTROLLER_GROUP, self.shape.nodes);
-        let last = if self.now / SECOND % 2 == 0 { nodes } else { nodes - 1 };
+        let last = if (self.now / SECOND).is_multiple_of(2) { nodes } else { nodes - 1 };
         let replica = |node| ReplicaId::new(NodeId(node), 0);
         let wanted = WantedMembers { voters: vec![replica(1)], learners: (2..=last).map(replica).collect() };
         self.arrive(position, Arrived::Input(Input::ChangeMembers { group, wanted }));

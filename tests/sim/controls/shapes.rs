@@ -55,7 +55,7 @@ pub const ALL: &[Control] = &[
         name: "producers left out of snapshots: its effect",
         shape: snapshots_without_producers,
         found_by: &["idempotent_once", "committed_immutable"],
-        unwatched: &["state_digests"],
+        unwatched: &["state_digests", "liveness"],
     },
     Control { name: "next_idx not restored", shape: next_idx, found_by: &["next_after_matched"], unwatched: NONE },
     Control {
