@@ -1,5 +1,6 @@
 //! Negative controls: a harness that cannot fail proves nothing. Each promise broken on purpose must be found, within a
-//! bounded number of seeds, by an invariant that is about it; a panic or another complaint does not count.
+//! bounded number of seeds, by an invariant that is about it, or by the one sentence of the world or its database that
+//! checks the same; a panic by chance or another complaint does not count.
 //!
 //! A control may choose its shape, so that what it needs happens often; world, load and invariants are the ordinary
 //! ones. Where a rule of its own would be broken first, `unwatched` takes that one away, to show that what the rule is

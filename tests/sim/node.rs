@@ -259,6 +259,19 @@ impl Node {
         Log::open(disk.clone(), self.owner(), options, move || fresh.next_u128())
     }
 
+    /// Who its present process is to others.
+    fn own(&self, durable_turn: &Arc<AtomicU64>, first_turn: u64, lost_turns: bool) -> Own {
+        Own {
+            cluster: CLUSTER,
+            node: self.id,
+            incarnation: self.identity.incarnation,
+            durable_turn: Arc::clone(durable_turn),
+            life: u128::from(self.life) << 32 | u128::from(self.id.0),
+            first_turn,
+            lost_turns,
+        }
+    }
+
     /// Starts the process, or says why it can't be started.
     pub fn start(&mut self, shape: &Shape) -> Result<Opened, LogError> {
         assert!(self.process.is_none(), "a node runs once");
@@ -270,10 +283,7 @@ impl Node {
         let engine = self.engine.clone();
         let OpenedGroups { machines, mut starts, mut unborn_controller } =
             open_groups(&self.identity, &engine, &recovery).expect("the simulated database reads");
-        let remembered = (self.begun.take(), &mut self.older);
-        sabotage::start(shape.sabotage, (remembered.0.as_ref(), remembered.1), &mut starts, &mut recovery);
-        self.older.believed = false;
-        sabotage::join_later(shape.sabotage, self, &mut unborn_controller);
+        sabotage::start(shape.sabotage, self, (&mut starts, &mut recovery, &mut unborn_controller));
         let ended: BTreeSet<_> = recovery.tombstones.iter().copied().collect();
         destroy_machines(&engine, &ended).expect("the simulated database deletes");
         let (mut jobs, mut inputs) = (Vec::new(), Vec::new());
@@ -289,15 +299,7 @@ impl Node {
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let voters = self.identity.voters.iter().map(|voter| (voter.node, voter.incarnation)).collect();
         let peers = Arc::new(Peers(Mutex::new(voters)));
-        let own = Own {
-            cluster: CLUSTER,
-            node: self.id,
-            incarnation: self.identity.incarnation,
-            durable_turn: Arc::clone(&durable_turn),
-            life: u128::from(self.life) << 32 | u128::from(self.id.0),
-            first_turn,
-            lost_turns,
-        };
+        let own = self.own(&durable_turn, first_turn, lost_turns);
         self.process = Some(Process {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..sabotage::limits(shape) }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),

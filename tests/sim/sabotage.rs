@@ -117,21 +117,24 @@ pub fn write(sabotage: Sabotage, turn: &mut Turn) {
     }
 }
 
-/// What a start finds; `begun` is the turn that was being written when the process ended, `older` what earlier starts
-/// have found.
+/// What a start finds: the groups, what the log remembers, and the controller's replica if it is still to be born.
 pub fn start(
     sabotage: Sabotage,
-    (begun, older): (Option<&Turn>, &mut Promises),
-    starts: &mut [GroupStart],
-    recovery: &mut Recovery,
+    node: &mut Node,
+    (starts, recovery, unborn): (&mut [GroupStart], &mut Recovery, &mut Option<(ReplicaId, Machine)>),
 ) {
+    let begun = node.begun.take();
     for start in starts {
         match sabotage {
-            Sabotage::TornCommitKept => keep_commit(start, begun),
-            Sabotage::OldPromises => old_promises(start, older),
-            _ => return,
+            Sabotage::TornCommitKept => keep_commit(start, begun.as_ref()),
+            Sabotage::OldPromises => old_promises(start, &mut node.older),
+            _ => break,
         }
         recovery.groups.insert(start.group, start.recovery.clone());
+    }
+    node.older.believed = false;
+    if sabotage == Sabotage::OneVoter {
+        join_later(node, unborn);
     }
 }
 
@@ -185,8 +188,8 @@ pub fn trim_too_much(engine: &SimEngine) {
 
 /// A node that is none of the first voters begins its replica of the controller's group empty, as
 /// `server::joining` has it.
-pub fn join_later(sabotage: Sabotage, node: &Node, unborn: &mut Option<(ReplicaId, Machine)>) {
-    if sabotage != Sabotage::OneVoter || node.identity.voters.iter().any(|voter| voter.node == node.id) {
+fn join_later(node: &Node, unborn: &mut Option<(ReplicaId, Machine)>) {
+    if node.identity.voters.iter().any(|voter| voter.node == node.id) {
         return;
     }
     let own = ReplicaId::new(node.id, 0);

@@ -2,8 +2,8 @@
 //! (tikv/raft-rs#557).
 //!
 //! Nothing is lost where this is broken: the follower has those entries, and takes them for what they are. But the
-//! leader would send again what was acknowledged, and read it from the disk for that, or send a whole state in its place
-//! once it has let go of them.
+//! leader would send again what was acknowledged, and read it from the disk for that, or send a whole state in its
+//! place once it has let go of them.
 
 use crate::observe::{Invariant, Observation};
 
