@@ -221,21 +221,21 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     Ok(groups)
 }
 
+/// Whether the log knows that its newest turns are lost. Then all that its groups had promised is in doubt, and none of
+/// them takes part before it is repaired.
+#[must_use]
+pub fn has_lost_turns(incomplete: bool, starts: &[GroupStart]) -> bool {
+    let in_doubt =
+        |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
+    incomplete && starts.iter().all(in_doubt)
+}
+
 impl OpenedGroups {
     fn extend(&mut self, opened: Option<(GroupStart, Option<Machine>)>) {
         let Some((start, machine)) = opened else { return };
         self.machines.extend(machine.map(|machine| (start.group, machine)));
         self.starts.push(start);
     }
-}
-
-/// Whether a log that ends before where it once ended knows that: every group of it is in doubt, so that nothing is
-/// promised until it is repaired. Then it is no disk that was rolled back.
-#[must_use]
-pub fn knows_of_lost_turns(incomplete: bool, starts: &[GroupStart]) -> bool {
-    let in_doubt =
-        |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
-    incomplete && starts.iter().all(in_doubt)
 }
 
 /// Every group that the controller's state wants on a node.

@@ -69,7 +69,7 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
-        let lost_turns = data::knows_of_lost_turns(incomplete, &starts);
+        let lost_turns = data::has_lost_turns(incomplete, &starts);
         let groups: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
         let controllers = starts.iter().find(|start| start.group == CONTROLLER_GROUP);
         let unborn = unborn_controller.as_ref().map(|(_, machine)| machine.membership());
