@@ -273,6 +273,7 @@ impl World {
             self.enqueue(position, Job::Make(work.create));
         }
         for plan in work.adopt {
+            self.coverage.hit("group adopted");
             let GroupPlan { group, replica, members: membership, .. } = plan;
             self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
         }
