@@ -397,7 +397,7 @@ impl Process {
 
     fn seal(&mut self) -> Ended {
         match self.log.log.seal() {
-            Ok(()) => Ended::Done,
+            Ok(()) | Err(LogError::Full) => Ended::Done,
             Err(error) => Ended::Fatal(error.to_string()),
         }
     }
