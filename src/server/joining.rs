@@ -6,7 +6,7 @@ use super::data::{self, SharedEngine};
 use crate::broker::node::controller_client::ControllerClient;
 use crate::controller::command::{self, Answer, Command, Introduced, Registration};
 use crate::multiraft::handle::Handle;
-use crate::types::{CONTROLLER_GROUP, ClusterId};
+use crate::types::{CONTROLLER_GROUP, ClusterId, Membership};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -15,6 +15,26 @@ use tokio::time::sleep;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after one that failed the next one waits.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How a node begins that was told which replica of the controller's group it is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Empty: the replica has never been.
+    New,
+    /// As what is here, which may have to be repaired: these are asked.
+    Adopt(Membership),
+    /// Not at all: the replica has begun, and nothing of it is here.
+    Lost,
+}
+
+/// How a node begins that was told this. `may_be_there`: its log knows the group, or may have forgotten it.
+#[must_use]
+pub fn begin(answer: &command::Joining, may_be_there: bool) -> Begin {
+    if may_be_there {
+        return Begin::Adopt(Membership::of_voters(answer.peers.iter().copied()));
+    }
+    if answer.has_begun { Begin::Lost } else { Begin::New }
+}
 
 /// See the module.
 pub(super) struct Joining {
@@ -37,10 +57,19 @@ impl Joining {
     }
 
     /// Joins the controller's group. May end and begin again at any point: the controller gives the same answer, and
-    /// a replica that is there already is left as it is.
-    pub async fn run(self, handle: Handle, (engine, cluster): (SharedEngine, ClusterId)) {
-        let command::Joining { replica, nodes } = self.ask_until_answered().await;
-        self.introduced.send_replace(nodes);
+    /// a replica that is there already is left as it is. `may_be_there`: see [`begin`].
+    pub async fn run(self, handle: Handle, (engine, cluster): (SharedEngine, ClusterId), may_be_there: bool) {
+        let answer = self.ask_until_answered().await;
+        let (replica, begin) = (answer.replica, begin(&answer, may_be_there));
+        self.introduced.send_replace(answer.nodes);
+        match begin {
+            Begin::New => {}
+            Begin::Adopt(peers) => return drop(handle.adopt(CONTROLLER_GROUP, replica, peers)),
+            Begin::Lost => {
+                let what = "this node has lost its replica of the controller's group: replace the node";
+                return tracing::error!(%replica, what);
+            }
+        }
         let made = tokio::task::spawn_blocking(move || data::join_controller(&engine, cluster, replica)).await;
         match made.map_err(|error| error.to_string()).and_then(|made| made.map_err(|error| error.to_string())) {
             // A worker that has stopped belongs to a node that is stopping.

@@ -44,6 +44,7 @@ impl World {
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.schedule(TICK, Event::Tick { node, life });
         self.settle_known(position);
+        self.run_errands(position);
         self.round(position, true);
     }
 
@@ -223,7 +224,8 @@ impl World {
     /// A request reaches a node.
     pub fn request(&mut self, node: NodeId, ticket: Ticket, ticketed: Ticketed) {
         let position = World::position(node);
-        let Some(process) = self.nodes[position].process.as_mut() else {
+        let process = self.nodes[position].process.as_mut();
+        let Some(process) = process.filter(|_| self.watch.deaf_to != Some(node)) else {
             return self.settle(ticket, Answer::Reply(Reply::Refused(Refused::NoReplica)));
         };
         if let Request::Read { from, bytes_max, linearizable: false } = ticketed.request {
