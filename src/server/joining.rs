@@ -64,7 +64,11 @@ impl Joining {
         self.introduced.send_replace(answer.nodes);
         match begin {
             Begin::New => {}
-            Begin::Adopt(peers) => return drop(handle.adopt(CONTROLLER_GROUP, replica, peers)),
+            Begin::Adopt(peers) => {
+                // A worker that has stopped belongs to a node that is stopping.
+                let _stopping = handle.adopt(CONTROLLER_GROUP, replica, peers);
+                return;
+            }
             Begin::Lost => {
                 let what = "this node has lost its replica of the controller's group: replace the node";
                 return tracing::error!(%replica, what);

@@ -115,9 +115,10 @@ impl Office {
     }
 }
 
-/// The replicas that a node has or is to have.
-fn replicas_on(view: &MetadataView, node: NodeId) -> BTreeMap<RaftGroupId, ReplicaId> {
-    view.all_groups().filter_map(|partition| Some((partition.group, partition.replica_on(node)?))).collect()
+/// The replicas that were on a node's disk before the one that it is to have now.
+fn replicas_before(view: &MetadataView, node: NodeId) -> BTreeMap<RaftGroupId, ReplicaId> {
+    let before = |now: ReplicaId| Some(ReplicaId::new(node, now.generation().checked_sub(1)?));
+    view.all_groups().filter_map(|known| Some((known.group, before(known.replica_on(node)?)?))).collect()
 }
 
 impl World {
@@ -192,7 +193,7 @@ impl World {
     /// The node has another disk from now on, and what was on the old one is no more.
     fn put_new_disk(&mut self, id: NodeId) {
         let position = Self::position(id);
-        let replicas = self.newest_metadata().map(|view| replicas_on(view, id)).unwrap_or_default();
+        let replicas = self.newest_metadata().map(|view| replicas_before(view, id)).unwrap_or_default();
         let mut node = self.format(id);
         node.life = self.nodes[position].life;
         let old = std::mem::replace(&mut self.nodes[position], node);

@@ -2,6 +2,7 @@
 //!
 //! * `SEED=n`: runs one seed and prints all that happens in it.
 //! * `SEEDS=n`, `FIRST=n`: runs so many, from that one on.
+//! * `REPLACE=1`: nodes are replaced in every one of them.
 
 use crate::coverage::Coverage;
 use crate::invariants;
@@ -27,6 +28,14 @@ thread_local! {
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// What a seed is about: with `REPLACE=1` nodes are replaced in all of them.
+fn shape_of(seed: u64) -> Shape {
+    match number("REPLACE") {
+        Some(1..) => Shape::replacing(seed),
+        _ => Shape::of_seed(seed),
+    }
 }
 
 /// A seed that broke a promise.
@@ -109,7 +118,7 @@ fn run_many(first: u64, count: u64) -> Total {
                     if seed >= first + count {
                         return;
                     }
-                    let result = run(Shape::of_seed(seed), Keep::Hash);
+                    let result = run(shape_of(seed), Keep::Hash);
                     let mut total = total.lock().expect("no panic while it is held");
                     total.take(seed, result);
                     let done = total.counts.len() + total.failures.len();
@@ -164,7 +173,7 @@ fn reproduce(seed: u64) -> String {
 fn explain(failure: &Failure) {
     let Failure { seed, sentence } = failure;
     remember_panics();
-    let again = run(Shape::of_seed(*seed), Keep::Tail);
+    let again = run(shape_of(*seed), Keep::Tail);
     let _default = std::panic::take_hook();
     match again {
         Err((_, tail)) => tail.iter().for_each(|line| println!("{line}")),
@@ -176,7 +185,7 @@ fn explain(failure: &Failure) {
 /// What the test of that name does.
 pub fn seeds() {
     if let Some(seed) = number("SEED") {
-        let shape = Shape::of_seed(seed);
+        let shape = shape_of(seed);
         println!("{shape:#?}");
         remember_panics();
         let result = run(shape, Keep::Print);
