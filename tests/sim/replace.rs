@@ -132,7 +132,9 @@ impl World {
         if self.office.open.is_some() || !self.is_set_up() || self.nodes.iter().any(|node| node.rolled_back) {
             return false;
         }
-        let Some(old) = self.pick_fragile() else { return false };
+        let refused = self.shape.fragile.iter().copied().find(|node| self.is_refused(*node));
+        let picked = self.pick_fragile();
+        let Some(old) = refused.or(picked) else { return false };
         let position = Self::position(old);
         let other = self.chances.nemesis.one_in(2) && self.nodes.len() < NODES_MAX;
         let stays = other && self.chances.nemesis.one_in(3);
@@ -223,6 +225,8 @@ impl World {
             let is_open = view.cluster().replacements.iter().any(|known| known.old == open.old);
             if !is_open && view.cluster().retired.contains(&open.incarnation) {
                 self.finish_replacement(open);
+            } else if self.is_refused(open.new) {
+                self.give_up_again(open, &view);
             }
             return;
         }
@@ -233,6 +237,25 @@ impl World {
         let live: Vec<_> = self.nodes.iter().filter(|node| node.process.is_some()).map(|node| node.id).collect();
         let force = live.contains(&old);
         self.ask_controller(None, Errand::Replace, &Command::ReplaceNode { old, new, live, force });
+    }
+
+    /// Whether a node can't be started with the disk that it has.
+    fn is_refused(&self, node: NodeId) -> bool {
+        let here = self.node(node);
+        here.refused.is_some() && here.right.is_none() && self.watch.deaf_to != Some(node)
+    }
+
+    /// The disk that was to take a lost one's place is lost, too.
+    fn give_up_again(&mut self, open: Replacing, view: &MetadataView) {
+        self.coverage.hit("new disk lost, too");
+        match view.broker(open.new) {
+            None => self.put_new_disk(open.new),
+            Some(known) => {
+                self.office.gone.insert(open.new);
+                let incarnation = known.incarnation;
+                self.office.open = Some(Replacing { old: open.new, incarnation, begun: false, ..open });
+            }
+        }
     }
 
     fn finish_replacement(&mut self, open: Replacing) {
