@@ -282,7 +282,6 @@ impl Group {
             }
         }
         self.serve_reads(effects);
-        self.serve_floors(effects);
         self.publish(now, effects);
     }
 
@@ -414,6 +413,7 @@ impl Group {
         let below = self.replica.evictable_below();
         self.replica.log_mut().evict(below, tail_bytes);
         self.serve_reads(effects);
+        self.serve_floors(effects);
         self.publish(now, effects);
         Ok(())
     }
