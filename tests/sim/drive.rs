@@ -205,7 +205,8 @@ impl World {
         });
         self.coverage.hit("quarantined");
         self.watch.tell(&Observation::Quarantined { node, group, reason });
-        if !self.nodes[position].damaged && !self.nodes[position].rolled_back {
+        let has_old_disk = self.nodes[position].rolled_back || self.watch.deaf_to == Some(node);
+        if !self.nodes[position].damaged && !has_old_disk {
             self.watch.object(|| format!("node {node}, never damaged, has quarantined group {group}: {reason}"));
         }
     }

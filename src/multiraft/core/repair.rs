@@ -280,12 +280,9 @@ impl Repair {
                 }
                 self.say(next, RepairBody::WantState { at_least }, steps);
             }
-            Stage::Floor(floor) => {
-                let missing: Vec<_> = match floor.members {
-                    Some(_) => peers.into_iter().filter(|peer| !floor.terms.contains_key(peer)).collect(),
-                    None => peers,
-                };
-                for peer in missing {
+            Stage::Floor(_) => {
+                // Those who have answered, too: who is missing may have been removed meanwhile.
+                for peer in peers {
                     self.say(Some(peer), RepairBody::WantFloor { nonce: self.nonce }, steps);
                 }
             }
