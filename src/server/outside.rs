@@ -111,7 +111,7 @@ pub struct Disks<'a> {
     pub identity: &'a Identity,
     /// The controller's state, as of its copy.
     pub metadata: &'a MetadataView,
-    /// Nodes that the controller has named to it.
+    /// Nodes that the controller has named to it since that copy was last brought up to date.
     pub introduced: &'a [Introduced],
 }
 
@@ -119,10 +119,10 @@ impl Disks<'_> {
     /// The incarnation that a node is known to have.
     #[must_use]
     pub fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
-        let registered = self.metadata.broker(node).map(|broker| broker.incarnation);
-        let introduced = || self.introduced.iter().find(|known| known.node == node).map(|known| known.incarnation);
+        let introduced = self.introduced.iter().find(|known| known.node == node).map(|known| known.incarnation);
+        let registered = || self.metadata.broker(node).map(|broker| broker.incarnation);
         let first = || self.identity.voters.iter().find(|voter| voter.node == node).map(|voter| voter.incarnation);
-        registered.or_else(|| introduced().or_else(first).filter(|incarnation| !self.was_replaced(*incarnation)))
+        introduced.or_else(registered).or_else(first).filter(|incarnation| !self.was_replaced(*incarnation))
     }
 
     /// Whether a disk was replaced.

@@ -101,7 +101,9 @@ pub struct Peers(Mutex<Seen>);
 impl Peers {
     /// Takes over who has registered.
     pub fn follow(&self, view: &Arc<MetadataView>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).metadata = Arc::clone(view);
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.metadata = Arc::clone(view);
+        seen.introduced.clear();
     }
 
     /// Takes over whom the controller has named.
@@ -187,6 +189,8 @@ pub struct Process {
     pub refused_until: u64,
     /// Decides about members.
     pub keeper: Keeper,
+    /// When it last heard of a leader of the controller's group.
+    pub alone_since: u64,
 }
 
 /// A copy of everything durable of a node, as it was at an earlier crash.
@@ -365,6 +369,7 @@ impl Node {
             registered: false,
             refused_until: 0,
             keeper: Keeper::default(),
+            alone_since: 0,
         });
         Ok(Opened { recovery, jobs, inputs })
     }
