@@ -1,7 +1,7 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-clients rolling-kills topic-settings many-partitions many-groups jepsen fuzz
+.PHONY: help setup build run demo test sim test-clients rolling-kills topic-settings many-partitions many-groups jepsen fuzz
 .PHONY: fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
@@ -32,6 +32,10 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 	cd tools && python3 -m unittest -q clients.test_history
 	tools/demo --records 20000 --binary "$${CARGO_TARGET_DIR:-target}"/debug/ackord
 	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && $(CARGO_LINKED) doc --workspace --no-deps --locked
+
+sim: setup ## Runs SEEDS=1000 seeds of the simulated cluster (from FIRST=0 on), or SEED=n alone, line by line
+	SEEDS=$(or $(SEEDS),1000) && export SEEDS && \
+	$(CARGO_LINKED) test --profile sim --locked --test sim seeds -- --nocapture --exact
 
 test-clients: build ## Real clients, alone and in groups, against a real cluster; writes docs/clients.md and README.md
 	tools/test-clients

@@ -14,21 +14,22 @@
 //!      └──────┼──────┘
 //!          broker   transport               shell: sockets, waiting
 //!             └──┬────┘
-//!   multiraft::{handle, worker}    sim      two drivers of one core: threads and real disks, or one seed
-//!                └───┬──────────────┘
+//!   multiraft::{handle, worker}             threads around the core; `tests/sim` drives it with one seed instead
+//!                └───┬───┘
 //!                multiraft                  ┐ core: deterministic, no I/O of its own. No clock, threads, randomness
 //!     ┌──────────┬───┴──────┬───────────┐   │ or HashMap; what it needs to know enters as a value
 //!   raft    partition  controller  coordinator
 //!     │          └───── machine ────────┘   │
-//!    wal             storage                ┘ over a Disk and an Engine: real ones, or simulated
+//!    wal             storage                ┘ over a Disk and an Engine: real ones, or those of sim
 //!
 //!   types · record · config · proto · metrics            vocabulary
 //! ```
 //!
 //! * [`wal`] and [`storage`] hold the waists to the disk and to the database, [`machine`] the one between Raft groups
 //!   and what they replicate.
+//! * [`sim`] has a disk, a database and chance for tests and for the simulator of whole clusters, `tests/sim`.
 //! * [`raft`] is one replica, raft-rs behind our own types; [`multiraft::core`] drives many of them: inputs in, effects
-//!   out. [`multiraft::worker`] does the effects with threads, [`sim`] with one seed.
+//!   out. [`multiraft::worker`] does the effects with threads, `tests/sim` with one seed.
 //! * [`partition`] gives record batches their offsets, [`controller`] holds nodes, topics, assignments and configs,
 //!   [`coordinator`] consumer groups and the offsets they store.
 //! * [`broker`] is the waist between what clients speak ([`kafka`], [`native`]) and what answers them;
@@ -71,6 +72,19 @@
 //! the leader, and proposes that a silent member be given up. A new leader counts every member as just heard of, so a
 //! failover costs no rebalance.
 //!
+//! # The way of a repair
+//!
+//! 1. [`wal`] finds at its start, or when it reads, that it has lost entries, and says which; or that turns are missing
+//!    that nobody can tell the contents of. A state machine that can't be opened or read is lost as a whole.
+//! 2. The group's replica here becomes a [`multiraft::core::repair`]: it is no member of Raft any more, so it breaks no
+//!    promise that it has forgotten. Everybody is asked for the lost entries, the damaged included; they come from a
+//!    log that holds what came after them, and take their old places. If nobody has them, a state that covers
+//!    everything promised here does.
+//! 3. Where it is not known what was promised, everybody says its term, and a leader that a majority has confirmed
+//!    without this replica says where its log ends: a state from there on, and no vote in any term of before, is at
+//!    least as much as was promised.
+//! 4. When that is durable, the replica is opened as at a start. If nobody can help, it stays as it is, and says so.
+//!
 //! # The way of a replacement
 //!
 //! A node that lost its disk has lost its promises, so it never comes back as what it was. The controller decides which
@@ -84,9 +98,11 @@
 //! # What survives what
 //!
 //! * A crash of any process, at any point: the log is replayed over the state machines' last flush. The simulator
-//!   crashes nodes before, during and after every kind of effect (`tests/sim.rs`).
+//!   crashes nodes before, during and after every kind of effect (`tests/sim`).
 //! * A power cut of every node: what was acknowledged was under an fdatasync of a majority.
-//! * A damaged disk: whatever contradicts itself is quarantined and says so; nothing is ever truncated ([`wal`]).
+//! * A damaged disk: whatever contradicts itself is quarantined and says so; nothing is ever truncated ([`wal`]). Peers
+//!   give back what was lost, and only then does the replica vote and acknowledge again
+//!   ([`multiraft::core::repair`]).
 //! * The loss of a minority of disks for good: their nodes are replaced while writes go on
 //!   (`tests/cluster/replace.rs`).
 pub mod broker;

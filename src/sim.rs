@@ -1,10 +1,9 @@
-//! The second driver, and what it stands on: what the simulator puts in the place of threads, files, RocksDB and the
-//! network. Deterministic, in memory, and forgetful on demand.
+//! What a simulator puts in the place of files, of RocksDB and of chance: deterministic, in memory, and forgetful on
+//! demand. The simulator of whole clusters that stands on it is `tests/sim`.
 //!
 //! Nothing here is used by a running node. It is a part of the library, not of the tests, so that every test and the
-//! simulator of whole clusters use the very same one.
+//! simulator use the very same.
 
-pub mod cluster;
 pub mod disk;
 pub mod engine;
 pub mod random;

@@ -349,7 +349,7 @@ fn take(
             }
             if let Some(head) = transfer.take_piece(from_byte, total_bytes, &bytes)? {
                 let machine = own.unwrap_or_else(|| transfer.blank.insert(blank(kind)));
-                transfer.arrival = Some(machine.begin_install(engine, &transfer.meta, head)?);
+                transfer.arrival = Some(machine.begin_install(engine, &transfer.meta, head, own.is_none())?);
             }
             Ok(())
         }

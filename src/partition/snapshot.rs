@@ -148,16 +148,24 @@ impl Partition {
         if head.at.index <= self.position.applied.index {
             return Err(InstallError::Stale { applied: self.position.applied, at: head.at });
         }
-        if self.position.applied != LogId::default() {
-            remove_leftovers(engine, self)?; // of a blank partition nothing is read, and nothing deleted before the end
-        }
+        remove_leftovers(engine, self)?;
+        Ok(self.begin(head))
+    }
+
+    /// The same into a blank partition: what the group has here is not read, and not deleted before the end.
+    #[must_use]
+    pub fn begin_install_into_blank(&self, head: SnapshotHead) -> Install {
+        self.begin(head)
+    }
+
+    fn begin(&self, head: SnapshotHead) -> Install {
         let generation = self.generation_for(&head);
         let extends = generation == self.position.generation;
         let expected = if extends { self.position.next_offset } else { head.log_start };
         let log_start = if extends { self.position.log_start.max(head.log_start) } else { head.log_start };
         let run = if extends { self.position.run } else { Run::default() };
         let view = PartitionView { generation, ..self.view() };
-        Ok(Install { view, head, progress: Progress { log_start, expected, run } })
+        Install { view, head, progress: Progress { log_start, expected, run } }
     }
 }
 

@@ -129,6 +129,13 @@ impl Replica {
         LogIndex(self.node.raft.raft_log.committed)
     }
 
+    /// The same with its term, if that is known: it may be one that no `Ready` has handed out yet.
+    #[must_use]
+    pub fn commit_id(&self) -> Option<LogId> {
+        let log = &self.node.raft.raft_log;
+        log.term(log.committed).ok().map(|term| LogId::new(log.committed, term))
+    }
+
     /// The newest entry handed to the state machine.
     #[must_use]
     pub fn handed(&self) -> LogIndex {

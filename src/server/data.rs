@@ -226,6 +226,15 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     Ok(groups)
 }
 
+/// Whether the log knows that its newest turns are lost. Then all that its groups had promised is in doubt, and none of
+/// them takes part before it is repaired.
+#[must_use]
+pub fn has_lost_turns(incomplete: bool, starts: &[GroupStart]) -> bool {
+    let in_doubt =
+        |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
+    incomplete && starts.iter().all(in_doubt)
+}
+
 impl OpenedGroups {
     /// Whether the node has no copy of the controller's state that knows of others: it asks for a replica.
     #[must_use]

@@ -101,7 +101,8 @@ impl Joining {
                 Ok(Ok(())) => drop(self.introduced.send_if_modified(|known| !std::mem::take(known).is_empty())),
                 Err(_) => {
                     let was_alone = std::mem::replace(&mut alone, is_alone());
-                    if alone && was_alone
+                    if alone
+                        && was_alone
                         && let Ok(answer) = self.ask().await
                     {
                         self.introduced.send_replace(answer.nodes);

@@ -178,13 +178,14 @@ impl Content {
     }
 
     fn sync(&mut self) {
-        self.durable.append(&mut self.dirty);
+        // Not `append`, which builds the whole map anew.
+        self.durable.extend(std::mem::take(&mut self.dirty));
         self.durable_length = self.length;
     }
 
     /// A sync that failed: the kernel takes the pages for clean (Rebello et al., USENIX ATC '20).
     fn forsake(&mut self) {
-        self.forsaken.append(&mut self.dirty);
+        self.forsaken.extend(std::mem::take(&mut self.dirty));
     }
 
     /// What a power cut leaves: of each sector that was not synced, the old or the new.

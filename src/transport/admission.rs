@@ -6,6 +6,9 @@
 //! A disk can only be rolled back between two processes on it. So what is compared is the turn that a process *started*
 //! with, and with what *other* processes on that disk have said: greetings of one process may arrive in any order. (A
 //! machine that is put back together with its memory is still the same process to us.)
+//!
+//! A log that finds itself that its newest turns are lost is not such a disk: its node says so, and none of its
+//! replicas takes part before it is repaired.
 
 use super::{Own, PeerRegistry};
 use crate::proto::{self, peer};
@@ -57,16 +60,18 @@ struct Said {
     first_turn: u64,
     /// The durable turn now.
     turn: u64,
+    /// Whether it knows that it has lost some.
+    lost_turns: bool,
 }
 
 impl Said {
     /// The sentence for a greeting that can't be read.
-    fn read(incarnation: &[u8], life: &[u8], first_turn: u64, turn: u64) -> Result<Self, String> {
+    fn read(incarnation: &[u8], life: &[u8], (first_turn, turn): (u64, u64), lost_turns: bool) -> Result<Self, String> {
         let id = |bytes: &[u8]| proto::read_id(bytes).map_err(|error| error.to_string());
         if turn < first_turn {
             return Err(format!("turn {turn} is said to be durable, and {first_turn} at the start of the process"));
         }
-        Ok(Self { incarnation: Incarnation(id(incarnation)?), life: id(life)?, first_turn, turn })
+        Ok(Self { incarnation: Incarnation(id(incarnation)?), life: id(life)?, first_turn, turn, lost_turns })
     }
 }
 
@@ -95,6 +100,7 @@ impl Admission {
             durable_turn: self.own.durable_turn.load(Ordering::Acquire),
             life: proto::id_bytes(self.own.life),
             first_turn: self.own.first_turn,
+            lost_turns: self.own.lost_turns,
         }
     }
 
@@ -106,6 +112,7 @@ impl Admission {
             durable_turn: self.own.durable_turn.load(Ordering::Acquire),
             life: proto::id_bytes(self.own.life),
             first_turn: self.own.first_turn,
+            lost_turns: self.own.lost_turns,
         }
     }
 
@@ -132,7 +139,8 @@ impl Admission {
             return Err(format!("this is node {}, not node {wanted}; check the addresses of the peers", own.node));
         }
         let node = NodeId(hello.from_node);
-        let said = Said::read(&hello.incarnation, &hello.life, hello.first_turn, hello.durable_turn)?;
+        let said =
+            Said::read(&hello.incarnation, &hello.life, (hello.first_turn, hello.durable_turn), hello.lost_turns)?;
         self.check(node, &said)?;
         Ok(Admitted { node, incarnation: said.incarnation })
     }
@@ -152,7 +160,8 @@ impl Admission {
 
     /// Whether the node that was connected to is the one that was meant, or why not.
     pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<(), String> {
-        self.check(node, &Said::read(&welcome.incarnation, &welcome.life, welcome.first_turn, welcome.durable_turn)?)
+        let peer::Welcome { incarnation, life, first_turn, durable_turn, lost_turns } = welcome;
+        self.check(node, &Said::read(incarnation, life, (*first_turn, *durable_turn), *lost_turns)?)
     }
 
     fn check(&self, node: NodeId, said: &Said) -> Result<(), String> {
@@ -195,7 +204,10 @@ impl Admission {
             known.turn = known.turn.max(said.turn);
             return Ok(());
         }
-        let turn_before = known.turn.max(known.turn_before);
+        let turn_before = match said.lost_turns {
+            true => 0, // it has lost them and knows it: what it had promised is in doubt to itself, too
+            false => known.turn.max(known.turn_before),
+        };
         if said.first_turn < turn_before {
             return Err(format!(
                 "node {node} had turn {turn_before} of its log on disk and has started with turn {}: its disk was \

@@ -125,6 +125,7 @@ fn greeted_as(cluster: &TestCluster, position: usize, by: usize) -> Body {
         durable_turn: u64::MAX,
         life: id_bytes(1),
         first_turn: u64::MAX,
+        lost_turns: false,
     };
     cluster.runtime.block_on(async {
         let address = cluster.members[by].config.listeners.peer.to_string();

@@ -30,6 +30,7 @@ const CASES: &[Case] = &[
     Case {
         name: "flipped bits in the middle of every table",
         always: true,
+        needs_earlier: false,
         damage: |state, _| {
             for table in tables(state) {
                 flip(&table, fs::metadata(&table).expect("there").len() / 2);
@@ -39,6 +40,7 @@ const CASES: &[Case] = &[
     Case {
         name: "flipped bits at the end of every table",
         always: false,
+        needs_earlier: false,
         damage: |state, _| {
             for table in tables(state) {
                 flip(&table, fs::metadata(&table).expect("there").len() - 30);
@@ -47,12 +49,14 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "the first table deleted",
-        always: true,
+        always: false,
+        needs_earlier: false,
         damage: |state, _| fs::remove_file(&tables(state)[0]).expect("it can be deleted"),
     },
     Case {
         name: "a truncated manifest",
         always: false,
+        needs_earlier: false,
         damage: |state, _| {
             let path = manifest(state);
             let file = OpenOptions::new().write(true).open(&path).expect("the file is there");
@@ -62,16 +66,19 @@ const CASES: &[Case] = &[
     Case {
         name: "no CURRENT",
         always: false,
+        needs_earlier: false,
         damage: |state, _| fs::remove_file(state.join("CURRENT")).expect("it can be deleted"),
     },
     Case {
         name: "no database",
         always: true,
+        needs_earlier: false,
         damage: |state, _| fs::remove_dir_all(state).expect("it can be deleted"),
     },
     Case {
         name: "an older database",
         always: false,
+        needs_earlier: true,
         damage: |state, earlier| {
             fs::remove_dir_all(state).expect("it can be deleted");
             copy(earlier, state);

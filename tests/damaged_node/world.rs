@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 pub const TOPIC: &str = "t";
 
@@ -64,6 +65,17 @@ pub fn is_whole(cluster: &TestCluster, position: usize) -> bool {
     let replicas = replicas(cluster, position);
     let takes_part = |replica: &ReplicaReport| replica.quarantine.is_none() && replica.leader.is_some();
     replicas.len() > 4 && replicas.iter().all(takes_part)
+}
+
+/// Waits until every replica of a running member takes part; otherwise says how all stand.
+pub fn wait_whole(cluster: &TestCluster, position: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_whole(cluster, position) {
+        if Instant::now() >= deadline {
+            let all: Vec<_> = (0..cluster.members.len()).map(|position| replicas(cluster, position)).collect();
+            panic!("node {} does not become whole: {all:#?}", position + 1);
+        }
+    }
 }
 
 /// Replicas of a running member that were repaired since it started.
@@ -127,7 +139,9 @@ pub struct Case {
     pub name: &'static str,
     /// Whether it is always tried, not only with `ACKORD_ALL_DAMAGE`.
     pub always: bool,
-    /// Does it, to the folder of the log or the database. The second one is the folder as it was some time before.
+    /// Whether it needs the folder as it was some time before.
+    pub needs_earlier: bool,
+    /// Does it, to the folder of the log or the database, and that folder as it was.
     pub damage: fn(&Path, &Path),
 }
 
@@ -150,22 +164,24 @@ pub fn survive(cases: &[Case], folder: &str) {
         println!("{}, node {}", case.name, position + 1);
         let path = cluster.members[position].config.data_dir.join(folder);
         let earlier = tempfile::tempdir().expect("a directory");
-        cluster.stop_node(position);
-        copy(&path, earlier.path());
-        cluster.start_node(position);
-        wait_until(|| is_whole(&cluster, position));
-        writer.wait_for_more();
+        if case.needs_earlier {
+            cluster.stop_node(position);
+            copy(&path, earlier.path());
+            cluster.start_node(position);
+            wait_whole(&cluster, position);
+            writer.wait_for_more();
+        }
         cluster.stop_node(position);
         (case.damage)(&path, earlier.path());
         writer.wait_for_more();
         cluster.start_node(position);
-        wait_until(|| is_whole(&cluster, position));
+        wait_whole(&cluster, position);
         println!("    {} replicas repaired", repaired(&cluster, position));
         let other = leader(&cluster).filter(|leader| *leader != position).unwrap_or((position + 1) % 3);
         cluster.stop_node(other);
         writer.wait_for_more();
         cluster.start_node(other);
-        wait_until(|| is_whole(&cluster, other));
+        wait_whole(&cluster, other);
     }
     let expected = lines + &writer.finish();
     for position in 0..3 {
@@ -173,7 +189,7 @@ pub fn survive(cases: &[Case], folder: &str) {
         wait_for_leader(&cluster);
         assert!(consume(&bootstrap) == expected, "every record, in order, once, without node {}", position + 1);
         cluster.start_node(position);
-        wait_until(|| is_whole(&cluster, position));
+        wait_whole(&cluster, position);
     }
 }
 

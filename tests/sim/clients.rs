@@ -20,6 +20,8 @@ pub struct Ticketed {
     pub group: RaftGroupId,
     /// What is asked.
     pub request: Request,
+    /// The process it was sent to, if there was one: no other hears of it.
+    pub life: Option<u64>,
 }
 
 /// What the world remembers of a question.
@@ -110,10 +112,6 @@ impl Sight for Eyes<'_> {
         let node = Some(self.world.node(node)).filter(|node| node.serves(raft))?;
         node.coordinator(raft).map(|coordinator| coordinator.groups().clone())
     }
-
-    fn metadata(&self, node: NodeId) -> Option<Arc<MetadataView>> {
-        self.world.node(node).controller().map(ackord::controller::Controller::view)
-    }
 }
 
 impl World {
@@ -158,7 +156,9 @@ impl World {
         self.announce(ticket, node, group, &request);
         self.asked.insert(ticket, Asked { owner, node, group, what: What::of(&request) });
         let at = self.on_the_way(owner, node, true);
-        self.schedule_at(at, Event::Request { node, ticket, ticketed: Box::new(Ticketed { group, request }) });
+        let life = Some(self.node(node)).filter(|node| node.process.is_some()).map(|node| node.life);
+        let ticketed = Box::new(Ticketed { group, request, life });
+        self.schedule_at(at, Event::Request { node, ticket, ticketed });
         ticket
     }
 

@@ -16,7 +16,7 @@ const PAGE: u64 = 4096;
 
 /// What is done to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Harm {
+pub enum Harm {
     /// A bit turns over.
     Flip,
     /// A page is zero.
@@ -37,7 +37,8 @@ enum Harm {
     Older,
 }
 
-const HARMS: [Harm; 9] = [
+/// Every kind.
+pub const HARMS: [Harm; 9] = [
     Harm::Flip,
     Harm::Zero,
     Harm::Unreadable,
@@ -59,7 +60,8 @@ fn segments(disk: &SimDisk) -> Vec<String> {
 
 /// A page of a file that holds something.
 fn used_page(contents: &[u8], random: &mut Random) -> Option<u64> {
-    let pages = contents.chunks(PAGE as usize).enumerate();
+    // A file that was cut off may end within a page: only whole ones can be copied elsewhere.
+    let pages = contents.chunks_exact(PAGE as usize).enumerate();
     let used: Vec<_> = pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0)).map(|(place, _)| place).collect();
     used.first().map(|_| *random.pick(&used) as u64 * PAGE)
 }

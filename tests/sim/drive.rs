@@ -44,6 +44,9 @@ impl World {
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.schedule(TICK, Event::Tick { node, life });
         self.settle_known(position);
+        let used = self.nodes[position].process.as_ref().map_or(0, |process| process.admitted_bytes);
+        let limit = self.shape.core.admitted_bytes_max + self.shape.largest_request();
+        self.watch.tell(&Observation::Load { node, name: "admitted proposals", used, limit });
         self.run_errands(position);
         self.round(position, true);
     }
@@ -110,8 +113,7 @@ impl World {
             let (commit, known) = (replica.commit(), process.commits.entry(group).or_default());
             if commit > *known {
                 *known = commit;
-                if let Some(term) = replica.log().term_of(commit) {
-                    let commit = LogId { index: commit, term };
+                if let Some(commit) = replica.commit_id() {
                     let own = replica.term();
                     self.watch.tell(&Observation::Committed { node, group, term: own, commit });
                 }
@@ -225,8 +227,10 @@ impl World {
     /// A request reaches a node.
     pub fn request(&mut self, node: NodeId, ticket: Ticket, ticketed: Ticketed) {
         let position = World::position(node);
+        let life = self.nodes[position].life;
         let process = self.nodes[position].process.as_mut();
-        let Some(process) = process.filter(|_| self.watch.deaf_to != Some(node)) else {
+        let is_meant = ticketed.life == Some(life) && self.watch.deaf_to != Some(node);
+        let Some(process) = process.filter(|_| is_meant) else {
             return self.settle(ticket, Answer::Reply(Reply::Refused(Refused::NoReplica)));
         };
         if let Request::Read { from, bytes_max, linearizable: false } = ticketed.request {
@@ -255,7 +259,7 @@ impl World {
 
     /// What the broker and the handle do with a request.
     fn admit(&mut self, position: usize, ticket: Ticket, ticketed: Ticketed) {
-        let Ticketed { group, request } = ticketed;
+        let Ticketed { group, request, .. } = ticketed;
         let bytes = Process::room_of(&request);
         let engine = self.nodes[position].engine.clone();
         let view = self.nodes[position].view(group);
@@ -266,6 +270,11 @@ impl World {
             Request::Read { .. } | Request::Offsets { .. } | Request::Topics => {
                 process.take_room(ticket, Waiting { bytes, sequence: None });
                 return self.arrive(position, Arrived::Input(Input::ReadIndex { group, ticket }));
+            }
+            Request::Produce { sequence, .. } if !serving => {
+                // As the broker does it: what comes after waits for this one.
+                sequence.inspect(|sequence| process.order.refused(group, *sequence));
+                return self.settle(ticket, refused(Refused::NotLeader));
             }
             _ if !serving => return self.settle(ticket, refused(Refused::NotLeader)),
             Request::Produce { batch, sequence, .. } => {

@@ -271,12 +271,13 @@ impl World {
     }
 
     fn fill(&mut self, node: NodeId) {
-        let spare = self.chances.nemesis.below(3 * self.shape.log.segment_bytes);
+        let spare = self.chances.nemesis.below(2 * self.shape.log.segment_bytes);
         let here = self.node_mut(node);
         let capacity = here.disk.used() + spare;
         here.capacity = Some(capacity);
         here.disk.set_capacity(Some(capacity));
-        self.heal_later(Healing::Room(node));
+        let lasts = self.chances.nemesis.between(2 * SECOND, 15 * SECOND);
+        self.heal_after(lasts, Healing::Room(node));
     }
 
     fn clog(&mut self) {

@@ -118,9 +118,13 @@ impl Kind {
         Self::Make,
     ];
 
-    /// Whether it comes seldom, so that it must be hit more often to be hit at all.
-    pub fn is_rare(self) -> bool {
-        !matches!(self, Self::Append | Self::Apply | Self::Small)
+    /// How many times as often as others it must be hit to be hit at all; `rare`: what comes very seldom.
+    pub fn weight(self, rare: u64) -> u64 {
+        match self {
+            Self::Append | Self::Seal | Self::Read | Self::Apply | Self::Small => 1,
+            Self::Release | Self::Prepare | Self::Flush | Self::Reclaim => rare.div_ceil(5),
+            Self::Build | Self::Fetch | Self::Install | Self::Make => rare,
+        }
     }
 }
 

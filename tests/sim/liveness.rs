@@ -26,20 +26,25 @@ impl World {
         let up = self.choose_majority();
         self.trace.note(self.now, "calm", &[up.len() as u64], || format!("{up:?} are up"));
         self.run_until(self.now + 10 * MILLISECOND)?;
+        self.stop_actors();
         self.let_majority_work(&up)?;
         self.nemesis.down.clear();
         self.heal_all();
         for node in 1..=self.nodes.len() as u32 {
             self.schedule(0, Event::Start { node: NodeId(node) });
         }
-        for own in 0..self.actors.len() {
-            self.with_actor(own, |actor, _| actor.stop());
-        }
+        self.stop_actors();
         self.let_all_agree()?;
         self.tell_end();
         match self.watch.violation() {
             Some(violation) => Err(violation.to_owned()),
             None => Ok(()),
+        }
+    }
+
+    fn stop_actors(&mut self) {
+        for own in 0..self.actors.len() {
+            self.with_actor(own, |actor, _| actor.stop());
         }
     }
 
@@ -95,11 +100,10 @@ impl World {
         let mut left: BTreeSet<_> = groups.into_iter().collect();
         while self.now < deadline && !left.is_empty() {
             self.run_until(self.now + LOOK)?;
-            left.retain(|group| !self.has_recovered(*group, up, &mut probes));
+            left.retain(|group| self.may_recover(*group, up) && !self.has_recovered(*group, up, &mut probes));
         }
         for group in left {
             if self.is_deleted(group) || !self.has_majority(group, up) {
-                self.coverage.hit("group without a majority");
                 continue;
             }
             let progress = probes.borrow().contains_key(&group);
@@ -115,7 +119,18 @@ impl World {
         let gone = |view: &std::sync::Arc<ackord::controller::view::MetadataView>| {
             matches!(view.group(group), GroupFate::Deleted)
         };
-        group != CONTROLLER_GROUP && self.newest_metadata().is_some_and(|view| gone(&view))
+        group != CONTROLLER_GROUP && self.newest_metadata().is_some_and(gone)
+    }
+
+    /// Whether enough of a group's nodes are up, if all of their replicas take part some day.
+    fn may_recover(&mut self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {
+        let voters = self.voters(group);
+        let there = |voter: &&ReplicaId| up.contains(&voter.node()) && self.node(voter.node()).refused.is_none();
+        let may = voters.is_empty() || voters.iter().filter(there).count() > voters.len() / 2;
+        if !may {
+            self.coverage.hit("group without a majority");
+        }
+        may
     }
 
     fn has_majority(&self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {

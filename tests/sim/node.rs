@@ -21,7 +21,7 @@ use ackord::multiraft::core::{Core, CoreOptions};
 use ackord::multiraft::handle::order::{Order, Sequence};
 use ackord::partition::read::PartitionView;
 use ackord::raft::{RaftMessage, Replica};
-use ackord::server::data::{OpenedGroups, destroy_machines, open_groups};
+use ackord::server::data::{OpenedGroups, destroy_machines, has_lost_turns, open_groups};
 use ackord::server::groups::Known;
 use ackord::server::identity::{FirstVoter, Identity};
 use ackord::server::outside::Disks;
@@ -321,6 +321,7 @@ impl Node {
             jobs.push(Job::Add { group: CONTROLLER_GROUP, machine });
             inputs.push(Input::Create { group: CONTROLLER_GROUP, replica, membership, preferred });
         }
+        let lost_turns = has_lost_turns(recovery.incomplete, &starts);
         let known = starts.iter().map(|start| start.group).collect();
         let first_turn = recovery.durable_turn.0;
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
@@ -333,6 +334,7 @@ impl Node {
             durable_turn: Arc::clone(&durable_turn),
             life: u128::from(self.life) << 32 | u128::from(self.id.0),
             first_turn,
+            lost_turns,
         };
         self.process = Some(Process {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..shape.core.clone() }, starts),

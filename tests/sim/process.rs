@@ -1,7 +1,7 @@
 //! How processes begin and end.
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
-use crate::jobs::CrashPoint;
+use crate::jobs::{CrashPoint, Kind};
 use crate::node::{Arrived, Copy, Opened};
 use crate::observe::Observation;
 use crate::world::{Event, TICK, World};
@@ -124,8 +124,7 @@ impl World {
             return false;
         }
         let faults = &self.shape.faults;
-        let rate = if point.is_rare() { faults.crash * faults.crash_rare } else { faults.crash };
-        let due = self.chances.points.per_million(rate);
+        let due = self.chances.points.per_million(faults.crash * point.weight(faults.crash_rare));
         due && self.nodes[position].paused_until <= self.now
     }
 
@@ -217,11 +216,13 @@ impl World {
 }
 
 impl CrashPoint {
-    fn is_rare(self) -> bool {
+    fn weight(self, rare: u64) -> u64 {
         match self {
-            Self::Before(kind) | Self::During(kind) | Self::After(kind) => kind.is_rare(),
-            Self::Start => true,
-            Self::Idle | Self::Send | Self::Reply => false,
+            // Half an append is what a log is made for.
+            Self::During(Kind::Append) => 3,
+            Self::Before(kind) | Self::During(kind) | Self::After(kind) => kind.weight(rare),
+            Self::Start => rare,
+            Self::Idle | Self::Send | Self::Reply => 1,
         }
     }
 }

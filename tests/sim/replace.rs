@@ -145,9 +145,10 @@ impl World {
             let here = &mut self.nodes[position];
             (here.disk, here.engine, here.refused) = (right.disk, right.engine, None);
         }
-        let leads = self.nodes[position].process.as_ref().is_some_and(|process| {
-            process.board.values().any(|leadership| leadership.serving)
-        });
+        let leads = self.nodes[position]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.board.values().any(|leadership| leadership.serving));
         self.coverage.hit(if leads { "replaced leader" } else { "replaced follower" });
         if !stays {
             self.end_process(position, true);
@@ -406,7 +407,10 @@ impl World {
         if has_leader {
             process.alone_since = now;
         }
-        if process.joins.is_none() && now >= process.alone_since + ALONE_MAX && !self.office.is_asking(who, Errand::Join) {
+        if process.joins.is_none()
+            && now >= process.alone_since + ALONE_MAX
+            && !self.office.is_asking(who, Errand::Join)
+        {
             process.alone_since = now - ALONE_MAX / 2;
             self.ask_controller(who, Errand::Join, &Command::JoinController { node, incarnation });
         }
@@ -438,7 +442,8 @@ impl World {
 
     fn ask_controller(&mut self, who: Option<(NodeId, u64)>, errand: Errand, command: &Command) {
         let to = self.guess(CONTROLLER_GROUP);
-        let reaches = |from: NodeId| from == to || (self.network.is_connected(from, to) && !self.network.is_cut(from, to));
+        let reaches =
+            |from: NodeId| from == to || (self.network.is_connected(from, to) && !self.network.is_cut(from, to));
         if !who.is_none_or(|(from, _)| reaches(from)) {
             return;
         }
@@ -496,14 +501,17 @@ impl World {
                     return self.coverage.hit("introduced again");
                 };
                 let (replica, begun) = (joining.replica, begin(&joining, may_be_there));
-                self.trace.note(now, "join", &[node.0.into(), replica.0], || format!("node {node} as {replica}: {begun:?}"));
+                self.trace
+                    .note(now, "join", &[node.0.into(), replica.0], || format!("node {node} as {replica}: {begun:?}"));
                 match begun {
                     Begin::New => self.enqueue(position, Job::Join { replica }),
                     Begin::Adopt(membership) => {
                         let group = CONTROLLER_GROUP;
                         self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
                     }
-                    Begin::Lost => self.watch.object(|| format!("node {node} has lost its replica of the controller's")),
+                    Begin::Lost => {
+                        self.watch.object(|| format!("node {node} has lost its replica of the controller's"))
+                    }
                 }
             }
             Decided::Joining(Err(rejection)) => {

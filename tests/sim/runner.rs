@@ -5,7 +5,10 @@
 //! * `REPLACE=1`: nodes are replaced in every one of them.
 
 use crate::coverage::Coverage;
+use crate::damage::HARMS;
+use crate::faults::Fault;
 use crate::invariants;
+use crate::jobs::{CrashPoint, Kind};
 use crate::swarm::Shape;
 use crate::trace::Keep;
 use crate::world::{Report, World};
@@ -18,6 +21,57 @@ use std::time::Instant;
 
 /// Seeds that `cargo test` runs.
 const SEEDS_DEFAULT: u64 = 100;
+/// With so many seeds everything must have happened.
+const SEEDS_FOR_ALL: u64 = 1_000;
+/// What a run can come to, beside faults and crashes.
+const STATES: [&str; 46] = [
+    "conf change applied",
+    "connection broken by silence",
+    "crash of several",
+    "crash of the joining node",
+    "damage State",
+    "damage under a running process",
+    "delivered to the next process",
+    "disk replacement begun",
+    "duplicate answered",
+    "duplicated",
+    "group adopted",
+    "group ended",
+    "group joined",
+    "group made",
+    "joint configuration entered",
+    "joint configuration left",
+    "leader changed",
+    "log full",
+    "log stalled",
+    "lost: dropped",
+    "mailbox full",
+    "no room for a spare",
+    "no room in the log",
+    "no room on the disk",
+    "not started: full disk",
+    "old disk refused after replacement",
+    "overtaken",
+    "power cut",
+    "process ended itself",
+    "process killed",
+    "quarantined",
+    "refused: foreign disk",
+    "refused: no space",
+    "refused: out of turn",
+    "refused: overwritten",
+    "refused: rolled back",
+    "refused: wiped disk",
+    "repaired by a state",
+    "repaired by entries",
+    "replaced leader",
+    "replacement begun",
+    "replacement finished",
+    "right disk put back",
+    "snapshot built",
+    "torn turn dropped",
+    "write left open",
+];
 /// Failures that are reported in full.
 const FAILURES_MAX: usize = 3;
 
@@ -165,9 +219,25 @@ fn report(total: &Total, begun: Instant, cores: usize) {
     }
 }
 
+/// What must have happened in many seeds; otherwise they have tested less than they say.
+fn expected() -> Vec<String> {
+    let mut names: Vec<_> = Fault::ALL.iter().map(|fault| format!("fault {fault:?}")).collect();
+    for kind in Kind::ALL {
+        for point in [CrashPoint::Before(kind), CrashPoint::During(kind), CrashPoint::After(kind)] {
+            names.push(format!("crash {point:?}"));
+        }
+    }
+    for point in [CrashPoint::Idle, CrashPoint::Start, CrashPoint::Send, CrashPoint::Reply] {
+        names.push(format!("crash {point:?}"));
+    }
+    names.extend(HARMS.iter().map(|harm| format!("damage {harm:?}")));
+    names.extend(STATES.iter().map(|state| (*state).to_owned()));
+    names
+}
+
 /// What reproduces a failure.
 fn reproduce(seed: u64) -> String {
-    format!("SEED={seed} cargo test --release --test sim seeds -- --nocapture --exact")
+    format!("SEED={seed} cargo test --profile sim --test sim seeds -- --nocapture --exact")
 }
 
 fn explain(failure: &Failure) {
@@ -200,7 +270,9 @@ pub fn seeds() {
     let total = run_many(first, count);
     total.failures.iter().take(FAILURES_MAX).for_each(explain);
     let failed: Vec<_> = total.failures.iter().map(|failure| failure.seed).collect();
+    let missing: Vec<_> = expected().into_iter().filter(|name| total.coverage.count(name) == 0).collect();
     assert!(failed.is_empty(), "{} of {count} seeds failed: {failed:?}", failed.len());
+    assert!(missing.is_empty() || count < SEEDS_FOR_ALL, "in {count} seeds this never happened: {missing:?}");
 }
 
 /// One seed is one history, in any process: nothing depends on addresses, hash seeds or time.

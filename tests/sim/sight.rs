@@ -2,7 +2,6 @@
 
 use crate::observe::Observation;
 use crate::workload::{Answer, Request};
-use ackord::controller::view::MetadataView;
 use ackord::coordinator::group::Group;
 use ackord::multiraft::core::effect::Ticket;
 use ackord::sim::Random;
@@ -41,9 +40,6 @@ pub trait Sight {
 
     /// The consumer groups of a coordinator at a node that answers for it.
     fn consumer_groups(&self, node: NodeId, raft: RaftGroupId) -> Option<Groups>;
-
-    /// The cluster's metadata as a running node has it.
-    fn metadata(&self, node: NodeId) -> Option<Arc<MetadataView>>;
 }
 
 /// Somebody who asks. It sleeps until it is woken or answered; first it is woken with the tag 0.

@@ -172,6 +172,11 @@ impl Shape {
         shape
     }
 
+    /// More than any request takes: one that is larger than the mailbox passes alone.
+    pub fn largest_request(&self) -> usize {
+        4 * self.load.record_bytes.1 as usize + (16 << 10)
+    }
+
     /// Whether the disk of this node may be damaged.
     pub fn is_fragile(&self, node: NodeId) -> bool {
         self.fragile.contains(&node)
@@ -235,7 +240,7 @@ fn draw_fragile(random: &mut Random, nodes: u32, first: &[Vec<NodeId>], second: 
 fn draw_core(random: &mut Random) -> CoreOptions {
     let replica = ReplicaOptions {
         election_ticks: *random.pick(&[10, 10, 10, 5, 20]),
-        heartbeat_ticks: *random.pick(&[3, 3, 1, 2]),
+        heartbeat_ticks: *random.pick(&[3, 3, 3, 3, 3, 2, 2, 1]),
         max_message_bytes: random.magnitude(256, 256 << 10),
         max_inflight_messages: random.magnitude(1, 256) as usize,
         max_committed_bytes: random.magnitude(512, 1 << 20),
@@ -293,12 +298,12 @@ fn draw_faults(random: &mut Random) -> Faults {
     let longest = random.magnitude(500 * MILLISECOND, 10 * SECOND);
     let mut sometimes = |low, high| if random.one_in(2) { random.magnitude(low, high) } else { 0 };
     let (drop, duplicate) = (sometimes(500, 100_000), sometimes(500, 50_000));
-    let (stall, crash) = (sometimes(20, 5_000), sometimes(30, 1_000));
+    let (stall, crash) = (sometimes(20, 5_000), sometimes(50, 2_000));
     Faults {
         every: random.magnitude(400 * MILLISECOND, 6 * SECOND),
         weights,
         crash,
-        crash_rare: random.between(10, 60),
+        crash_rare: random.between(20, 120),
         down: (10 * MILLISECOND, random.magnitude(50 * MILLISECOND, 6 * SECOND)),
         drop,
         duplicate,
@@ -310,9 +315,9 @@ fn draw_faults(random: &mut Random) -> Faults {
 }
 
 fn draw_load(random: &mut Random, partitions: u64) -> Load {
-    // All producers together write some 15 to 60 batches a second, while they can.
+    // All producers together write some 12 to 40 batches a second, while they can.
     let producers = random.between(1, 3);
-    let batches = random.between(15, 60);
+    let batches = random.between(12, 40);
     let pause = (SECOND * partitions * producers / batches).max(MILLISECOND);
     let trims = random.one_in(2);
     Load {
@@ -321,7 +326,7 @@ fn draw_load(random: &mut Random, partitions: u64) -> Load {
         inflight: random.between(1, 5) as usize,
         pause: (pause / 2, pause * 3 / 2),
         record_bytes: (0, random.magnitude(16, 8 << 10)),
-        read_pause: (50 * MILLISECOND, random.magnitude(200 * MILLISECOND, 2 * SECOND)),
+        read_pause: (100 * MILLISECOND, random.magnitude(500 * MILLISECOND, 3 * SECOND)),
         trim_pause: if trims { (300 * MILLISECOND, random.magnitude(SECOND, 6 * SECOND)) } else { (0, 0) },
     }
 }

@@ -414,10 +414,6 @@ impl Sight for Eyes<'_> {
             _ => None,
         }
     }
-
-    fn metadata(&self, _node: NodeId) -> Option<Arc<MetadataView>> {
-        Some(self.toy.metadata())
-    }
 }
 
 /// Runs a seed: what was broken, if anything, and what was done.

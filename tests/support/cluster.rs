@@ -3,6 +3,7 @@
 
 use ackord::broker::node::NodeBroker;
 use ackord::config::Config;
+use ackord::multiraft::handle::Handle;
 use ackord::server::data::{self, SharedEngine};
 use ackord::server::identity::{FirstVoter, Identity, random_id};
 use ackord::server::run::Node;
@@ -31,6 +32,8 @@ pub struct Member {
     pub kafka: SocketAddr,
     /// Where it serves native clients.
     pub native: SocketAddr,
+    /// Its Raft groups, since its last start.
+    pub handle: Option<Handle>,
     /// Where it shows its metrics, since its last start.
     pub http: Option<SocketAddr>,
     /// What answers its clients, since its last start.
@@ -102,7 +105,7 @@ impl TestCluster {
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
             let [kafka, native] = [0, 2].map(|kind| SocketAddr::from((HOST, ports[node as usize - 1][kind])));
-            Member { config, running: None, kafka, native, http: None, broker: None }
+            Member { config, running: None, kafka, native, handle: None, http: None, broker: None }
         };
         let members = (1..=count).map(member).collect();
         let id = cluster;
@@ -116,6 +119,7 @@ impl TestCluster {
         let config = self.members[position].config.clone();
         let node = self.runtime.block_on(Node::start(config)).expect("the node starts");
         self.members[position].broker = Some(node.broker().clone());
+        self.members[position].handle = Some(node.handle().clone());
         self.members[position].http = Some(node.addresses().http);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = self.runtime.spawn(async move {
@@ -142,7 +146,7 @@ impl TestCluster {
         let config = config(self.directory.path(), node, &self.ports, &self.limits);
         let [kafka, _, native] = self.ports[position];
         let [kafka, native] = [kafka, native].map(|port| SocketAddr::from((HOST, port)));
-        self.members.push(Member { config, running: None, kafka, native, http: None, broker: None });
+        self.members.push(Member { config, running: None, kafka, native, handle: None, http: None, broker: None });
         self.format_anew(position);
         self.start_node(position);
         position

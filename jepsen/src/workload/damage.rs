@@ -39,7 +39,7 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
     let folder = options.folder.join("damage");
     std::fs::create_dir_all(&folder)?;
     let data_dirs: Vec<_> = (1..=NODES).map(|node| folder.join(format!("node{node}"))).collect();
-    let setup = Setup { segment_bytes: 2 << 20, retain_bytes: 8 << 20, ..Setup::new(options.binary.clone()) };
+    let setup = Setup::new(options.binary.clone());
     let mut cluster = Cluster::format(&folder, &data_dirs, setup)?;
     let mut topic = start(&mut cluster, MODERATE).await?;
     let mut report = Report::default();

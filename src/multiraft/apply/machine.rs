@@ -157,15 +157,24 @@ impl Machine {
         }
     }
 
-    /// Begins to take in a state whose head is complete.
-    pub fn begin_install(&self, engine: &dyn Engine, meta: &SnapshotMeta, head: Bytes) -> Result<Arrival, String> {
+    /// Begins to take in a state whose head is complete. `is_blank`: the machine is none that was opened or created.
+    pub fn begin_install(
+        &self,
+        engine: &dyn Engine,
+        meta: &SnapshotMeta,
+        head: Bytes,
+        is_blank: bool,
+    ) -> Result<Arrival, String> {
         match self {
             Self::Partition(partition) => {
                 let head = SnapshotHead::decode(&head).map_err(|error| error.to_string())?;
                 if head.at != meta.at || head.membership != meta.membership {
                     return Err(format!("the head is of entry {}, not {}", head.at, meta.at));
                 }
-                let install = partition.begin_install(engine, head).map_err(|error| error.to_string())?;
+                let install = match is_blank {
+                    true => partition.begin_install_into_blank(head),
+                    false => partition.begin_install(engine, head).map_err(|error| error.to_string())?,
+                };
                 Ok(Arrival::Partition(Box::new(install)))
             }
             Self::Controller(_) | Self::Coordinator(_) => Ok(Arrival::Whole(head)),
