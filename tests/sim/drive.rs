@@ -47,6 +47,7 @@ impl World {
         let used = self.nodes[position].process.as_ref().map_or(0, |process| process.admitted_bytes);
         let limit = self.shape.core.admitted_bytes_max + self.shape.largest_request();
         self.watch.tell(&Observation::Load { node, name: "admitted proposals", used, limit });
+        self.run_errands(position);
         self.round(position, true);
     }
 
@@ -206,7 +207,8 @@ impl World {
         });
         self.coverage.hit("quarantined");
         self.watch.tell(&Observation::Quarantined { node, group, reason });
-        if !self.nodes[position].damaged && !self.nodes[position].rolled_back {
+        let has_old_disk = self.nodes[position].rolled_back || self.watch.deaf_to == Some(node);
+        if !self.nodes[position].damaged && !has_old_disk {
             self.watch.object(|| format!("node {node}, never damaged, has quarantined group {group}: {reason}"));
         }
     }
@@ -227,7 +229,8 @@ impl World {
         let position = World::position(node);
         let life = self.nodes[position].life;
         let process = self.nodes[position].process.as_mut();
-        let Some(process) = process.filter(|_| ticketed.life == Some(life)) else {
+        let is_meant = ticketed.life == Some(life) && self.watch.deaf_to != Some(node);
+        let Some(process) = process.filter(|_| is_meant) else {
             return self.settle(ticket, Answer::Reply(Reply::Refused(Refused::NoReplica)));
         };
         if let Request::Read { from, bytes_max, linearizable: false } = ticketed.request {

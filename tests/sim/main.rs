@@ -15,6 +15,7 @@ mod node;
 mod observe;
 mod perform;
 mod process;
+mod replace;
 mod runner;
 mod sight;
 mod swarm;

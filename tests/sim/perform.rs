@@ -3,7 +3,7 @@
 use crate::chance::{Chance, MILLISECOND};
 use crate::coverage::Coverage;
 use crate::jobs::{CrashPoint, Ended, Job, Kind, Outcome, Thread};
-use crate::node::{Arrived, Process};
+use crate::node::{Arrived, CLUSTER, Process};
 use crate::observe::Observation;
 use crate::swarm::Sabotage;
 use crate::trace::mix_bytes;
@@ -17,10 +17,10 @@ use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::{Input, ReadFailure, Room};
 use ackord::partition::trim::Freed;
 use ackord::raft::group_log::Wanted;
-use ackord::server::data::{create_machines, destroy_machines};
+use ackord::server::data::{create_machines, destroy_machines, join_controller};
 use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, Family, WriteBatch};
-use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId};
+use ackord::types::{CONTROLLER_GROUP, EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
 use ackord::wal::{LogChange, LogError, ReadError, Turn, prepare_spare};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -251,7 +251,7 @@ impl World {
     pub fn follow_controller(&mut self, position: usize) {
         let here = &mut self.nodes[position];
         let Some(process) = here.process.as_mut() else { return };
-        let Some(Machine::Controller(controller)) = process.applier.machine(ackord::types::CONTROLLER_GROUP) else {
+        let Some(Machine::Controller(controller)) = process.applier.machine(CONTROLLER_GROUP) else {
             return;
         };
         let (now, at) = (controller.view(), controller.applied().index);
@@ -260,6 +260,9 @@ impl World {
         }
         if Arc::ptr_eq(&now, &process.seen) {
             return;
+        }
+        if now.cluster().retired.contains(&here.identity.incarnation) {
+            return self.was_replaced(position);
         }
         let work = process.known.take_work(&process.seen, &now);
         process.peers.follow(&now);
@@ -274,7 +277,7 @@ impl World {
         }
         for plan in work.adopt {
             self.coverage.hit("group adopted");
-            let GroupPlan { group, replica, members: membership, .. } = plan;
+            let GroupPlan { group, replica, peers: membership, .. } = plan;
             self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
         }
     }
@@ -368,6 +371,7 @@ impl Process {
                 engine.merge_deleted().expect("the simulated database merges");
             }
             Job::Make(plans) => make(plans, around, outcome),
+            Job::Join { replica } => join(replica, around, outcome),
             Job::Destroy(groups) => destroy_machines(engine, &groups).expect("the simulated database deletes"),
         }
         Ended::Done
@@ -424,6 +428,7 @@ impl Process {
     ) {
         let node = around.node;
         let bytes = entries.iter().map(LogEntry::payload_bytes).sum();
+        let mut was_joint = self.applier.machine(group).is_some_and(|machine| machine.membership().is_joint());
         match self.applier.apply(group, entries, memberships) {
             Ok(outcomes) => {
                 let skipped = entries.len() - outcomes.len();
@@ -433,6 +438,13 @@ impl Process {
                         && let Some((_, membership)) = memberships.iter().find(|(index, _)| *index == entry.id.index)
                     {
                         around.watch.tell(&Observation::Members { group, at: entry.id, membership });
+                        around.coverage.hit("conf change applied");
+                        let is_joint = membership.is_joint();
+                        match std::mem::replace(&mut was_joint, is_joint) {
+                            false if is_joint => around.coverage.hit("joint configuration entered"),
+                            true if !is_joint => around.coverage.hit("joint configuration left"),
+                            _ => {}
+                        }
                     }
                 }
                 if around.sabotage.release_unflushed
@@ -440,7 +452,7 @@ impl Process {
                 {
                     self.log.log.release(group, last.index.next());
                 }
-                outcome.metadata = group == ackord::types::CONTROLLER_GROUP;
+                outcome.metadata = group == CONTROLLER_GROUP;
                 outcome.input(Input::Applied { group, outcomes, bytes });
                 around.tell_state(self, group);
             }
@@ -473,7 +485,7 @@ impl Process {
         if around.sabotage.snapshots_without_offsets {
             self.forget_offsets(group, around.engine);
         }
-        outcome.metadata = group == ackord::types::CONTROLLER_GROUP;
+        outcome.metadata = group == CONTROLLER_GROUP;
         outcome.input(Input::SnapshotInstalled { group });
         around.tell_state(self, group);
     }
@@ -517,11 +529,25 @@ fn make(plans: Vec<(GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Ou
     let machines = create_machines(around.engine, &wanted).expect("the simulated database writes");
     for ((plan, preferred), machine) in plans.into_iter().zip(machines) {
         let (group, replica, membership) = (plan.group, plan.replica, machine.membership().clone());
-        around.watch.tell(&Observation::Members { group, at: BIRTH, membership: &plan.members });
-        around.coverage.hit("group made");
+        if plan.members.is_joining() {
+            around.coverage.hit("group joined");
+        } else {
+            around.watch.tell(&Observation::Members { group, at: BIRTH, membership: &plan.members });
+            around.coverage.hit("group made");
+        }
         outcome.jobs.push(Job::Add { group, machine });
         outcome.input(Input::Create { group, replica, membership, preferred });
     }
+}
+
+fn join(replica: ReplicaId, around: &mut Around<'_>, outcome: &mut Outcome) {
+    let group = CONTROLLER_GROUP;
+    let made = join_controller(around.engine, CLUSTER, replica).expect("the simulated database writes");
+    let Some(machine) = made else { return };
+    let membership = machine.membership().clone();
+    around.coverage.hit("controller's group joined");
+    outcome.jobs.push(Job::Add { group, machine });
+    outcome.input(Input::Create { group, replica, membership, preferred: false });
 }
 
 fn reclaim(freed: &Freed, engine: &SimEngine) {

@@ -208,6 +208,11 @@ impl Invariant for NoHole {
                 (known.is_damaged, known.was_damaged) = (true, true);
                 Ok(())
             }
+            // The new disk has never promised anything.
+            Observation::Replaced { node, .. } => {
+                self.nodes.remove(node);
+                Ok(())
+            }
             Observation::Repaired { node, group, start, last } => {
                 let known = self.nodes.entry(*node).or_default();
                 let repaired = known.repaired(*group, *last);
