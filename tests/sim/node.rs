@@ -85,6 +85,13 @@ pub struct LogState {
     pub steps: u64,
 }
 
+impl LogState {
+    fn new(log: Log<SimDisk>, disk: SimDisk) -> Self {
+        let spares = VecDeque::new();
+        Self { log, disk, ordered: false, order_after: 0, spares, writable: true, steps: 0 }
+    }
+}
+
 /// What one process knows of the others.
 struct Seen {
     /// What its data directory says.
@@ -340,15 +347,7 @@ impl Node {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..shape.core.clone() }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),
             reader: log.reader(),
-            log: LogState {
-                log,
-                disk: self.disk.clone(),
-                ordered: false,
-                order_after: 0,
-                spares: VecDeque::new(),
-                writable: true,
-                steps: 0,
-            },
+            log: LogState::new(log, self.disk.clone()),
             queues: Default::default(),
             inbox: VecDeque::new(),
             work_due: false,

@@ -285,7 +285,7 @@ impl World {
             return;
         }
         let disks: Vec<_> = self.office.old_disks.keys().copied().collect();
-        if self.watch.deaf_to.is_none() && disks.first().is_some() {
+        if self.watch.deaf_to.is_none() && !disks.is_empty() {
             let node = *self.chances.nemesis.pick(&disks);
             self.bring_old_disk(node);
         }
@@ -510,7 +510,7 @@ impl World {
                         self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
                     }
                     Begin::Lost => {
-                        self.watch.object(|| format!("node {node} has lost its replica of the controller's"))
+                        self.watch.object(|| format!("node {node} has lost its replica of the controller's"));
                     }
                 }
             }

@@ -158,8 +158,8 @@ impl Shape {
         }
     }
 
-    /// A cluster in which nodes are replaced, whatever else goes wrong: the first from this seed on, in large steps, that
-    /// has a node to give up.
+    /// A cluster in which nodes are replaced, whatever else goes wrong: the first from this seed on, in large steps,
+    /// that has a node to give up.
     pub fn replacing(seed: u64) -> Self {
         let shapes = (0..).map(|step: u64| Self::of_seed(seed.wrapping_add(step << 32)));
         let fits = |shape: &Self| !shape.fragile.is_empty() && shape.faults.every > 0;

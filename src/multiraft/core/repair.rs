@@ -396,12 +396,14 @@ impl Repair {
 
     /// Goes on when the floor is known, and every voter that the leader has has said its term. Others that are known
     /// here were removed by a change that is committed, and may be gone for good: nobody who has that change votes for
-    /// one that has it not, and whoever has it campaigns no more.
+    /// one that has it not, and whoever has it campaigns no more. A learner waits for nobody: its votes have never
+    /// counted, and one of the voters may be the one whose place it is to take.
     fn leave_floor(&mut self) {
         let Stage::Floor(floor) = &self.stage else { return };
         let Some(members) = &floor.members else { return };
         let heard = |voter: &ReplicaId| *voter == self.own || floor.terms.contains_key(voter);
-        if members.voters.iter().chain(&members.voters_outgoing).all(heard) {
+        let voters = || members.voters.iter().chain(&members.voters_outgoing);
+        if !voters().any(|voter| *voter == self.own) || voters().all(heard) {
             self.stage = Stage::State { floor: floor.clone(), fetching: None };
             self.progress();
         }

@@ -2,8 +2,8 @@
 //!
 //! Between a change of members and its application the leader counts by the members before it, so an entry may have
 //! been committed by either of the last two. A node whose disk was damaged since counts as having had what it had, and
-//! so does one that has ended its replica because the controller has deleted the group. A replica whose node has another
-//! disk now counts with what it had on the old one; the replica that takes its place begins with nothing.
+//! so does one that has ended its replica because the controller has deleted the group. A replica whose node has
+//! another disk now counts with what it had on the old one; the replica that takes its place begins with nothing.
 
 use super::durable::{DurableLog, Logs};
 use crate::observe::{Invariant, Observation};

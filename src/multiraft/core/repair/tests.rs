@@ -198,6 +198,18 @@ fn promises_to_a_removed_voter_are_not_waited_for() {
     assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(22) }), "{asked:?}");
 }
 
+/// The third is lost, and the one that is to take its place is damaged before it votes.
+#[test]
+fn a_learner_has_promised_nothing_to_anybody() {
+    let mut core = core(start(doubt()));
+    let asked = questions(&mut core);
+    let RepairBody::WantFloor { nonce } = asked[0].1 else { panic!("{asked:?}") };
+    let membership = Membership { learners: vec![OWN], ..Membership::of_voters([SECOND, THIRD, FOURTH]) };
+    hear(&mut core, SECOND, RepairBody::Floor { nonce, term: Term(6), last: LogIndex(20), membership });
+    let asked = questions(&mut core);
+    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
+}
+
 /// A replica that has joined knows only itself, until it is told who the others are.
 #[test]
 fn a_replica_that_knows_only_itself_asks_those_whom_the_controller_names() {
