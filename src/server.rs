@@ -4,7 +4,7 @@
 //! * [`data`]: opens a data directory: log, database, state machines.
 //! * [`groups`]: keeps this node's Raft groups as the controller wants them.
 //! * `inside`: the part that needs no network.
-//! * `joining`: how a later node gets its copy of the metadata.
+//! * [`joining`]: how a later node gets its copy of the metadata.
 //! * [`listeners`]: its sockets, and what is served on them.
 //! * `membership`: registers the node, and follows who else has.
 //! * `observe`: what the node shows of itself over HTTP.
@@ -16,7 +16,7 @@ pub mod data;
 pub mod groups;
 pub mod identity;
 mod inside;
-mod joining;
+pub mod joining;
 pub mod listeners;
 mod membership;
 mod observe;

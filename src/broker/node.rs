@@ -3,7 +3,7 @@
 //! It decides nothing that must be the same everywhere; it looks things up, validates, proposes, and waits.
 //!
 //! * `leaders`: whom clients are told to ask.
-//! * `members`: sees to it that groups get the replicas that the controller planned.
+//! * [`members`]: sees to it that groups get the replicas that the controller planned.
 //! * [`views`]: what the state machines publish.
 //! * [`controller_client`]: commands to the controller, wherever it is.
 //! * [`coordinators`]: the topic whose partitions coordinate consumer groups.
@@ -18,7 +18,7 @@ pub mod coordinators;
 mod fetch;
 mod groups;
 mod leaders;
-mod members;
+pub mod members;
 mod nodes;
 mod offsets;
 mod produce;

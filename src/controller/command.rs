@@ -191,6 +191,10 @@ pub struct ProducerIds {
 pub struct Joining {
     /// Its replica of the controller's group.
     pub replica: ReplicaId,
+    /// That one is among those that vote: it has begun, and what it promised is not to be forgotten.
+    pub has_begun: bool,
+    /// The voters that the group has or is to have: if the replica is to be repaired, they are asked.
+    pub peers: Vec<ReplicaId>,
     /// All registered nodes: it hears nobody whom it does not know, and the first voters may all have been replaced.
     pub nodes: Vec<Introduced>,
 }

@@ -207,7 +207,10 @@ pub(super) fn join(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnati
         let peer = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
         Introduced { node: broker.node, incarnation: broker.incarnation, peer: peer.cloned() }
     };
-    Ok(Joining { replica, nodes: editor.view.brokers().map(introduced).collect() })
+    let members = &editor.view.cluster().controllers.members;
+    let peers = members.replicas.iter().copied().chain(members.replacing.iter().map(|pair| pair.new)).collect();
+    let has_begun = members.replicas.contains(&replica);
+    Ok(Joining { replica, has_begun, peers, nodes: editor.view.brokers().map(introduced).collect() })
 }
 
 fn joining_replica(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnation) -> Result<ReplicaId, Rejection> {
@@ -216,13 +219,9 @@ fn joining_replica(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnati
     }
     let mut cluster = editor.view.cluster().clone();
     let controllers = &cluster.controllers;
-    let coming = controllers.members.replacing.iter().map(|pair| pair.new);
-    if let Some(known) = coming.chain(controllers.learners.iter().copied()).find(|replica| replica.node() == node) {
+    let learner = || controllers.learners.iter().copied().find(|learner| learner.node() == node);
+    if let Some(known) = controllers.members.replica_on(node).or_else(learner) {
         return Ok(known);
-    }
-    if controllers.members.replicas.iter().any(|replica| replica.node() == node) {
-        let what = format!("node {node} has lost its replica of the controller's group: replace the node");
-        return reject(Reason::DuplicateBroker, what);
     }
     let replica = controllers.members.next_replica(node, &controllers.learners);
     cluster.controllers.learners.push(replica);

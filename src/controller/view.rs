@@ -181,6 +181,9 @@ pub struct GroupPlan {
     /// The members the group is born with, if this is one of its first replicas. One that joins later begins without
     /// knowing any but itself (`Membership::of_joining`).
     pub members: Membership,
+    /// Every replica that the group has or is to have, as voters: one that is to be repaired, and knows no other, asks
+    /// them.
+    pub peers: Membership,
     /// What it replicates.
     pub kind: GroupKind,
     /// Its topic.
@@ -478,6 +481,8 @@ fn plan(topic: &Topic, number: usize, partition: &Partition, node: NodeId) -> Op
         true => Membership::of_voters(first.iter().copied()),
         false => Membership::of_joining(replica),
     };
+    let coming = partition.replacing.iter().map(|pair| pair.new);
+    let peers = Membership::of_voters(partition.replicas.iter().copied().chain(coming));
     let kind = topic.kind();
-    Some(GroupPlan { group: partition.group, replica, members, kind, topic: topic.id, partition: number })
+    Some(GroupPlan { group: partition.group, replica, members, peers, kind, topic: topic.id, partition: number })
 }

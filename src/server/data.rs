@@ -71,6 +71,8 @@ pub struct Opened {
     pub starts: Vec<GroupStart>,
     /// Group 0, if this node is one of its first voters, or was told to join it, and has not begun to take part.
     pub unborn_controller: Option<(ReplicaId, Machine)>,
+    /// The node has no copy of the controller's state, and asks for a replica of its group; whether there may be one.
+    pub joins: Option<bool>,
     /// Deleted groups whose rows may still be there.
     pub tombstones: Vec<RaftGroupId>,
     /// The highest turn that is durable, for peers to compare.
@@ -116,7 +118,9 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
     }
     let engine = open_engine(&config.data_dir.join(STATE_FOLDER))?;
     let views = Views::new(identity.cluster);
-    let OpenedGroups { machines, starts, unborn_controller } = open_groups(&identity, &engine, &recovery)?;
+    let opened = open_groups(&identity, &engine, &recovery)?;
+    let joins = opened.joins().then_some(opened.has_controllers() || recovery.incomplete);
+    let OpenedGroups { machines, starts, unborn_controller } = opened;
     let applier = Applier::new(Arc::clone(&engine), identity.cluster, machines, Box::new(views.clone()));
     let durable_turn = recovery.durable_turn;
     let incomplete = recovery.incomplete;
@@ -132,6 +136,7 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
         applier,
         starts,
         unborn_controller,
+        joins,
         tombstones,
         durable_turn,
         incomplete,
@@ -215,7 +220,7 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     let known = recovery.groups.iter().map(|(group, recovered)| (*group, Some(recovered.clone())));
     for (group, recovered) in known.chain(forgotten).filter(|(group, _)| *group != CONTROLLER_GROUP) {
         let machine = open_machine(engine, group)?;
-        let members = plans.get(&group).map(|plan| (plan.replica, plan.members.clone()));
+        let members = plans.get(&group).map(|plan| (plan.replica, plan.peers.clone()));
         groups.extend(Some(fit(identity.node, group, recovered, machine, members)));
     }
     Ok(groups)
@@ -231,6 +236,24 @@ pub fn has_lost_turns(incomplete: bool, starts: &[GroupStart]) -> bool {
 }
 
 impl OpenedGroups {
+    /// Whether the node has no copy of the controller's state that knows of others: it asks for a replica.
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        let started = self.controllers().map(|start| &start.membership);
+        let unborn = self.unborn_controller.as_ref().map(|(_, machine)| machine.membership());
+        started.or(unborn).is_none_or(Membership::is_joining)
+    }
+
+    /// Whether the node has a replica of the controller's group.
+    #[must_use]
+    pub fn has_controllers(&self) -> bool {
+        self.controllers().is_some() || self.unborn_controller.is_some()
+    }
+
+    fn controllers(&self) -> Option<&GroupStart> {
+        self.starts.iter().find(|start| start.group == CONTROLLER_GROUP)
+    }
+
     fn extend(&mut self, opened: Option<(GroupStart, Option<Machine>)>) {
         let Some((start, machine)) = opened else { return };
         self.machines.extend(machine.map(|machine| (start.group, machine)));
@@ -350,7 +373,7 @@ pub fn create_machines(
 
 /// The state of the controller's group on a node that joins it, durably; `None` if the node has one.
 pub fn join_controller(
-    engine: &SharedEngine,
+    engine: &dyn Engine,
     cluster: ClusterId,
     own: ReplicaId,
 ) -> Result<Option<Machine>, EngineError> {

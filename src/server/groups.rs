@@ -173,8 +173,8 @@ impl Groups {
             return Err("this data directory was replaced, and its replicas are elsewhere".to_owned());
         }
         let Work { remove, create, adopt } = self.known.take_work(seen, now);
-        for GroupPlan { group, replica, members, .. } in adopt {
-            if self.handle.adopt(group, replica, members).is_err() {
+        for GroupPlan { group, replica, peers, .. } in adopt {
+            if self.handle.adopt(group, replica, peers).is_err() {
                 return Err("the Raft worker has stopped".to_owned());
             }
         }

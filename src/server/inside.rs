@@ -27,8 +27,8 @@ pub(super) struct Inside {
     pub cluster: Arc<Cluster>,
     /// The database.
     pub engine: SharedEngine,
-    /// The node has no copy of the controller's state yet, and asks for a replica of its group.
-    pub joins: bool,
+    /// See [`Opened`].
+    pub joins: Option<bool>,
     /// What of its groups is here.
     pub known: Known,
     /// Who this node is to others.
@@ -52,6 +52,7 @@ impl Inside {
             applier,
             starts,
             unborn_controller,
+            joins,
             tombstones,
             durable_turn,
             incomplete,
@@ -71,11 +72,6 @@ impl Inside {
         };
         let lost_turns = data::has_lost_turns(incomplete, &starts);
         let groups: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
-        let controllers = starts.iter().find(|start| start.group == CONTROLLER_GROUP);
-        let unborn = unborn_controller.as_ref().map(|(_, machine)| machine.membership());
-        let members = controllers.map(|start| &start.membership).or(unborn);
-        let has_members = members.is_some_and(|members| !members.is_joining());
-        let joins = !has_members && !incomplete;
         let known = Known::new(identity.node, groups, ended, incomplete);
         let outside: Arc<dyn Outside> = Arc::new(outside);
         let worker = Worker::start(&worker_options(config, life), starts, applier, log, &outside)?;

@@ -58,8 +58,8 @@ fn is_registered(view: &MetadataView, registration: &Registration) -> bool {
     })
 }
 
-/// Keeps the transport's table of peers: those in the file, those that the controller has named to this node before it
-/// had a copy of the metadata, and those that have registered.
+/// Keeps the transport's table of peers: those in the file, those that have registered, and those that the controller
+/// has named to this node since its copy of the metadata was last brought up to date.
 pub(super) async fn follow_peers(
     config: Config,
     views: Views,
@@ -70,12 +70,12 @@ pub(super) async fn follow_peers(
     let address = |listener: &Listener| format!("{}:{}", listener.host, listener.port);
     loop {
         let mut table = configured_peers(&config);
-        for known in introduced.borrow_and_update().iter() {
-            table.extend(known.peer.as_ref().map(|listener| (known.node, address(listener))));
-        }
         for broker in metadata.borrow_and_update().brokers() {
             let listener = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
             table.extend(listener.map(|listener| (broker.node, address(listener))));
+        }
+        for known in introduced.borrow_and_update().iter() {
+            table.extend(known.peer.as_ref().map(|listener| (known.node, address(listener))));
         }
         peers.send_if_modified(|known| {
             let changed = *known != table;

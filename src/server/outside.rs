@@ -4,6 +4,7 @@ use crate::broker::node::Neighbours;
 use crate::broker::node::controller_client::{Forward, Forwarded, Proposed, propose_here};
 use crate::broker::node::views::Views;
 use crate::controller::command::{Command, Introduced};
+use crate::controller::view::MetadataView;
 use crate::metrics::Metrics;
 use crate::multiraft::apply::transfer::SnapshotMessage;
 use crate::multiraft::core::repair::message::RepairMessage;
@@ -103,13 +104,51 @@ pub struct Cluster {
     pub introduced: watch::Sender<Vec<Introduced>>,
 }
 
+/// What a node knows of the disks in the cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Disks<'a> {
+    /// Its own, with the cluster's first voters.
+    pub identity: &'a Identity,
+    /// The controller's state, as of its copy.
+    pub metadata: &'a MetadataView,
+    /// Nodes that the controller has named to it since that copy was last brought up to date.
+    pub introduced: &'a [Introduced],
+}
+
+impl Disks<'_> {
+    /// The incarnation that a node is known to have.
+    #[must_use]
+    pub fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
+        let introduced = self.introduced.iter().find(|known| known.node == node).map(|known| known.incarnation);
+        let registered = || self.metadata.broker(node).map(|broker| broker.incarnation);
+        let first = || self.identity.voters.iter().find(|voter| voter.node == node).map(|voter| voter.incarnation);
+        introduced.or_else(registered).or_else(first).filter(|incarnation| !self.was_replaced(*incarnation))
+    }
+
+    /// Whether a disk was replaced.
+    #[must_use]
+    pub fn was_replaced(&self, incarnation: Incarnation) -> bool {
+        self.metadata.cluster().retired.contains(&incarnation)
+    }
+
+    /// Whether a replica was lost with its disk.
+    #[must_use]
+    pub fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        // No disk was ever replaced: there is nothing to look for.
+        !self.metadata.cluster().retired.is_empty() && self.metadata.is_lost(group, replica)
+    }
+}
+
+impl Cluster {
+    fn with_disks<T>(&self, ask: impl FnOnce(Disks<'_>) -> T) -> T {
+        let (metadata, introduced) = (self.views.metadata(), self.introduced.borrow());
+        ask(Disks { identity: &self.identity, metadata: &metadata, introduced: &introduced })
+    }
+}
+
 impl PeerRegistry for Cluster {
     fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
-        let registered = self.views.metadata().broker(node).map(|broker| broker.incarnation);
-        let first = || self.identity.voters.iter().find(|voter| voter.node == node).map(|voter| voter.incarnation);
-        let introduced =
-            || self.introduced.borrow().iter().find(|known| known.node == node).map(|known| known.incarnation);
-        registered.or_else(introduced).or_else(|| first().filter(|incarnation| !self.was_replaced(*incarnation)))
+        self.with_disks(|disks| disks.incarnation_of(node))
     }
 
     /// A node that is new must reach the controller to register. The cluster's id is no secret, so until it has
@@ -119,13 +158,11 @@ impl PeerRegistry for Cluster {
     }
 
     fn was_replaced(&self, incarnation: Incarnation) -> bool {
-        self.views.metadata().cluster().retired.contains(&incarnation)
+        self.with_disks(|disks| disks.was_replaced(incarnation))
     }
 
     fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
-        let metadata = self.views.metadata();
-        // No disk was ever replaced: there is nothing to look for.
-        !metadata.cluster().retired.is_empty() && metadata.is_lost(group, replica)
+        self.with_disks(|disks| disks.is_lost(group, replica))
     }
 }
 

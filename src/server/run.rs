@@ -141,9 +141,10 @@ impl Node {
         let check_interval = Duration::from_millis(config.retention.check_interval_ms.into());
         tasks.spawn(broker.clone().keep_retention(check_interval));
         let registration = membership::registration(&config, &identity, &addresses);
-        if joins {
-            let joining = joining::Joining::new(controller.clone(), registration.clone(), introduced.clone());
-            tasks.spawn(joining.run(handle.clone(), (Arc::clone(&engine), identity.cluster)));
+        let joining = joining::Joining::new(controller.clone(), registration.clone(), introduced.clone());
+        tasks.spawn(joining.clone().stay_introduced(handle.clone(), views.clone()));
+        if let Some(may_be_there) = joins {
+            tasks.spawn(joining.run(handle.clone(), (Arc::clone(&engine), identity.cluster), may_be_there));
         }
         tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
         tasks.spawn(broker.clone().keep_members());

@@ -165,18 +165,23 @@ impl Reception {
                 for (_, message) in &messages {
                     self.check_ends(node, message.from, message.to)?;
                 }
-                // A directory that was wrongly formatted as a first voter's speaks for the replica that was lost.
-                messages.retain(|(group, message)| !self.admission.is_lost(*group, message.from));
+                messages.retain(|(group, message)| self.admission.hears(*group, message.from));
                 self.inbox.deliver(messages).await.map_err(|_| End::Stopping)
             }
             Body::Snapshot(message) => {
                 let message = snapshot_from_wire(message)?;
                 self.check_ends(node, message.from, message.to)?;
+                if !self.admission.hears(message.group, message.from) {
+                    return Ok(());
+                }
                 self.inbox.deliver_snapshot(message).await.map_err(|_| End::Stopping)
             }
             Body::Repair(message) => {
                 let message = repair_from_wire(message)?;
                 self.check_ends(node, message.from, message.to)?;
+                if !self.admission.hears(message.group, message.from) {
+                    return Ok(());
+                }
                 self.inbox.deliver_repair(message).await.map_err(|_| End::Stopping)
             }
             Body::Leaders(announcements) => {

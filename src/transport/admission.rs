@@ -151,10 +151,11 @@ impl Admission {
         self.registry.incarnation_of(peer.node) == Some(peer.incarnation)
     }
 
-    /// Whether a replica was lost with its disk.
+    /// Whether what is said in a replica's name is heard. A directory that was wrongly formatted as a first voter's
+    /// speaks for the replica that was lost.
     #[must_use]
-    pub fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
-        self.registry.is_lost(group, replica)
+    pub fn hears(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        !self.registry.is_lost(group, replica)
     }
 
     /// Whether the node that was connected to is the one that was meant, or why not.

@@ -46,6 +46,21 @@ impl Cluster {
         }
     }
 
+    /// A node that joins the group: it begins empty, and knows only itself.
+    pub fn join(&mut self, id: u32) {
+        self.nodes.insert(id, Node::joining(NodeId(id)));
+        self.start(id);
+        while self.finish(id, Work::Any) {}
+    }
+
+    /// A node that leads takes one step towards other members.
+    pub fn members(&mut self, id: u32, go: &[u32], come: &[u32]) {
+        let wanted = self.node(id).wanted(go, come);
+        let mut step = Step::default();
+        self.node(id).tell(Input::ChangeMembers { group: GROUP, wanted }, &mut step);
+        self.take(id, step);
+    }
+
     fn node(&mut self, id: u32) -> &mut Node {
         self.nodes.get_mut(&id).unwrap_or_else(|| panic!("there is no node {id}"))
     }

@@ -45,6 +45,11 @@ fn a_snapshot_for_one_that_was_away() {
 }
 
 #[test]
+fn a_node_takes_another_ones_place() {
+    play("conf-change");
+}
+
+#[test]
 fn quarantine_and_repair_entry_by_entry() {
     play("repair-entries");
 }

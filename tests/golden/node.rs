@@ -5,6 +5,7 @@ use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::apply::transfer::SnapshotMessage;
 use ackord::multiraft::apply::{Applier, NoObserver, Transferred};
 use ackord::multiraft::core::effect::{Effect, Input, ReadFailure};
+use ackord::multiraft::core::membership::WantedMembers;
 use ackord::multiraft::core::repair::message::RepairMessage;
 use ackord::multiraft::core::{BIRTH, Core, CoreOptions, GroupStart};
 use ackord::partition::Partition;
@@ -12,7 +13,7 @@ use ackord::raft::{RaftMessage, Replica};
 use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
 use ackord::storage::{Engine, WriteBatch};
-use ackord::types::{ClusterId, LogEntry, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
+use ackord::types::{ClusterId, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
 use ackord::wal::{Identity, Log, Options, ReadError, prepare_spare};
 use std::collections::VecDeque;
 
@@ -72,9 +73,17 @@ fn replica_on(node: NodeId) -> ReplicaId {
 }
 
 impl Node {
-    /// A node that has never run.
+    /// A node that has never run, and was there when the group was born.
     pub fn new(id: NodeId, nodes: u32) -> Self {
-        let members = Membership::of_voters((1..=nodes).map(|node| replica_on(NodeId(node))));
+        Self::with_members(id, Membership::of_voters((1..=nodes).map(|node| replica_on(NodeId(node)))))
+    }
+
+    /// A node that joins the group later.
+    pub fn joining(id: NodeId) -> Self {
+        Self::with_members(id, Membership::of_joining(replica_on(id)))
+    }
+
+    fn with_members(id: NodeId, members: Membership) -> Self {
         let (disk, engine, identities) = (SimDisk::new(), SimEngine::default(), Random::new(id.0.into()));
         Self { id, members, disk, engine, identities, process: None }
     }
@@ -94,7 +103,8 @@ impl Node {
             Log::open(self.disk.clone(), identity, options, move || identities.next_u128()).expect("the log opens");
         let mut batch = WriteBatch::default();
         let opened = Partition::open(&self.engine, GROUP).expect("the database reads");
-        let partition = opened.unwrap_or_else(|| Partition::create(GROUP, BIRTH, self.members.clone(), &mut batch));
+        let begin = if self.members.is_joining() { LogId::default() } else { BIRTH };
+        let partition = opened.unwrap_or_else(|| Partition::create(GROUP, begin, self.members.clone(), &mut batch));
         self.engine.write(batch).expect("it writes");
         self.engine.flush().expect("it flushes");
         let machine = Machine::Partition(Box::new(partition));
@@ -223,6 +233,9 @@ impl Node {
             Effect::Apply { group, entries, memberships } => {
                 let bytes = entries.iter().map(LogEntry::payload_bytes).sum();
                 let outcomes = process.applier.apply(group, &entries, &memberships).expect("it applies");
+                for (_, members) in &memberships {
+                    step.lines.push(format!("knows the members: {}", describe_members(members)));
+                }
                 for (at, outcome) in &outcomes {
                     if let Outcome::Appended { base_offset, .. } = outcome {
                         step.lines.push(format!("entry {at} is the record at offset {base_offset}"));
@@ -282,6 +295,17 @@ impl Node {
         self.process.as_ref()?.core.replica(GROUP)
     }
 
+    /// The voters that there are to be when some go and others come, as this node knows the members.
+    pub fn wanted(&self, go: &[u32], come: &[u32]) -> WantedMembers {
+        let on = |node: &u32| replica_on(NodeId(*node));
+        let mut voters = self.replica().expect("it takes part").membership().voters.clone();
+        voters.extend(come.iter().map(on));
+        voters.retain(|voter| !go.iter().any(|node| on(node) == *voter));
+        voters.sort_unstable();
+        voters.dedup();
+        WantedMembers { voters, learners: Vec::new() }
+    }
+
     /// One line about how it stands.
     pub fn show(&self) -> String {
         let Some(process) = &self.process else { return "down".to_owned() };
@@ -298,6 +322,22 @@ impl Node {
             ),
         }
     }
+}
+
+fn describe_members(members: &Membership) -> String {
+    let list = |replicas: &[ReplicaId]| {
+        let mut nodes: Vec<_> = replicas.iter().map(|replica| replica.node().0).collect();
+        nodes.sort_unstable();
+        nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = format!("{} vote", list(&members.voters));
+    if members.is_joint() {
+        text += &format!(", and so do {}, each side for itself", list(&members.voters_outgoing));
+    }
+    if !members.learners.is_empty() {
+        text += &format!("; {} learns", list(&members.learners));
+    }
+    text
 }
 
 /// One effect in a few words.

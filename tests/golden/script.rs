@@ -13,6 +13,8 @@
 //! $ crash 2, start 2     the power goes, and comes back
 //! $ rot 2 hello          in node 2's log, every copy of these bytes is damaged
 //! $ lose 2               node 2's log has lost its newest segment: nobody knows what was promised in it
+//! $ join 4               a fourth node joins the group: empty, and nobody knows of it yet
+//! $ members 1 -3 +4      node 1, which leads, takes one step towards members without node 3, and with node 4
 //! $ quiet settle         without the lines in between
 //! $ show                 how every node stands
 //! ```
@@ -65,6 +67,12 @@ fn obey(cluster: &mut Cluster, command: &str) {
         ["flush", nodes @ ..] => nodes.iter().for_each(|node| cluster.flush(number(node))),
         ["crash", nodes @ ..] => nodes.iter().for_each(|node| cluster.crash(number(node))),
         ["start", nodes @ ..] => nodes.iter().for_each(|node| cluster.start(number(node))),
+        ["join", node] => cluster.join(number(node)),
+        ["members", node, changes @ ..] => {
+            let with = |sign: char| changes.iter().filter_map(move |change| change.strip_prefix(sign)).map(number);
+            let (go, come): (Vec<_>, Vec<_>) = (with('-').collect(), with('+').collect());
+            cluster.members(number(node), &go, &come);
+        }
         ["rot", node, text] => rot(cluster, number(node), text),
         ["lose", node] => lose(cluster, number(node)),
         ["show"] => {

@@ -149,7 +149,8 @@ impl World {
         groups
     }
 
-    fn ask(&mut self, owner: usize, node: NodeId, group: RaftGroupId, request: Request) -> Ticket {
+    /// Asks a node, in somebody's name.
+    pub fn ask(&mut self, owner: usize, node: NodeId, group: RaftGroupId, request: Request) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         self.announce(ticket, node, group, &request);

@@ -45,6 +45,7 @@ impl World {
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.schedule(TICK, Event::Tick { node, life });
         self.settle_known(position);
+        self.run_errands(position);
         self.round(position, true);
         self.tell_tick_load(position);
         self.want_learners(position);
@@ -217,7 +218,8 @@ impl World {
         });
         self.coverage.hit("quarantined");
         self.watch.tell(&Observation::Quarantined { node, group, reason });
-        if !self.nodes[position].damaged && !self.nodes[position].rolled_back {
+        let has_old_disk = self.nodes[position].rolled_back || self.watch.deaf_to == Some(node);
+        if !self.nodes[position].damaged && !has_old_disk {
             self.watch.object(|| format!("node {node}, never damaged, has quarantined group {group}: {reason}"));
         }
     }
@@ -238,7 +240,8 @@ impl World {
         let position = World::position(node);
         let life = self.nodes[position].life;
         let process = self.nodes[position].process.as_mut();
-        let Some(process) = process.filter(|_| ticketed.life == Some(life)) else {
+        let is_meant = ticketed.life == Some(life) && self.watch.deaf_to != Some(node);
+        let Some(process) = process.filter(|_| is_meant) else {
             return self.settle(ticket, Answer::Reply(Reply::Refused(Refused::NoReplica)));
         };
         if let Request::Read { from, bytes_max, linearizable: false } = ticketed.request {

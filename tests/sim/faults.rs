@@ -56,11 +56,13 @@ pub enum Fault {
     Foreign,
     /// A disk is as it was before.
     RollBack,
+    /// A node is given up for good, and replaced.
+    Replace,
 }
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Crash,
         Self::PowerCut,
         Self::Pause,
@@ -81,11 +83,12 @@ impl Fault {
         Self::Wipe,
         Self::Foreign,
         Self::RollBack,
+        Self::Replace,
     ];
 }
 
 /// What ends a fault.
-enum Healing {
+pub enum Healing {
     /// These links are whole again.
     Links(Vec<(NodeId, NodeId)>),
     /// The disk is as fast as before.
@@ -96,6 +99,8 @@ enum Healing {
     RightDisk(NodeId),
     /// Another node is away now, and the disk of a third is damaged.
     Turnabout(NodeId),
+    /// The new disk takes the place of the old one again.
+    NewDisk(NodeId),
 }
 
 /// See the module.
@@ -187,6 +192,7 @@ impl World {
             Fault::DamageDown if self.shape.bad_moments => self.begin_bad_moment(),
             Fault::DamageDown | Fault::DamageRunning | Fault::DamageState => return self.damage(fault),
             Fault::Wipe | Fault::Foreign | Fault::RollBack => return self.replace_disk(fault),
+            Fault::Replace => return self.give_up(),
             _ => return false,
         }
         true
@@ -198,7 +204,8 @@ impl World {
         self.heal_after(after, healing);
     }
 
-    fn heal_after(&mut self, after: u64, healing: Healing) {
+    /// Ends it after so many microseconds.
+    pub fn heal_after(&mut self, after: u64, healing: Healing) {
         self.nemesis.number += 1;
         let number = self.nemesis.number;
         self.nemesis.healing.insert(number, healing);
@@ -224,6 +231,7 @@ impl World {
             }
             Healing::RightDisk(node) => self.put_right_disk(node),
             Healing::Turnabout(node) => self.turn_about(node),
+            Healing::NewDisk(node) => self.put_new_disk_back(node),
         }
     }
 
@@ -356,7 +364,8 @@ impl World {
 
     /// A fragile node, if any.
     pub fn pick_fragile(&mut self) -> Option<NodeId> {
-        let fragile = self.shape.fragile.clone();
+        let usable = |node: &&NodeId| !self.office.is_gone(**node) && self.watch.deaf_to != Some(**node);
+        let fragile: Vec<_> = self.shape.fragile.iter().filter(usable).copied().collect();
         fragile.first().map(|_| *self.chances.nemesis.pick(&fragile))
     }
 
@@ -365,6 +374,9 @@ impl World {
         let Some(node) = self.pick_fragile() else { return false };
         let position = Self::position(node);
         if self.nodes[position].right.is_some() || self.nodes[position].refused.is_some() {
+            return false;
+        }
+        if fault == Fault::RollBack && self.watch.deaf_to.is_some() {
             return false;
         }
         let wrong = match fault {
@@ -408,7 +420,7 @@ impl World {
         let options = self.shape.log.clone();
         let (_, recovery) = self.nodes[position].open_log(&copy.disk.duplicate(), options).ok()?;
         let first = recovery.durable_turn.0;
-        let others = || self.nodes.iter().filter(|other| other.id != node);
+        let others = || self.nodes.iter().filter(|other| other.id != node && !self.office.is_gone(other.id));
         let remembers = |process: &crate::node::Process| process.remembers.get(&node).is_some_and(|turn| *turn > first);
         let all = others().all(|other| other.process.as_ref().is_some_and(remembers) && other.paused_until <= self.now);
         (all && others().count() > 0).then_some(copy)
@@ -416,6 +428,9 @@ impl World {
 
     fn put_right_disk(&mut self, node: NodeId) {
         let position = Self::position(node);
+        if self.nodes[position].right.is_none() {
+            return; // it was given up meanwhile
+        }
         self.end_process(position, false);
         let here = &mut self.nodes[position];
         let Some(right) = here.right.take() else { return };

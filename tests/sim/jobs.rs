@@ -56,6 +56,8 @@ pub enum Job {
     BeginFlush,
     /// Take in the state machine of a new group.
     Add { group: RaftGroupId, machine: Machine },
+    /// Begin a replica of the controller's group, empty.
+    Join { replica: ReplicaId },
     /// Let go of a group whose end is durable.
     Remove { group: RaftGroupId },
     /// Take a state for followers.
@@ -154,7 +156,7 @@ impl Job {
             Self::Prepare(_) => Thread::Spare,
             Self::Flush(_) => Thread::Flush,
             Self::Reclaim(_) => Thread::Reclaim,
-            Self::Make(_) | Self::Destroy(_) => Thread::Make,
+            Self::Make(_) | Self::Join { .. } | Self::Destroy(_) => Thread::Make,
             _ => Thread::Apply,
         }
     }
@@ -173,7 +175,7 @@ impl Job {
             Self::Install { .. } => Kind::Install,
             Self::Flush(_) => Kind::Flush,
             Self::Reclaim(_) => Kind::Reclaim,
-            Self::Make(_) | Self::Destroy(_) => Kind::Make,
+            Self::Make(_) | Self::Join { .. } | Self::Destroy(_) => Kind::Make,
             _ => Kind::Small,
         }
     }
@@ -210,6 +212,7 @@ impl Job {
             Self::Make(plans) => {
                 format!("make groups {:?}", plans.iter().map(|(plan, _)| plan.group.0).collect::<Vec<_>>())
             }
+            Self::Join { replica } => format!("begin {replica} of the controller's group"),
             Self::Destroy(groups) => format!("destroy groups {groups:?}"),
         }
     }

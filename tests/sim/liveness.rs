@@ -9,7 +9,7 @@ use crate::workload::probe::{Acknowledged, Probe};
 use crate::world::{Event, World};
 use ackord::controller::view::GroupFate;
 use ackord::multiraft::apply::machine::Machine;
-use ackord::types::{CONTROLLER_GROUP, GroupKind, NodeId, Offset, RaftGroupId, ReplicaId};
+use ackord::types::{CONTROLLER_GROUP, GroupKind, Membership, NodeId, Offset, RaftGroupId, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long recovery may take.
@@ -22,6 +22,7 @@ impl World {
     pub fn recover(&mut self) -> Result<(), String> {
         self.calm = true;
         self.heal_all();
+        self.end_visits();
         let up = self.choose_majority();
         self.trace.note(self.now, "calm", &[up.len() as u64], || format!("{up:?} are up"));
         self.run_until(self.now + 10 * MILLISECOND)?;
@@ -49,8 +50,8 @@ impl World {
 
     /// A random majority; the others stay down, or are cut off.
     fn choose_majority(&mut self) -> BTreeSet<NodeId> {
-        let count = self.nodes.len();
-        let mut order: Vec<_> = (1..=count as u32).map(NodeId).collect();
+        let mut order = self.members();
+        let count = order.len();
         self.chances.nemesis.shuffle(&mut order);
         if self.chances.nemesis.one_in(2) {
             // Those whose disks are whole: then every group has a majority.
@@ -75,11 +76,16 @@ impl World {
         up
     }
 
-    /// The replicas of a group that vote, as the newest member's state has it.
-    fn voters(&self, group: RaftGroupId) -> Vec<ReplicaId> {
+    /// The members of a group, as the newest one's state has it.
+    fn membership(&self, group: RaftGroupId) -> Membership {
         let machines = self.nodes.iter().filter_map(|node| node.machine(group));
         let newest = machines.max_by_key(|machine| machine.applied().index);
-        newest.map(|machine| machine.membership().voters.clone()).unwrap_or_default()
+        newest.map(|machine| machine.membership().clone()).unwrap_or_default()
+    }
+
+    /// The replicas of a group that vote.
+    fn voters(&self, group: RaftGroupId) -> Vec<ReplicaId> {
+        self.membership(group).voters
     }
 
     /// Whether a replica runs and takes part.
@@ -128,9 +134,13 @@ impl World {
     }
 
     fn has_majority(&self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {
-        let voters = self.voters(group);
-        let there = voters.iter().filter(|voter| up.contains(&voter.node()) && self.takes_part(voter.node(), group));
-        there.count() > voters.len() / 2
+        let members = self.membership(group);
+        let there = |voter: &&ReplicaId| {
+            let node = voter.node();
+            up.contains(&node) && self.node(node).replica(group).is_some_and(|replica| replica.id() == **voter)
+        };
+        let majority = |voters: &[ReplicaId]| voters.iter().filter(there).count() > voters.len() / 2;
+        majority(&members.voters) && (members.voters_outgoing.is_empty() || majority(&members.voters_outgoing))
     }
 
     /// Whether a probe was acknowledged and everybody who takes part has applied it.
@@ -172,8 +182,14 @@ impl World {
                 return waiting;
             }
         }
-        if let Some(node) = self.nodes.iter().find(|node| node.process.is_none() && node.refused.is_none()) {
+        let is_down = |node: &&crate::node::Node| node.process.is_none() && node.refused.is_none();
+        let down = self.nodes.iter().find(|node| is_down(node) && !self.office.is_gone(node.id));
+        if let Some(node) = down {
             return Some(format!("node {} is down", node.id));
+        }
+        if let Some(open) = self.office.open() {
+            let all: Vec<_> = self.groups().into_iter().map(|group| self.describe(group)).collect();
+            return Some(format!("{open}\n{}", all.join("\n")));
         }
         self.groups().into_iter().find_map(|group| {
             let differ = self.differ(group)?;
@@ -181,8 +197,28 @@ impl World {
         })
     }
 
+    /// The voters that the controller wants a group to have.
+    fn wanted(&self, group: RaftGroupId) -> Vec<ReplicaId> {
+        let Some(view) = self.newest_metadata() else { return Vec::new() };
+        let members = &view.cluster().controllers.members;
+        match view.group(group) {
+            _ if group == CONTROLLER_GROUP && !members.replicas.is_empty() => members.wanted(),
+            GroupFate::Alive(topic, partition) => topic.partitions[partition].wanted(),
+            _ => self.voters(group),
+        }
+    }
+
     /// How the replicas of a group differ, if they do.
     fn differ(&self, group: RaftGroupId) -> Option<String> {
+        let members = self.membership(group);
+        let wanted = self.wanted(group);
+        if members.is_joint() || members.voters.iter().any(|voter| !wanted.contains(voter)) {
+            return Some(format!("the members are {members:?}, and should be {wanted:?}"));
+        }
+        let hosts = self.nodes.iter().filter_map(|node| node.replica(group));
+        if let Some(removed) = hosts.map(ackord::raft::Replica::id).find(|replica| !members.contains(*replica)) {
+            return Some(format!("{removed} was removed, and is still there"));
+        }
         let mut first: Option<(NodeId, u64)> = None;
         for voter in self.voters(group) {
             let node = self.node(voter.node());

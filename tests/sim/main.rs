@@ -17,6 +17,7 @@ mod node;
 mod observe;
 mod perform;
 mod process;
+mod replace;
 mod runner;
 mod sabotage;
 mod sight;

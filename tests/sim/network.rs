@@ -11,7 +11,8 @@ use ackord::multiraft::apply::transfer::SnapshotMessage;
 use ackord::multiraft::core::effect::Input;
 use ackord::multiraft::core::repair::message::RepairMessage;
 use ackord::raft::RaftMessage;
-use ackord::types::{NodeId, RaftGroupId};
+use ackord::transport::admission::Admitted;
+use ackord::types::{Incarnation, NodeId, RaftGroupId};
 
 /// A peer that was not heard of for so long is taken for dead.
 const SILENCE_MAX: u64 = 2 * SECOND;
@@ -36,6 +37,8 @@ pub struct Packet {
     pub to: NodeId,
     /// To which of its processes.
     pub life: u64,
+    /// With which disk it was sent.
+    pub incarnation: Incarnation,
     /// What.
     pub cargo: Cargo,
 }
@@ -77,6 +80,20 @@ impl Network {
     pub fn new(size: usize) -> Self {
         let all = size * size;
         Self { size, links: vec![Link::default(); all], connections: vec![Connection::default(); all], opened: 0 }
+    }
+
+    /// There is one node more.
+    pub fn grow(&mut self) {
+        let mut larger = Self::new(self.size + 1);
+        for from in 0..self.size {
+            for to in 0..self.size {
+                let (before, now) = (from * self.size + to, from * larger.size + to);
+                larger.links[now] = self.links[before].clone();
+                larger.connections[now] = self.connections[before];
+            }
+        }
+        larger.opened = self.opened;
+        *self = larger;
     }
 
     fn place(&self, from: NodeId, to: NodeId) -> usize {
@@ -135,8 +152,8 @@ impl World {
         if !self.calm && self.chances.network.per_million(drop) {
             return self.coverage.hit("lost: dropped");
         }
-        let life = self.node(to).life;
-        let packet = Packet { from, to, life, cargo };
+        let (life, incarnation) = (self.node(to).life, self.node(from).identity.incarnation);
+        let packet = Packet { from, to, life, incarnation, cargo };
         if !self.calm && self.chances.network.per_million(duplicate) {
             self.coverage.hit("duplicated");
             self.plan_delivery(packet.clone());
@@ -163,7 +180,7 @@ impl World {
 
     /// Something arrives.
     pub fn deliver(&mut self, packet: Packet) {
-        let Packet { from, to, life, cargo } = packet;
+        let Packet { from, to, life, incarnation, cargo } = packet;
         let position = World::position(to);
         let same = self.nodes[position].life == life;
         if self.nodes[position].process.is_none() || !self.network.is_connected(from, to) {
@@ -174,6 +191,23 @@ impl World {
         }
         if !same {
             self.coverage.hit("delivered to the next process");
+        }
+        let process = self.nodes[position].process.as_ref().expect("it was just seen");
+        let admission = &process.admission;
+        if !admission.knows(Admitted { node: from, incarnation }) {
+            return self.coverage.hit("lost: not known");
+        }
+        let mut cargo = cargo;
+        let heard = match &mut cargo {
+            Cargo::Raft(messages) => {
+                messages.retain(|(group, message)| admission.hears(*group, message.from));
+                !messages.is_empty()
+            }
+            Cargo::Snapshot(message) => admission.hears(message.group, message.from),
+            Cargo::Repair(message) => admission.hears(message.group, message.from),
+        };
+        if !heard {
+            return self.coverage.hit("lost: of a lost replica");
         }
         match cargo {
             Cargo::Raft(messages) => {
@@ -193,7 +227,9 @@ impl World {
         let reachable = !self.network.is_cut(from, to) && !self.network.is_cut(to, from);
         let awake = self.node(to).process.is_some() && self.node(to).paused_until <= self.now;
         if reachable && awake {
-            match self.greet(from, to) {
+            let greeted = self.greet(from, to);
+            self.note_greeting(from, to, &greeted);
+            match greeted {
                 Ok(()) => {
                     let number = self.network.open(from, to);
                     self.trace.note(self.now, "connect", &[from.0.into(), to.0.into(), number], || {

@@ -8,7 +8,9 @@ use crate::jobs::{Job, Queue, Thread};
 use crate::sabotage::{self, Sabotage};
 use crate::swarm::Shape;
 use crate::workload::Request;
+use ackord::broker::node::members::Keeper;
 use ackord::controller::Controller;
+use ackord::controller::command::Introduced;
 use ackord::controller::view::{MetadataView, Topic};
 use ackord::coordinator::{Coordinator, offsets};
 use ackord::multiraft::apply::machine::Machine;
@@ -23,6 +25,7 @@ use ackord::raft::{RaftMessage, Replica};
 use ackord::server::data::{OpenedGroups, destroy_machines, has_lost_turns, open_groups};
 use ackord::server::groups::Known;
 use ackord::server::identity::{FirstVoter, Identity};
+use ackord::server::outside::Disks;
 use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
 use ackord::transport::admission::Admission;
@@ -83,22 +86,60 @@ pub struct LogState {
     pub steps: u64,
 }
 
+impl LogState {
+    fn new(log: Log<SimDisk>, disk: SimDisk) -> Self {
+        let spares = VecDeque::new();
+        Self { log, disk, ordered: false, order_after: 0, spares, writable: true, steps: 0 }
+    }
+}
+
+/// What one process knows of the others.
+struct Seen {
+    /// What its data directory says.
+    identity: Identity,
+    /// The controller's state.
+    metadata: Arc<MetadataView>,
+    /// Whom the controller has named.
+    introduced: Vec<Introduced>,
+}
+
 /// Who the others are, as one process knows it.
-pub struct Peers(Mutex<BTreeMap<NodeId, Incarnation>>);
+pub struct Peers(Mutex<Seen>);
 
 impl Peers {
     /// Takes over who has registered.
-    pub fn follow(&self, view: &MetadataView) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for broker in view.brokers() {
-            known.insert(broker.node, broker.incarnation);
-        }
+    pub fn follow(&self, view: &Arc<MetadataView>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.metadata = Arc::clone(view);
+        seen.introduced.clear();
+    }
+
+    /// Takes over whom the controller has named.
+    pub fn introduce(&self, introduced: Vec<Introduced>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).introduced = introduced;
+    }
+
+    fn with_disks<T>(&self, ask: impl FnOnce(Disks<'_>) -> T) -> T {
+        let Seen { identity, metadata, introduced } = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(Disks { identity, metadata, introduced })
     }
 }
 
 impl PeerRegistry for Peers {
     fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
+        self.with_disks(|disks| disks.incarnation_of(node))
+    }
+
+    fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
+        true
+    }
+
+    fn was_replaced(&self, incarnation: Incarnation) -> bool {
+        self.with_disks(|disks| disks.was_replaced(incarnation))
+    }
+
+    fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
+        self.with_disks(|disks| disks.is_lost(group, replica))
     }
 }
 
@@ -154,6 +195,16 @@ pub struct Process {
     pub round_bytes: usize,
     /// The highest turn that each other node has told of.
     pub remembers: BTreeMap<NodeId, u64>,
+    /// It has no copy of the controller's state, and asks for one; whether there may be one.
+    pub joins: Option<bool>,
+    /// The controller has said that it knows this node.
+    pub registered: bool,
+    /// The controller has refused it, and is not asked before this moment.
+    pub refused_until: u64,
+    /// Decides about members.
+    pub keeper: Keeper,
+    /// When it last heard of a leader of the controller's group.
+    pub alone_since: u64,
 }
 
 /// A copy of everything durable of a node, as it was at an earlier crash.
@@ -213,11 +264,22 @@ pub struct Opened {
 }
 
 impl Node {
-    /// A node that was formatted and has never run.
+    /// One of the first nodes, which was formatted and has never run.
     pub fn new(id: NodeId, shape: &Shape, random: &mut Random) -> Self {
         let incarnation = |node: u32| Incarnation(0x1000 + u128::from(node));
         let voters = (1..=sabotage::first_voters(shape))
             .map(|node| FirstVoter { node: NodeId(node), incarnation: incarnation(node) });
+        let voters = voters.collect();
+        Self::formatted(Identity { cluster: CLUSTER, node: id, incarnation: incarnation(id.0), voters }, shape, random)
+    }
+
+    /// A node that was formatted to join.
+    pub fn joining(id: NodeId, incarnation: Incarnation, shape: &Shape, random: &mut Random) -> Self {
+        Self::formatted(Identity { cluster: CLUSTER, node: id, incarnation, voters: Vec::new() }, shape, random)
+    }
+
+    fn formatted(identity: Identity, shape: &Shape, random: &mut Random) -> Self {
+        let id = identity.node;
         let disk = SimDisk::new();
         let mut identities = random.fork();
         let mut fresh = identities.fork();
@@ -229,7 +291,7 @@ impl Node {
         disk.kill();
         Self {
             id,
-            identity: Identity { cluster: CLUSTER, node: id, incarnation: incarnation(id.0), voters: voters.collect() },
+            identity,
             disk,
             engine: SimEngine::default(),
             life: 0,
@@ -259,17 +321,9 @@ impl Node {
         Log::open(disk.clone(), self.owner(), options, move || fresh.next_u128())
     }
 
-    /// Who its present process is to others.
-    fn own(&self, durable_turn: &Arc<AtomicU64>, first_turn: u64, lost_turns: bool) -> Own {
-        Own {
-            cluster: CLUSTER,
-            node: self.id,
-            incarnation: self.identity.incarnation,
-            durable_turn: Arc::clone(durable_turn),
-            life: u128::from(self.life) << 32 | u128::from(self.id.0),
-            first_turn,
-            lost_turns,
-        }
+    /// What tells this life of its process from others.
+    fn process_id(&self) -> u128 {
+        u128::from(self.life) << 32 | u128::from(self.id.0)
     }
 
     /// Starts the process, or says why it can't be started.
@@ -281,15 +335,17 @@ impl Node {
         let (log, mut recovery) = self.open_log(&self.disk.clone(), shape.log.clone())?;
         self.life += 1;
         let engine = self.engine.clone();
-        let OpenedGroups { machines, mut starts, mut unborn_controller } =
-            open_groups(&self.identity, &engine, &recovery).expect("the simulated database reads");
+        let opened = open_groups(&self.identity, &engine, &recovery).expect("the simulated database reads");
+        let joins = opened.joins() && shape.sabotage != Sabotage::OneVoter;
+        let joins = joins.then_some(opened.has_controllers() || recovery.incomplete);
+        let OpenedGroups { machines, mut starts, mut unborn_controller } = opened;
         sabotage::start(shape.sabotage, self, (&mut starts, &mut recovery, &mut unborn_controller));
         let ended: BTreeSet<_> = recovery.tombstones.iter().copied().collect();
         destroy_machines(&engine, &ended).expect("the simulated database deletes");
         let (mut jobs, mut inputs) = (Vec::new(), Vec::new());
         if let Some((replica, machine)) = unborn_controller {
             let membership = machine.membership().clone();
-            let preferred = self.identity.voters[0].node == self.id;
+            let preferred = self.identity.voters.first().is_some_and(|voter| voter.node == self.id);
             jobs.push(Job::Add { group: CONTROLLER_GROUP, machine });
             inputs.push(Input::Create { group: CONTROLLER_GROUP, replica, membership, preferred });
         }
@@ -297,22 +353,16 @@ impl Node {
         let known = starts.iter().map(|start| start.group).collect();
         let first_turn = recovery.durable_turn.0;
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
-        let voters = self.identity.voters.iter().map(|voter| (voter.node, voter.incarnation)).collect();
-        let peers = Arc::new(Peers(Mutex::new(voters)));
-        let own = self.own(&durable_turn, first_turn, lost_turns);
+        let (identity, metadata) = (self.identity.clone(), Arc::new(MetadataView::empty(CLUSTER)));
+        let peers = Arc::new(Peers(Mutex::new(Seen { identity, metadata, introduced: Vec::new() })));
+        let (cluster, node, incarnation, life) = (CLUSTER, self.id, self.identity.incarnation, self.process_id());
+        let durable = Arc::clone(&durable_turn);
+        let own = Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, lost_turns };
         self.process = Some(Process {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..sabotage::limits(shape) }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),
             reader: log.reader(),
-            log: LogState {
-                log,
-                disk: self.disk.clone(),
-                ordered: false,
-                order_after: 0,
-                spares: VecDeque::new(),
-                writable: true,
-                steps: 0,
-            },
+            log: LogState::new(log, self.disk.clone()),
             queues: Default::default(),
             inbox: VecDeque::new(),
             work_due: false,
@@ -334,6 +384,11 @@ impl Node {
             answered: Vec::new(),
             round_bytes: 0,
             remembers: BTreeMap::new(),
+            joins,
+            registered: false,
+            refused_until: 0,
+            keeper: Keeper::default(),
+            alone_since: 0,
         });
         Ok(Opened { recovery, jobs, inputs })
     }
@@ -354,6 +409,12 @@ impl Node {
     /// A copy of its disk and database.
     pub fn copy(&self) -> Copy {
         Copy { disk: self.disk.duplicate(), engine: self.engine.duplicate() }
+    }
+
+    /// Whether it runs and has no copy of the controller's state yet.
+    pub fn is_joining(&self) -> bool {
+        let knows_others = self.machine(CONTROLLER_GROUP).is_some_and(|machine| !machine.membership().is_joining());
+        self.process.is_some() && !knows_others
     }
 
     /// A group's replica here.

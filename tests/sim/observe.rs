@@ -17,6 +17,8 @@ pub enum Observation<'a> {
     Crashed { node: NodeId },
     /// A node's disk was damaged, rolled back or replaced: what it had promised may be gone from it.
     Damaged { node: NodeId },
+    /// A node has another disk now, for good: these replicas were on the old one, and whatever they held is no more.
+    Replaced { node: NodeId, replicas: &'a BTreeMap<RaftGroupId, ReplicaId> },
     /// A process was not started: its data directory is refused, and it said why.
     RefusedStart { node: NodeId, reason: &'a str },
     /// A node begins to make this durable. After a crash all of it may be there, or none.
@@ -112,6 +114,32 @@ pub enum Observation<'a> {
     TopicDeleted { topic: TopicId },
     /// The faults have stopped, everything has drained: the final contents of every replica, by node.
     Final { group: RaftGroupId, records: &'a BTreeMap<NodeId, (Offset, Vec<u64>)> },
+}
+
+impl Observation<'_> {
+    /// The node in which it has happened, if it was in one.
+    pub fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Started { node, .. }
+            | Self::Crashed { node }
+            | Self::RefusedStart { node, .. }
+            | Self::Writing { node, .. }
+            | Self::Persisted { node, .. }
+            | Self::Led { node, .. }
+            | Self::Published { node, .. }
+            | Self::Committed { node, .. }
+            | Self::Opened { node, .. }
+            | Self::Flushed { node, .. }
+            | Self::Applied { node, .. }
+            | Self::Restored { node, .. }
+            | Self::Digest { node, .. }
+            | Self::Bounds { node, .. }
+            | Self::Quarantined { node, .. }
+            | Self::Repaired { node, .. }
+            | Self::Load { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
 }
 
 /// A consumer group: the Raft group that coordinates it, and its name.

@@ -3,7 +3,7 @@
 use crate::chance::{Chance, MILLISECOND};
 use crate::coverage::Coverage;
 use crate::jobs::{CrashPoint, Ended, Job, Kind, Outcome, Thread};
-use crate::node::{Arrived, Process};
+use crate::node::{Arrived, CLUSTER, Process};
 use crate::observe::Observation;
 use crate::sabotage::{self, Sabotage};
 use crate::trace::mix_bytes;
@@ -17,15 +17,17 @@ use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::{Input, ReadFailure, Room};
 use ackord::partition::trim::Freed;
 use ackord::raft::group_log::Wanted;
-use ackord::server::data::{create_machines, destroy_machines};
+use ackord::server::data::{create_machines, destroy_machines, join_controller};
 use ackord::sim::engine::SimEngine;
 use ackord::storage::Engine;
-use ackord::types::{EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId};
+use ackord::types::{CONTROLLER_GROUP, EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
 use ackord::wal::{LogChange, LogError, ReadError, Turn, prepare_spare};
 use std::sync::Arc;
 
 /// How often a full log tries again, and how long after a failure the next spare is ordered.
 const SPACE_RETRY: u64 = 500 * MILLISECOND;
+/// The longest that a slow disk makes anything take: what is begun before recovery ends within it.
+const SLOWEST: u64 = 5_000 * MILLISECOND;
 /// When an idle log is sealed.
 const SEAL_AFTER: u64 = 20 * MILLISECOND;
 /// With less room than this in the segment and no spare to go on in, the log takes no new entries. In production it is
@@ -84,7 +86,7 @@ impl World {
             Kind::Flush | Kind::Install | Kind::Reclaim | Kind::Make => speeds.flush,
             Kind::Fetch | Kind::Release | Kind::Small => (1, 10),
         };
-        let mut took = self.chances.jobs.between(low, high) * slowness;
+        let mut took = (self.chances.jobs.between(low, high) * slowness).min(SLOWEST);
         if !self.calm && kind != Kind::Small && self.chances.jobs.per_million(self.shape.faults.stall) {
             let (low, high) = self.shape.faults.stalled;
             took += self.chances.jobs.magnitude(low, high);
@@ -252,7 +254,7 @@ impl World {
     pub fn follow_controller(&mut self, position: usize) {
         let here = &mut self.nodes[position];
         let Some(process) = here.process.as_mut() else { return };
-        let Some(Machine::Controller(controller)) = process.applier.machine(ackord::types::CONTROLLER_GROUP) else {
+        let Some(Machine::Controller(controller)) = process.applier.machine(CONTROLLER_GROUP) else {
             return;
         };
         let (now, at) = (controller.view(), controller.applied().index);
@@ -261,6 +263,9 @@ impl World {
         }
         if Arc::ptr_eq(&now, &process.seen) {
             return;
+        }
+        if now.cluster().retired.contains(&here.identity.incarnation) {
+            return self.was_replaced(position);
         }
         let work = process.known.take_work(&process.seen, &now);
         process.peers.follow(&now);
@@ -274,7 +279,8 @@ impl World {
             self.enqueue(position, Job::Make(work.create));
         }
         for plan in work.adopt {
-            let GroupPlan { group, replica, members: membership, .. } = plan;
+            self.coverage.hit("group adopted");
+            let GroupPlan { group, replica, peers: membership, .. } = plan;
             self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
         }
     }
@@ -368,6 +374,7 @@ impl Process {
                 engine.merge_deleted().expect("the simulated database merges");
             }
             Job::Make(plans) => make(plans, around, outcome),
+            Job::Join { replica } => join(replica, around, outcome),
             Job::Destroy(groups) => destroy_machines(engine, &groups).expect("the simulated database deletes"),
         }
         Ended::Done
@@ -394,7 +401,7 @@ impl Process {
 
     fn seal(&mut self) -> Ended {
         match self.log.log.seal() {
-            Ok(()) => Ended::Done,
+            Ok(()) | Err(LogError::Full) => Ended::Done,
             Err(error) => Ended::Fatal(error.to_string()),
         }
     }
@@ -421,6 +428,7 @@ impl Process {
     ) {
         let node = around.node;
         let bytes = entries.iter().map(LogEntry::payload_bytes).sum();
+        let mut was_joint = self.applier.machine(group).is_some_and(|machine| machine.membership().is_joint());
         match self.applier.apply(group, entries, memberships) {
             Ok(outcomes) => {
                 let skipped = entries.len() - outcomes.len();
@@ -430,6 +438,13 @@ impl Process {
                         && let Some((_, membership)) = memberships.iter().find(|(index, _)| *index == entry.id.index)
                     {
                         around.watch.tell(&Observation::Members { group, at: entry.id, membership });
+                        around.coverage.hit("conf change applied");
+                        let is_joint = membership.is_joint();
+                        match std::mem::replace(&mut was_joint, is_joint) {
+                            false if is_joint => around.coverage.hit("joint configuration entered"),
+                            true if !is_joint => around.coverage.hit("joint configuration left"),
+                            _ => {}
+                        }
                     }
                 }
                 if around.sabotage == Sabotage::ReleaseUnflushed
@@ -437,7 +452,7 @@ impl Process {
                 {
                     self.log.log.release(group, last.index.next());
                 }
-                outcome.metadata = group == ackord::types::CONTROLLER_GROUP;
+                outcome.metadata = group == CONTROLLER_GROUP;
                 outcome.input(Input::Applied { group, outcomes, bytes });
                 around.tell_state(self, group);
             }
@@ -468,7 +483,7 @@ impl Process {
         let node = around.node;
         around.watch.tell(&Observation::Restored { node, group, at });
         sabotage::installed(around.sabotage, &mut self.applier, group, around.engine);
-        outcome.metadata = group == ackord::types::CONTROLLER_GROUP;
+        outcome.metadata = group == CONTROLLER_GROUP;
         outcome.input(Input::SnapshotInstalled { group });
         around.tell_state(self, group);
     }
@@ -498,11 +513,25 @@ fn make(plans: Vec<(GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Ou
     let machines = create_machines(around.engine, &wanted).expect("the simulated database writes");
     for ((plan, preferred), machine) in plans.into_iter().zip(machines) {
         let (group, replica, membership) = (plan.group, plan.replica, machine.membership().clone());
-        around.watch.tell(&Observation::Members { group, at: BIRTH, membership: &plan.members });
-        around.coverage.hit("group made");
+        if plan.members.is_joining() {
+            around.coverage.hit("group joined");
+        } else {
+            around.watch.tell(&Observation::Members { group, at: BIRTH, membership: &plan.members });
+            around.coverage.hit("group made");
+        }
         outcome.jobs.push(Job::Add { group, machine });
         outcome.input(Input::Create { group, replica, membership, preferred });
     }
+}
+
+fn join(replica: ReplicaId, around: &mut Around<'_>, outcome: &mut Outcome) {
+    let group = CONTROLLER_GROUP;
+    let made = join_controller(around.engine, CLUSTER, replica).expect("the simulated database writes");
+    let Some(machine) = made else { return };
+    let membership = machine.membership().clone();
+    around.coverage.hit("controller's group joined");
+    outcome.jobs.push(Job::Add { group, machine });
+    outcome.input(Input::Create { group, replica, membership, preferred: false });
 }
 
 fn reclaim(freed: &Freed, engine: &SimEngine) {

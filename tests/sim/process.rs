@@ -19,11 +19,14 @@ impl World {
     /// Starts a node's process, if it is down and may be up.
     pub fn start(&mut self, node: NodeId) {
         let position = Self::position(node);
-        if self.nodes[position].process.is_some() || self.nemesis.keeps_down(node) {
+        let may = self.office.may_start(node) && !self.nemesis.keeps_down(node);
+        if self.nodes[position].process.is_some() || !may {
             return;
         }
         // Whoever starts has forgotten what others had on their disks, and would let a rolled back one in.
-        if self.nodes.iter().any(|other| other.rolled_back && other.id != node && other.process.is_some()) {
+        let forgets = |other: &crate::node::Node| other.rolled_back && other.process.is_some();
+        let old_disk = self.watch.deaf_to.is_some_and(|other| other != node);
+        if old_disk || self.nodes.iter().any(|other| forgets(other) && other.id != node) {
             return self.schedule(200 * MILLISECOND, Event::Start { node });
         }
         let interrupted = self.crash_due(position, CrashPoint::Start);
@@ -70,6 +73,7 @@ impl World {
         let Opened { recovery, jobs, inputs } = opened;
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.nodes[position].refused = None;
+        self.nodes[position].process.as_mut().expect("it has started").alone_since = self.now;
         self.coverage.hit("started");
         self.trace.note(self.now, "start", &[node.0.into(), recovery.durable_turn.0], || {
             let findings = recovery.findings.join("; ");
@@ -89,6 +93,9 @@ impl World {
         self.keep_room(position);
         self.plan_log_idle(position);
         self.begin_connecting(node);
+        if self.nodes[position].process.is_none() {
+            return; // it has found out that it was replaced
+        }
         // The core may have something to do at once, as at a start of production's worker.
         self.round(position, false);
     }
@@ -144,6 +151,9 @@ impl World {
         let node = self.nodes[position].id;
         if self.nodes[position].process.is_none() {
             return;
+        }
+        if self.nodes[position].is_joining() {
+            self.coverage.hit("crash of the joining node");
         }
         let power_cut = self.chances.points.below(100) >= self.shape.faults.kill_percent;
         self.coverage.hit(&format!("crash {point:?}"));

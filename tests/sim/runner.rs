@@ -2,6 +2,7 @@
 //!
 //! * `SEED=n`: runs one seed and prints all that happens in it.
 //! * `SEEDS=n`, `FIRST=n`: runs so many, from that one on.
+//! * `REPLACE=1`: nodes are replaced in every one of them.
 
 use crate::coverage::Coverage;
 use crate::damage::HARMS;
@@ -24,17 +25,23 @@ const SEEDS_DEFAULT: u64 = 100;
 /// With so many seeds everything must have happened.
 const SEEDS_FOR_ALL: u64 = 1_000;
 /// What a run can come to, beside faults and crashes.
-const STATES: [&str; 36] = [
+const STATES: [&str; 46] = [
+    "conf change applied",
     "connection broken by silence",
     "crash of several",
+    "crash of the joining node",
     "damage State",
     "damage under a running process",
     "delivered to the next process",
+    "disk replacement begun",
     "duplicate answered",
     "duplicated",
     "group adopted",
     "group ended",
+    "group joined",
     "group made",
+    "joint configuration entered",
+    "joint configuration left",
     "leader changed",
     "log full",
     "log stalled",
@@ -44,6 +51,7 @@ const STATES: [&str; 36] = [
     "no room in the log",
     "no room on the disk",
     "not started: full disk",
+    "old disk refused after replacement",
     "overtaken",
     "power cut",
     "process ended itself",
@@ -57,6 +65,9 @@ const STATES: [&str; 36] = [
     "refused: wiped disk",
     "repaired by a state",
     "repaired by entries",
+    "replaced leader",
+    "replacement begun",
+    "replacement finished",
     "right disk put back",
     "snapshot built",
     "torn turn dropped",
@@ -72,6 +83,14 @@ thread_local! {
 
 pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// What a seed is about: with `REPLACE=1` nodes are replaced in all of them.
+fn shape_of(seed: u64) -> Shape {
+    match number("REPLACE") {
+        Some(1..) => Shape::replacing(seed),
+        _ => Shape::of_seed(seed),
+    }
 }
 
 /// A seed that broke a promise.
@@ -163,7 +182,7 @@ fn run_many(first: u64, count: u64) -> Total {
                     if seed >= first + count {
                         return;
                     }
-                    let result = run(Shape::of_seed(seed), Keep::Hash);
+                    let result = run(shape_of(seed), Keep::Hash);
                     let mut total = total.lock().expect("no panic while it is held");
                     total.take(seed, result);
                     let done = total.counts.len() + total.failures.len();
@@ -234,7 +253,7 @@ fn reproduce(seed: u64) -> String {
 fn explain(failure: &Failure) {
     let Failure { seed, sentence } = failure;
     remember_panics();
-    let again = run(Shape::of_seed(*seed), Keep::Tail);
+    let again = run(shape_of(*seed), Keep::Tail);
     let _default = std::panic::take_hook();
     match again {
         Err((_, tail)) => tail.iter().for_each(|line| println!("{line}")),
@@ -246,7 +265,7 @@ fn explain(failure: &Failure) {
 /// What the test of that name does.
 pub fn seeds() {
     if let Some(seed) = number("SEED") {
-        let shape = Shape::of_seed(seed);
+        let shape = shape_of(seed);
         println!("{shape:#?}");
         remember_panics();
         let result = run(shape, Keep::Print);

@@ -2,6 +2,7 @@
 //! out: what is always on hides what only some of them together can show (Groce et al., "Swarm Testing", ISSTA '12).
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
+use crate::faults::Fault;
 use crate::sabotage::Sabotage;
 use ackord::multiraft::core::CoreOptions;
 use ackord::raft::ReplicaOptions;
@@ -142,6 +143,20 @@ impl Shape {
         }
     }
 
+    /// A cluster in which nodes are replaced, whatever else goes wrong: the first from this seed on, in large steps,
+    /// that has a node to give up.
+    pub fn replacing(seed: u64) -> Self {
+        let shapes = (0..).map(|step: u64| Self::of_seed(seed.wrapping_add(step << 32)));
+        let fits = |shape: &Self| !shape.fragile.is_empty() && shape.faults.every > 0;
+        let mut shape = shapes.into_iter().find(fits).expect("every second seed has fragile disks");
+        let others: u64 = shape.faults.weights.iter().sum();
+        let replace = Fault::ALL.iter().position(|fault| *fault == Fault::Replace).expect("it is one");
+        shape.faults.weights[replace] = 1 + others;
+        shape.faults.every = shape.faults.every.min(2 * SECOND);
+        (shape.seed, shape.lasts) = (seed, shape.lasts.min(30 * SECOND));
+        shape
+    }
+
     /// Whether the disk of this node may be damaged.
     pub fn is_fragile(&self, node: NodeId) -> bool {
         self.fragile.contains(&node)
@@ -258,7 +273,7 @@ fn draw_faults(random: &mut Random) -> Faults {
     if random.one_in(25) {
         return Faults { down: (SECOND, SECOND), lasts: (SECOND, SECOND), ..Faults::default() };
     }
-    let kinds = crate::faults::Fault::ALL.len();
+    let kinds = Fault::ALL.len();
     let weights = (0..kinds).map(|_| if random.one_in(2) { random.between(1, 10) } else { 0 }).collect();
     let longest = random.magnitude(500 * MILLISECOND, 10 * SECOND);
     let mut sometimes = |low, high| if random.one_in(2) { random.magnitude(low, high) } else { 0 };

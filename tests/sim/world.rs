@@ -11,6 +11,7 @@ use crate::jobs::Thread;
 use crate::network::{Network, Packet};
 use crate::node::Node;
 use crate::observe::{Invariant, Observation};
+use crate::replace::{OFFICE, Office};
 use crate::sabotage::{self, Sabotage};
 use crate::sight::Actor;
 use crate::swarm::Shape;
@@ -65,6 +66,8 @@ pub enum Event {
     Start { node: NodeId },
     /// The nemesis does the next thing.
     Nemesis,
+    /// The operator looks after a replacement.
+    Office,
     /// Something that it did ends.
     Heal { number: u64 },
 }
@@ -150,6 +153,8 @@ pub struct World {
     pub network: Network,
     /// What goes wrong.
     pub nemesis: Nemesis,
+    /// What is replaced.
+    pub office: Office,
     /// Chance.
     pub chances: Chances,
     /// Who watches.
@@ -195,6 +200,7 @@ impl World {
             sequence: 0,
             network: Network::new(nodes.len()),
             nemesis: Nemesis::new(&shape),
+            office: Office::default(),
             nodes,
             chances,
             watch: Watch::new(invariants),
@@ -299,6 +305,8 @@ impl World {
             Event::Deliver(packet) => self.deliver(*packet),
             Event::Silent { from, to, opened } => self.silent(from, to, opened),
             Event::Request { node, ticket, ticketed } => self.request(node, ticket, *ticketed),
+            Event::Office => self.look_after_replacement(),
+            Event::Answer { owner: OFFICE, ticket, answer } => self.office_answered(ticket, *answer),
             Event::Answer { owner, ticket, answer } => {
                 self.with_actor(owner, |actor, eyes| actor.answered(ticket, *answer, eyes));
             }

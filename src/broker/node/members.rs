@@ -7,12 +7,11 @@
 
 use super::{Inner, NodeBroker};
 use crate::controller::command::{Answer, Command, Finished};
-use crate::controller::view::{GroupFate, MetadataView, Partition};
+use crate::controller::view::{GroupFate, MetadataView, Partition, Replacement};
 use crate::multiraft::core::membership::WantedMembers;
-use crate::multiraft::worker::status::GroupReport;
 use crate::raft::Role;
 use crate::storage::Engine;
-use crate::types::{CONTROLLER_GROUP, RaftGroupId, Term};
+use crate::types::{CONTROLLER_GROUP, Membership, RaftGroupId, Term};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -27,19 +26,78 @@ const CHANGING_MAX: usize = 16;
 /// Groups reported at once.
 const REPORTED_MAX: usize = 1_000;
 
+/// What is to be done about members now.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Groups that take one step towards these members.
+    pub change: Vec<(RaftGroupId, WantedMembers)>,
+    /// Groups that have the members that replacements wanted for them.
+    pub finished: Vec<Finished>,
+}
+
+/// A group that this node leads.
+#[derive(Clone, Copy, Debug)]
+pub struct Led<'a> {
+    /// Which.
+    pub group: RaftGroupId,
+    /// The term.
+    pub term: Term,
+    /// Its members.
+    pub members: &'a Membership,
+}
+
+/// Decides what a node does about the members of the groups that it leads.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    /// In which term the controller's group was last seen to have these members.
+    settled: Option<(Term, WantedMembers)>,
+}
+
+impl Keeper {
+    /// Whether there may be something to do. `led`: the term in which this node serves the controller's group.
+    #[must_use]
+    pub fn is_due(&self, view: &MetadataView, led: Option<Term>) -> bool {
+        let is_settled = |term| {
+            let controllers = wanted_of(view, &view.cluster().controllers.members);
+            self.settled.as_ref() == Some(&(term, controllers))
+        };
+        !view.cluster().replacements.is_empty() || led.is_some_and(|term| !is_settled(term))
+    }
+
+    /// What there is to do, for the groups that this node leads.
+    pub fn look<'a>(&mut self, view: &MetadataView, led: impl IntoIterator<Item = Led<'a>>) -> Work {
+        let (mut work, mut waiting) = (Work::default(), Vec::new());
+        for Led { group, term, members } in led {
+            let Some(partition) = planned(view, group) else { continue };
+            let wanted = wanted_of(view, &partition);
+            if wanted.are(members) {
+                let finished = |pair: &Replacement| Finished { group, old: pair.old, new: pair.new };
+                work.finished.extend(partition.replacing.iter().map(finished));
+                if group == CONTROLLER_GROUP {
+                    self.settled = Some((term, wanted));
+                }
+            } else if group == CONTROLLER_GROUP || wanted.voters.iter().all(|voter| members.contains(*voter)) {
+                work.change.push((group, wanted));
+            } else {
+                waiting.push((group, wanted));
+            }
+        }
+        let room = CHANGING_MAX.saturating_sub(work.change.len());
+        work.change.extend(waiting.into_iter().take(room));
+        work
+    }
+}
+
 impl<E: Engine + Clone + 'static> NodeBroker<E> {
     /// Changes members, until the node stops.
     pub async fn keep_members(self) {
         let inner = &self.0;
         let mut metadata = inner.views.watch_metadata();
-        // In which term the controller's group was last seen to have these members.
-        let mut settled: Option<(Term, WantedMembers)> = None;
+        let mut keeper = Keeper::default();
         loop {
             let view = metadata.borrow_and_update().clone();
             let led = inner.handle.board().status(CONTROLLER_GROUP).leadership;
-            let controllers = (led.term, wanted_of(&view, &view.cluster().controllers.members));
-            let unsettled = led.serving && settled.as_ref() != Some(&controllers);
-            if view.cluster().replacements.is_empty() && !unsettled {
+            if !keeper.is_due(&view, led.serving.then_some(led.term)) {
                 let changed = timeout(REST, metadata.changed()).await;
                 if changed.is_ok_and(|changed| changed.is_err()) {
                     return; // the node is stopping
@@ -47,18 +105,12 @@ impl<E: Engine + Clone + 'static> NodeBroker<E> {
                 continue;
             }
             let reports = timeout(PATIENCE, inner.handle.report()).await.unwrap_or_default();
-            let reports: Vec<_> = reports.iter().filter(|report| report.role == Some(Role::Leader)).collect();
-            if reports.iter().any(|report| is_settled(report, &controllers)) {
-                settled = Some(controllers);
-            }
-            inner.change_members(&view, &reports).await;
+            let leads = reports.iter().filter(|report| report.role == Some(Role::Leader));
+            let led = leads.map(|report| Led { group: report.group, term: report.term, members: &report.members });
+            inner.change_members(keeper.look(&view, led)).await;
             sleep(LOOK_EVERY).await;
         }
     }
-}
-
-fn is_settled(report: &GroupReport, (term, wanted): &(Term, WantedMembers)) -> bool {
-    report.group == CONTROLLER_GROUP && report.term == *term && wanted.are(&report.members)
 }
 
 /// The members that a group is to have. All nodes have the controller's state.
@@ -80,30 +132,13 @@ fn planned(view: &MetadataView, group: RaftGroupId) -> Option<Partition> {
 }
 
 impl<E: Engine + Clone + 'static> Inner<E> {
-    /// One step of each group that this node leads.
-    async fn change_members(&self, view: &MetadataView, reports: &[&GroupReport]) {
-        let (mut finished, mut begun, mut waiting) = (Vec::new(), 0, Vec::new());
-        for report in reports {
-            let Some(partition) = planned(view, report.group) else { continue };
-            let wanted = wanted_of(view, &partition);
-            let group = report.group;
-            if wanted.are(&report.members) {
-                finished.extend(partition.replacing.iter().map(|pair| Finished {
-                    group,
-                    old: pair.old,
-                    new: pair.new,
-                }));
-            } else if group == CONTROLLER_GROUP || wanted.voters.iter().all(|voter| report.members.contains(*voter)) {
-                begun += 1;
-                self.change(group, wanted);
-            } else {
-                waiting.push((group, wanted));
-            }
+    /// One step of each group, and word of those that are done.
+    async fn change_members(&self, work: Work) {
+        for (group, wanted) in work.change {
+            // A worker that has stopped belongs to a node that is stopping.
+            let _stopping = self.handle.change_members(group, wanted);
         }
-        for (group, wanted) in waiting.into_iter().take(CHANGING_MAX.saturating_sub(begun)) {
-            self.change(group, wanted);
-        }
-        for finished in finished.chunks(REPORTED_MAX) {
+        for finished in work.finished.chunks(REPORTED_MAX) {
             let command = Command::FinishReplacements { finished: finished.to_vec() };
             match self.controller.decide(&command, PATIENCE).await {
                 Ok(Answer::Done(Ok(()))) => {
@@ -114,10 +149,5 @@ impl<E: Engine + Clone + 'static> Inner<E> {
                 Err(error) => tracing::debug!(%error, "the controller has not heard of changed members yet"),
             }
         }
-    }
-
-    fn change(&self, group: RaftGroupId, wanted: WantedMembers) {
-        // A worker that has stopped belongs to a node that is stopping.
-        let _stopping = self.handle.change_members(group, wanted);
     }
 }

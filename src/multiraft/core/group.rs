@@ -53,6 +53,8 @@ struct FloorRead {
     last: LogIndex,
     /// When it is given up.
     deadline: u64,
+    /// What was committed then, once a majority has confirmed that it leads.
+    index: Option<LogIndex>,
 }
 
 /// See the module.
@@ -238,21 +240,27 @@ impl Group {
         self.floors.retain(|floor| floor.to != to && floor.deadline + self.replica.election_ticks() > deadline);
         if self.replica.read_index(&Bytes::copy_from_slice(&number.to_be_bytes()))?.is_ok() {
             self.next_read += 1;
-            self.floors.push(FloorRead { number, to, nonce, term, last, deadline });
+            self.floors.push(FloorRead { number, to, nonce, term, last, deadline, index: None });
         }
         Ok(())
     }
 
-    /// The answer to such a question, if `context` is its.
-    fn confirm_repair(&mut self, context: &[u8], effects: &mut Vec<Effect>) {
-        let Some(position) = self.floors.iter().position(|floor| floor.number.to_be_bytes() == context) else { return };
-        let FloorRead { to, nonce, term, last, .. } = self.floors.remove(position);
-        if term != self.replica.term() {
-            return;
+    /// A majority has confirmed such a question, if `context` is its.
+    fn confirm_repair(&mut self, context: &[u8], index: LogIndex) {
+        let asked = self.floors.iter_mut().find(|floor| floor.number.to_be_bytes() == context);
+        asked.into_iter().for_each(|floor| floor.index = Some(index));
+    }
+
+    /// Answers such questions, with members no older than any change that was committed when they were asked.
+    fn serve_floors(&mut self, effects: &mut Vec<Effect>) {
+        let (group, from, handed) = (self.id, self.replica.id(), self.replica.handed());
+        let is_due = |floor: &mut FloorRead| floor.index.is_some_and(|index| index <= handed);
+        let due: Vec<_> = self.floors.extract_if(.., is_due).collect();
+        for FloorRead { to, nonce, term, last, .. } in due.into_iter().filter(|due| due.term == self.replica.term()) {
+            let membership = self.replica.membership().clone();
+            let body = RepairBody::Floor { nonce, term, last, membership };
+            effects.push(Effect::Repair(RepairMessage { group, from, to, body }));
         }
-        let membership = self.replica.membership().clone();
-        let body = RepairBody::Floor { nonce, term, last, membership };
-        effects.push(Effect::Repair(RepairMessage { group: self.id, from: self.replica.id(), to, body }));
     }
 
     /// Whether a state is to be taken now; one that is being taken serves all who ask.
@@ -392,7 +400,7 @@ impl Group {
             }
             for (context, index) in &ready.reads {
                 self.confirm_read(context, *index);
-                self.confirm_repair(context, effects);
+                self.confirm_repair(context, *index);
             }
             readies.push(ready);
         }
@@ -405,6 +413,7 @@ impl Group {
         let below = self.replica.evictable_below();
         self.replica.log_mut().evict(below, tail_bytes);
         self.serve_reads(effects);
+        self.serve_floors(effects);
         self.publish(now, effects);
         Ok(())
     }

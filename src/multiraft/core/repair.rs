@@ -163,9 +163,10 @@ impl Repair {
         self.recovery.as_ref().map_or(Term(0), |recovery| recovery.hard_state.term)
     }
 
-    /// The controller says who the members are, and which of them this is.
+    /// The controller says who may be asked, and who this is. A replica that has joined, and has had no snapshot, knows
+    /// only itself.
     pub fn learn_members(&mut self, own: ReplicaId, members: Membership) {
-        if self.membership.voters.is_empty() {
+        if self.membership.voters.iter().all(|voter| *voter == self.own) {
             (self.own, self.membership) = (own, members);
             self.due = 0;
         }
@@ -279,12 +280,9 @@ impl Repair {
                 }
                 self.say(next, RepairBody::WantState { at_least }, steps);
             }
-            Stage::Floor(floor) => {
-                let missing: Vec<_> = match floor.members {
-                    Some(_) => peers.into_iter().filter(|peer| !floor.terms.contains_key(peer)).collect(),
-                    None => peers,
-                };
-                for peer in missing {
+            Stage::Floor(_) => {
+                // Those who have answered, too: who is missing may have been removed meanwhile.
+                for peer in peers {
                     self.say(Some(peer), RepairBody::WantFloor { nonce: self.nonce }, steps);
                 }
             }
@@ -396,13 +394,16 @@ impl Repair {
         self.leave_floor();
     }
 
-    /// Goes on when the floor is known, and every voter has said its term.
+    /// Goes on when the floor is known, and every voter that the leader has has said its term. Others that are known
+    /// here were removed by a change that is committed, and may be gone for good: nobody who has that change votes for
+    /// one that has it not, and whoever has it campaigns no more. A learner waits for nobody: its votes have never
+    /// counted, and one of the voters may be the one whose place it is to take.
     fn leave_floor(&mut self) {
         let Stage::Floor(floor) = &self.stage else { return };
         let Some(members) = &floor.members else { return };
         let heard = |voter: &ReplicaId| *voter == self.own || floor.terms.contains_key(voter);
-        let all_heard = |members: &Membership| members.voters.iter().chain(&members.voters_outgoing).all(heard);
-        if all_heard(&self.membership) && all_heard(members) {
+        let voters = || members.voters.iter().chain(&members.voters_outgoing);
+        if !voters().any(|voter| *voter == self.own) || voters().all(heard) {
             self.stage = Stage::State { floor: floor.clone(), fetching: None };
             self.progress();
         }

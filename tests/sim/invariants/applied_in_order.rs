@@ -51,6 +51,11 @@ impl Invariant for AppliedInOrder {
             Observation::Damaged { node } => {
                 self.damaged.insert(*node);
             }
+            // The new disk has never had anything.
+            Observation::Replaced { node, .. } => {
+                self.flushed.retain(|(other, _), _| other != node);
+                self.damaged.remove(node);
+            }
             Observation::Started { node, groups } => {
                 self.applied.retain(|(other, _), _| other != node);
                 self.starts.retain(|(other, _), _| other != node);

@@ -140,6 +140,7 @@ impl Logs {
     /// `no_hole`'s business.
     pub fn observe(&mut self, observation: &Observation<'_>) {
         match observation {
+            Observation::Replaced { node, .. } => self.forget(*node),
             Observation::Started { node, groups } => {
                 let logs = groups.iter().map(|(group, recovery)| (*group, DurableLog::of(recovery))).collect();
                 self.nodes.insert(*node, logs);
@@ -149,6 +150,11 @@ impl Logs {
             }
             _ => {}
         }
+    }
+
+    /// A node has another disk, with nothing on it.
+    pub fn forget(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
     }
 
     /// One node's logs.

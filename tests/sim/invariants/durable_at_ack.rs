@@ -2,13 +2,14 @@
 //!
 //! Between a change of members and its application the leader counts by the members before it, so an entry may have
 //! been committed by either of the last two. A node whose disk was damaged since counts as having had what it had, and
-//! so does one that has ended its replica because the controller has deleted the group.
+//! so does one that has ended its replica because the controller has deleted the group. A replica whose node has
+//! another disk now counts with what it had on the old one; the replica that takes its place begins with nothing.
 
 use super::durable::{DurableLog, Logs};
 use crate::observe::{Invariant, Observation};
 use ackord::types::{LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
 use ackord::wal::LogChange;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a replica has come since its process started.
 #[derive(Clone, Copy, Default)]
@@ -26,6 +27,10 @@ pub struct DurableAtAck {
     logs: Logs,
     /// What logs held when their disk was damaged, or the group ended.
     had: BTreeMap<(NodeId, RaftGroupId), Vec<DurableLog>>,
+    /// The same of replicas whose node has another disk now.
+    lost: BTreeMap<(ReplicaId, RaftGroupId), Vec<DurableLog>>,
+    /// The last replica of each node that was on its old disk: what is on the new one is a later one's.
+    replaced: BTreeMap<(NodeId, RaftGroupId), ReplicaId>,
     /// The members, by group and the entry since which they are.
     members: BTreeMap<RaftGroupId, BTreeMap<LogIndex, Membership>>,
     /// Of every replica whose process runs.
@@ -33,14 +38,18 @@ pub struct DurableAtAck {
 }
 
 impl DurableAtAck {
-    fn has_had(&self, node: NodeId, group: RaftGroupId, id: LogId) -> bool {
+    fn has_had(&self, voter: ReplicaId, group: RaftGroupId, id: LogId) -> bool {
+        let node = voter.node();
+        if self.replaced.get(&(node, group)).is_some_and(|last| voter <= *last) {
+            return self.lost.get(&(voter, group)).is_some_and(|logs| logs.iter().any(|log| log.holds(id)));
+        }
         let now = self.logs.of(node, group).is_some_and(|log| log.holds(id));
         now || self.had.get(&(node, group)).is_some_and(|logs| logs.iter().any(|log| log.holds(id)))
     }
 
     fn is_durable(&self, group: RaftGroupId, id: LogId, members: &Membership) -> bool {
         let majority = |voters: &[ReplicaId]| {
-            let count = voters.iter().filter(|voter| self.has_had(voter.node(), group, id)).count();
+            let count = voters.iter().filter(|voter| self.has_had(**voter, group, id)).count();
             voters.is_empty() || count > voters.len() / 2
         };
         majority(&members.voters) && majority(&members.voters_outgoing)
@@ -59,8 +68,9 @@ impl DurableAtAck {
         if recent.any(|members| self.is_durable(group, at, members)) {
             return Ok(());
         }
-        let holders: Vec<_> = members.values().flat_map(|members| &members.voters).map(|voter| voter.node()).collect();
-        let holders: Vec<_> = holders.into_iter().filter(|holder| self.has_had(*holder, group, at)).collect();
+        let voters = members.values().flat_map(|members| &members.voters);
+        let holders: BTreeSet<_> = voters.filter(|voter| self.has_had(**voter, group, at)).collect();
+        let holders: Vec<_> = holders.into_iter().map(|holder| holder.node()).collect();
         Err(format!("entry {at} of group {group} is acknowledged, and durable only on nodes {holders:?}"))
     }
 }
@@ -75,6 +85,14 @@ impl Invariant for DurableAtAck {
             Observation::Damaged { node } => {
                 for (group, log) in self.logs.of_node(*node).into_iter().flatten() {
                     self.had.entry((*node, *group)).or_default().push(log.clone());
+                }
+            }
+            Observation::Replaced { node, replicas } => {
+                for (group, replica) in *replicas {
+                    let mut logs = self.had.remove(&(*node, *group)).unwrap_or_default();
+                    logs.extend(self.logs.of(*node, *group).cloned());
+                    self.lost.entry((*replica, *group)).or_default().extend(logs);
+                    self.replaced.insert((*node, *group), *replica);
                 }
             }
             Observation::Persisted { node, write } if write.change == LogChange::Tombstone => {
@@ -158,6 +176,19 @@ mod tests {
         let started = Observation::Started { node: NODES[1], groups: &nothing };
         holds(&mut ready(&voters()), &[persisted(1, &entries), damaged, started.clone(), acked()]);
         breaks(&mut ready(&voters()), &[persisted(1, &entries), started, acked()], "durable only on");
+    }
+
+    #[test]
+    fn a_new_disk_has_nothing_of_what_the_old_one_had() {
+        let (entries, replicas) = (append(2, 2..=3), BTreeMap::from([(GROUP, replica(NODES[1]))]));
+        let replaced = Observation::Replaced { node: NODES[1], replicas: &replicas };
+        holds(&mut ready(&voters()), &[persisted(1, &entries), replaced.clone(), acked()]);
+        breaks(&mut ready(&voters()), &[replaced.clone(), persisted(1, &entries), acked()], "durable only on");
+        let [one, _, three] = NODES.map(replica);
+        let new = Membership::of_voters([one, ReplicaId::new(NODES[1], 1), three]);
+        breaks(&mut ready(&new), &[persisted(1, &entries), replaced.clone(), acked()], "durable only on");
+        let installed = write(2, LogChange::Installed { at: LogId::new(3, 2), generation: 1 });
+        holds(&mut ready(&new), &[replaced, persisted(1, &installed), acked()]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ const GROUP: RaftGroupId = RaftGroupId(1);
 const OWN: ReplicaId = ReplicaId::new(NodeId(1), 0);
 const SECOND: ReplicaId = ReplicaId::new(NodeId(2), 0);
 const THIRD: ReplicaId = ReplicaId::new(NodeId(3), 0);
+const FOURTH: ReplicaId = ReplicaId::new(NodeId(4), 0);
 
 /// A log with entries 2 to 9 of term 3 that has voted for the second in term 4, with this damage.
 fn start(damage: Damage) -> GroupStart {
@@ -172,6 +173,58 @@ fn promises_that_are_not_known_take_everybodys_term_and_a_confirmed_leader() {
     let (change, hard_state) = written(&mut core).expect("the switch is confirmed");
     assert_eq!(change, LogChange::Installed { at, generation: 2 });
     assert_eq!(hard_state, HardState { term: Term(8), vote: Some(OWN), commit: LogIndex(21) });
+}
+
+/// The third is lost with its disk: nobody waits for what it would say once a leader's members are without it.
+#[test]
+fn promises_to_a_removed_voter_are_not_waited_for() {
+    let mut core = core(start(doubt()));
+    let asked = questions(&mut core);
+    let RepairBody::WantFloor { nonce } = asked[0].1 else { panic!("{asked:?}") };
+    let floor = |last, voters: &[ReplicaId]| {
+        let membership = Membership::of_voters(voters.iter().copied());
+        RepairBody::Floor { nonce, term: Term(6), last: LogIndex(last), membership }
+    };
+    let wants_floor = |asked: &[(ReplicaId, RepairBody)], of: &[ReplicaId]| {
+        asked.iter().all(|(_, body)| matches!(body, RepairBody::WantFloor { .. }))
+            && asked.iter().map(|(to, _)| *to).eq(of.iter().copied())
+    };
+    hear(&mut core, SECOND, floor(20, &[OWN, SECOND, THIRD]));
+    assert!(wants_floor(&questions(&mut core), &[SECOND, THIRD]), "the leader is asked again, too");
+    hear(&mut core, SECOND, floor(22, &[OWN, SECOND, FOURTH]));
+    assert!(wants_floor(&questions(&mut core), &[SECOND, THIRD, FOURTH]), "who came may have our vote");
+    hear(&mut core, FOURTH, RepairBody::Term { nonce, term: Term(6) });
+    let asked = questions(&mut core);
+    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(22) }), "{asked:?}");
+}
+
+/// The third is lost, and the one that is to take its place is damaged before it votes.
+#[test]
+fn a_learner_has_promised_nothing_to_anybody() {
+    let mut core = core(start(doubt()));
+    let asked = questions(&mut core);
+    let RepairBody::WantFloor { nonce } = asked[0].1 else { panic!("{asked:?}") };
+    let membership = Membership { learners: vec![OWN], ..Membership::of_voters([SECOND, THIRD, FOURTH]) };
+    hear(&mut core, SECOND, RepairBody::Floor { nonce, term: Term(6), last: LogIndex(20), membership });
+    let asked = questions(&mut core);
+    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
+}
+
+/// A replica that has joined knows only itself, until it is told who the others are.
+#[test]
+fn a_replica_that_knows_only_itself_asks_those_whom_the_controller_names() {
+    for membership in [Membership::of_joining(OWN), Membership::of_voters([OWN])] {
+        let mut core = core(GroupStart { membership, ..start(doubt()) });
+        assert_eq!(questions(&mut core), [], "there is nobody to ask");
+        let membership = Membership::of_voters([OWN, SECOND, THIRD]);
+        core.handle(Input::Adopt { group: GROUP, replica: OWN, membership: membership.clone() });
+        let asked: Vec<_> = questions(&mut core).into_iter().map(|(to, _)| to).collect();
+        assert_eq!(asked, [SECOND, THIRD]);
+        let others = Membership::of_voters([OWN, FOURTH]);
+        core.handle(Input::Adopt { group: GROUP, replica: OWN, membership: others });
+        let asked: Vec<_> = questions(&mut core).into_iter().map(|(to, _)| to).collect();
+        assert_eq!(asked, [SECOND, THIRD], "whoever knows others stays with them");
+    }
 }
 
 #[test]
