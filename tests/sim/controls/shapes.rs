@@ -107,7 +107,7 @@ pub const ALL: &[Control] = &[
         name: "offsets left out of snapshots: its effect",
         shape: snapshots_without_offsets,
         found_by: &["stored_offsets"],
-        unwatched: &["state_digests"],
+        unwatched: &["state_digests", "liveness"],
     },
     Control {
         name: "assignments told uncommitted",
@@ -246,7 +246,7 @@ fn next_idx(seed: u64) -> Shape {
 
 fn reads_unconfirmed(seed: u64) -> Shape {
     let mut shape = one_partition(seed, 3);
-    only(&mut shape, SECOND, &[(Fault::Isolate, 1), (Fault::OneWay, 1), (Fault::Pause, 1)]);
+    only(&mut shape, 500 * MILLISECOND, &[(Fault::Isolate, 1), (Fault::OneWay, 1), (Fault::Pause, 1)]);
     shape.load.read_pause = (10 * MILLISECOND, 100 * MILLISECOND);
     broken(Sabotage::ReadsUnconfirmed, shape)
 }
@@ -318,7 +318,8 @@ fn snapshots_without_offsets(seed: u64) -> Shape {
 
 fn assignments_uncommitted(seed: u64) -> Shape {
     let mut shape = with_consumers(seed);
-    only(&mut shape, 500 * MILLISECOND, &[(Fault::Isolate, 2), (Fault::Crash, 2)]);
+    only(&mut shape, 300 * MILLISECOND, &[(Fault::Isolate, 2), (Fault::Crash, 2)]);
+    shape.core.replica.election_ticks = 5;
     broken(Sabotage::AssignmentsUncommitted, shape)
 }
 
