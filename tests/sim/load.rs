@@ -1,7 +1,8 @@
 //! How much a node uses of what is bounded, told whenever it is more than its process has ever used.
 //!
 //! The limits are those that follow from `CoreOptions`. Peers' entries are dropped only once too much waits, so what
-//! one round of the worker brings goes beyond; and what is admitted here goes beyond it once more.
+//! one round of the worker brings goes beyond (and stays until it is written); and what is admitted here goes beyond it
+//! once more.
 
 use crate::node::Process;
 use crate::observe::Observation;
@@ -17,7 +18,7 @@ impl World {
         let (node, core) = (self.nodes[position].id, &self.shape.core);
         let process = self.nodes[position].process.as_mut().expect("it runs");
         let (queued, unapplied) = (process.core.queued_bytes(), process.core.unapplied_bytes());
-        let brought = std::mem::take(&mut process.round_bytes);
+        let brought = process.brought();
         let admitted = process.admitted_bytes;
         // Something that is larger than the mailbox passes alone.
         let alone = if process.waiting.len() == 1 { admitted } else { 0 };
@@ -79,6 +80,17 @@ fn largest_batch(shape: &Shape) -> usize {
 }
 
 impl Process {
+    /// The most that peers' entries have brought at once. What reaches a group that waits for a replay stays within
+    /// Raft until then, and the group takes no more.
+    fn brought(&mut self) -> usize {
+        self.brought_max = self.brought_max.max(self.round_bytes);
+        let holds = |group| self.core.replica(group).is_some_and(ackord::raft::Replica::has_ready);
+        if self.round_bytes > 0 && !self.core.group_ids().any(holds) {
+            self.round_bytes = 0;
+        }
+        self.brought_max
+    }
+
     fn used(&mut self, watch: &mut Watch, (node, name): (NodeId, &'static str), used: usize, limit: usize) {
         let peak = self.peaks.entry(name).or_default();
         if used > *peak {

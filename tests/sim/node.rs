@@ -191,8 +191,10 @@ pub struct Process {
     pub peaks: BTreeMap<&'static str, usize>,
     /// Followers that have answered in this round.
     pub answered: Vec<(RaftGroupId, ReplicaId)>,
-    /// Payload of entries that came from peers in this round, in bytes.
+    /// Payload of entries that came from peers and have not been taken from Raft, in bytes.
     pub round_bytes: usize,
+    /// The most that it ever was.
+    pub brought_max: usize,
     /// The highest turn that each other node has told of.
     pub remembers: BTreeMap<NodeId, u64>,
     /// It has no copy of the controller's state, and asks for one; whether there may be one.
@@ -383,6 +385,7 @@ impl Node {
             peaks: BTreeMap::new(),
             answered: Vec::new(),
             round_bytes: 0,
+            brought_max: 0,
             remembers: BTreeMap::new(),
             joins,
             registered: false,

@@ -126,7 +126,9 @@ impl Node {
     /// What should be there if the turn that was being written is.
     fn with_writing(&self) -> Option<BTreeMap<RaftGroupId, DurableLog>> {
         let mut logs = self.logs.clone();
-        for write in &self.writing.as_ref()?.writes {
+        // What a damaged group writes of its repair touches no other group.
+        let is_whole = |write: &&GroupWrite| !self.damaged.contains_key(&write.group);
+        for write in self.writing.as_ref()?.writes.iter().filter(is_whole) {
             take_in(&mut logs, write).ok()?;
         }
         Some(logs)

@@ -84,7 +84,6 @@ fn a_start_finds_what_was_there() {
     let freed = GroupRecovery { start: LogId::new(3, 2), terms: vec![LogId::new(4, 2)], ..found() };
     restart(&writes, &nothing, &freed, None);
     let later_commit = GroupRecovery { hard_state: hard_state(2, None, 4), ..found() };
-    restart(&writes, &nothing, &later_commit, None);
     let lost_end = GroupRecovery { last: LogId::new(3, 2), ..found() };
     let lost_vote = GroupRecovery { hard_state: hard_state(1, None, 1), ..found() };
     let lost_front = GroupRecovery { start: LogId::new(3, 1), terms: vec![LogId::new(4, 2)], ..found() };
@@ -93,6 +92,7 @@ fn a_start_finds_what_was_there() {
     let wrong = [
         (lost_end, "ends with 3@2 now"),
         (lost_vote, "remembers"),
+        (later_commit, "remembers"),
         (lost_front, "begins after 3@1 now"),
         (other_terms, "had terms"),
         (damaged, "nobody damaged it: rust"),
@@ -116,6 +116,41 @@ fn the_turn_in_flight_is_there_whole_or_not_at_all() {
     restart(&writes, &turn, &whole, None);
     let half = GroupRecovery { last: LogId::new(4, 3), ..whole };
     restart(&writes, &turn, &half, Some("or, with the turn that was being written"));
+}
+
+/// What a damaged group writes in the same turn says nothing of the others.
+#[test]
+fn the_turn_in_flight_may_hold_a_repair() {
+    let other = RaftGroupId(2);
+    let whole = GroupRecovery {
+        hard_state: hard_state(3, None, 1),
+        last: LogId::new(5, 3),
+        terms: vec![LogId::new(2, 2), LogId::new(4, 3)],
+        ..found()
+    };
+    let flawed = GroupRecovery { damage: damage("hole"), ..found() };
+    let before = BTreeMap::from([(GROUP, found()), (other, flawed.clone())]);
+    let after = BTreeMap::from([(GROUP, whole), (other, flawed)]);
+    let repair = GroupWrite { group: other, ..append(2, 2..=2) };
+    let repair = GroupWrite { change: LogChange::Refill(vec![entry(2, 2, "a")]), ..repair };
+    let turn = Turn { writes: vec![repair, append(3, 4..=5)] };
+    let observations = [
+        Observation::Damaged { node: ONE },
+        Observation::Started { node: ONE, groups: &before },
+        Observation::Writing { node: ONE, turn: &turn },
+        Observation::Crashed { node: ONE },
+        Observation::Started { node: ONE, groups: &after },
+    ];
+    holds(&mut NoHole::default(), &observations);
+}
+
+/// A commit index that nothing durable tells of is not to be believed.
+#[test]
+fn no_commit_comes_from_a_turn_that_is_gone() {
+    let writes = [birth(), append(2, 2..=4)];
+    let turn = Turn { writes: vec![with_commit(append(3, 5..=5), 4)] };
+    let kept = GroupRecovery { hard_state: hard_state(2, None, 4), ..found() };
+    restart(&writes, &turn, &kept, Some("remembers"));
 }
 
 #[test]
