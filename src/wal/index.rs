@@ -366,18 +366,19 @@ impl Index {
     /// their segment is freed they would be gone in any case. The entry that follows becomes the log's start, because
     /// the term of the damaged one may be unknown. Yields the groups.
     pub(crate) fn skip_released_holes(&mut self) -> Vec<RaftGroupId> {
-        let mut skipped = Vec::new();
-        for (&group, log) in &mut self.groups {
-            let follows = |&(_, last): &(LogIndex, LogIndex)| {
-                let next = log.runs_between(last.next(), last.next()).next()?;
-                (next.first < log.released).then_some(LogId { index: next.first, term: next.term })
-            };
-            if let Some(start) = log.holes().iter().rev().find_map(follows) {
-                log.start_after(start);
-                skipped.push(group);
-            }
-        }
-        skipped
+        let groups: Vec<RaftGroupId> = self.groups.keys().copied().collect();
+        groups.into_iter().filter(|group| self.skip_released_holes_of(*group)).collect()
+    }
+
+    /// The same for one group; whether its log begins later now.
+    pub(crate) fn skip_released_holes_of(&mut self, group: RaftGroupId) -> bool {
+        let Some(log) = self.groups.get_mut(&group) else { return false };
+        let follows = |&(_, last): &(LogIndex, LogIndex)| {
+            let next = log.runs_between(last.next(), last.next()).next()?;
+            (next.first < log.released).then_some(LogId { index: next.first, term: next.term })
+        };
+        let start = log.holes().iter().rev().find_map(follows);
+        start.inspect(|start| log.start_after(*start)).is_some()
     }
 
     /// Marks the doubts that remain after a start: nothing written from now on can settle them.

@@ -288,7 +288,8 @@ impl<D: Disk> Log<D> {
     /// What the log knows of one group. If a flushed state machine covers entries that are damaged, the group's log
     /// begins behind them from now on, as after a start.
     pub fn examine(&mut self, group: RaftGroupId) -> Option<GroupRecovery> {
-        self.index.skip_released_holes();
+        // Of this group alone: what another one lost may be on its way back.
+        self.index.skip_released_holes_of(group);
         self.group(group)
     }
 

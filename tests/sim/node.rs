@@ -307,6 +307,11 @@ impl Node {
         Log::open(disk.clone(), self.owner(), options, move || fresh.next_u128())
     }
 
+    /// What tells this life of its process from others.
+    fn process_id(&self) -> u128 {
+        u128::from(self.life) << 32 | u128::from(self.id.0)
+    }
+
     /// Starts the process, or says why it can't be started.
     pub fn start(&mut self, shape: &Shape) -> Result<Opened, LogError> {
         assert!(self.process.is_none(), "a node runs once");
@@ -334,15 +339,9 @@ impl Node {
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let (identity, metadata) = (self.identity.clone(), Arc::new(MetadataView::empty(CLUSTER)));
         let peers = Arc::new(Peers(Mutex::new(Seen { identity, metadata, introduced: Vec::new() })));
-        let own = Own {
-            cluster: CLUSTER,
-            node: self.id,
-            incarnation: self.identity.incarnation,
-            durable_turn: Arc::clone(&durable_turn),
-            life: u128::from(self.life) << 32 | u128::from(self.id.0),
-            first_turn,
-            lost_turns,
-        };
+        let (cluster, node, incarnation, life) = (CLUSTER, self.id, self.identity.incarnation, self.process_id());
+        let durable = Arc::clone(&durable_turn);
+        let own = Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, lost_turns };
         self.process = Some(Process {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..shape.core.clone() }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),

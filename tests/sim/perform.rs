@@ -27,6 +27,8 @@ use std::sync::Arc;
 
 /// How often a full log tries again, and how long after a failure the next spare is ordered.
 const SPACE_RETRY: u64 = 500 * MILLISECOND;
+/// The longest that a slow disk makes anything take: what is begun before recovery ends within it.
+const SLOWEST: u64 = 5_000 * MILLISECOND;
 /// When an idle log is sealed.
 const SEAL_AFTER: u64 = 20 * MILLISECOND;
 /// With less room than this in the segment and no spare to go on in, the log takes no new entries. In production it is
@@ -84,7 +86,7 @@ impl World {
             Kind::Flush | Kind::Install | Kind::Reclaim | Kind::Make => speeds.flush,
             Kind::Fetch | Kind::Release | Kind::Small => (1, 10),
         };
-        let mut took = self.chances.jobs.between(low, high) * slowness;
+        let mut took = (self.chances.jobs.between(low, high) * slowness).min(SLOWEST);
         if !self.calm && kind != Kind::Small && self.chances.jobs.per_million(self.shape.faults.stall) {
             let (low, high) = self.shape.faults.stalled;
             took += self.chances.jobs.magnitude(low, high);
@@ -274,6 +276,7 @@ impl World {
             self.enqueue(position, Job::Make(work.create));
         }
         for plan in work.adopt {
+            self.coverage.hit("group adopted");
             let GroupPlan { group, replica, peers: membership, .. } = plan;
             self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
         }
@@ -398,7 +401,7 @@ impl Process {
 
     fn seal(&mut self) -> Ended {
         match self.log.log.seal() {
-            Ok(()) => Ended::Done,
+            Ok(()) | Err(LogError::Full) => Ended::Done,
             Err(error) => Ended::Fatal(error.to_string()),
         }
     }

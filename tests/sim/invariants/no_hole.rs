@@ -75,7 +75,9 @@ fn compare(expected: &DurableLog, found: &GroupRecovery) -> Result<(), String> {
     if (theirs.term, theirs.vote) != (ours.term, ours.vote) || theirs.commit < ours.commit {
         return Err(format!("promised {ours:?} and remembers {theirs:?}"));
     }
-    if found.last != expected.last || theirs.commit > found.last.index {
+    // A log that has lost an unknown tail may know of a commit beyond its end; its replica takes no part.
+    let has_lost_its_end = ours.commit > expected.last.index;
+    if found.last != expected.last || (theirs.commit > found.last.index && !has_lost_its_end) {
         return Err(format!("ended with entry {} and ends with {} now", expected.last, found.last));
     }
     if found.start.index < expected.start.index || expected.term_at(found.start.index) != Some(found.start.term) {
@@ -173,7 +175,9 @@ impl Node {
         }
         let logs = found.iter().map(|(group, recovery)| (*group, DurableLog::of(recovery)));
         (self.logs, self.damaged) = logs.partition(|(group, _)| found[group].damage.is_none());
-        self.ended.retain(|group| !found.contains_key(group));
+        // An older disk does not know of their end.
+        let was_damaged = self.is_damaged;
+        self.ended.retain(|group| !was_damaged && !found.contains_key(group));
         (self.writing, self.is_damaged) = (None, false);
         Ok(())
     }

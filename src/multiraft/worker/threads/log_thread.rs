@@ -74,7 +74,7 @@ impl<D: Disk> LogThread<D> {
     }
 
     pub fn run(mut self, inbox: &Receiver<LogCommand>) {
-        let result = self.serve(inbox).and_then(|()| self.log.seal());
+        let result = self.serve(inbox).and_then(|()| self.seal());
         if let Err(error) = result {
             self.surroundings.outside.fatal(&error.to_string());
         }
@@ -91,9 +91,17 @@ impl<D: Disk> LogThread<D> {
                 }
                 Ok(LogCommand::Read { group, wanted }) => self.locate(group, wanted),
                 Ok(LogCommand::Examine { group, lost }) => self.examine(group, lost),
-                Err(RecvTimeoutError::Timeout) => self.log.seal()?,
+                Err(RecvTimeoutError::Timeout) => self.seal()?,
                 Ok(LogCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+        }
+    }
+
+    /// A full log is sealed when it has room again: nothing was written.
+    fn seal(&mut self) -> Result<(), LogError> {
+        match self.log.seal() {
+            Err(LogError::Full) => Ok(()),
+            result => result,
         }
     }
 
