@@ -153,6 +153,21 @@ async fn a_lost_replica_is_not_heard() {
         ..RaftMessage::default()
     };
     let (group, lost) = node::LOST;
+    let asks = |generation| {
+        let (from, to) = (ReplicaId::new(A, generation), ReplicaId::new(B, 0));
+        (
+            RepairMessage { group, from, to, body: RepairBody::WantState { at_least: LogIndex(1) } },
+            SnapshotMessage { group, from, to, at: LogId::new(1, 1), body: SnapshotBody::WantHead { from_byte: 0 } },
+        )
+    };
+    for generation in [lost, lost + 1] {
+        let (repair, snapshot) = asks(generation);
+        a.sender.send_repair(repair);
+        a.sender.send_snapshot(snapshot);
+    }
+    let (repair, snapshot) = asks(lost + 1);
+    within("a repair and a snapshot", || !b.heard.repairs().is_empty() && !b.heard.snapshots().is_empty()).await;
+    assert_eq!((&b.heard.repairs()[..], &b.heard.snapshots()[..]), (&[repair][..], &[snapshot][..]));
     let others = [(RaftGroupId(1), says(lost)), (group, says(lost + 1))];
     a.sender.send(B, [vec![(group, says(lost))], others.to_vec()].concat());
     within("the others", || b.heard.messages().len() >= others.len()).await;

@@ -140,3 +140,19 @@ impl Joining {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{NodeId, ReplicaId};
+
+    #[test]
+    fn a_replica_that_has_begun_is_never_begun_again() {
+        let [own, other] = [4, 1].map(|node| ReplicaId::new(NodeId(node), 0));
+        let answer =
+            |has_begun| command::Joining { replica: own, has_begun, peers: vec![other, own], nodes: Vec::new() };
+        let adopted = Begin::Adopt(Membership::of_voters([other, own]));
+        assert_eq!((begin(&answer(false), false), begin(&answer(true), false)), (Begin::New, Begin::Lost));
+        assert_eq!((begin(&answer(false), true), begin(&answer(true), true)), (adopted.clone(), adopted));
+    }
+}

@@ -205,6 +205,9 @@ impl World {
         let (identity, copy) = (old.identity, Copy { disk: old.disk, engine: old.engine });
         self.office.old_disks.insert(id, OldDisk { identity, copy });
         self.office.gone.remove(&id);
+        for other in self.nodes.iter_mut().filter_map(|other| other.process.as_mut()) {
+            other.remembers.remove(&id); // that was the old disk
+        }
         self.watch.tell(&Observation::Damaged { node: id });
         self.watch.tell(&Observation::Replaced { node: id, replicas: &replicas });
         self.trace.note(self.now, "disk", &[id.0.into()], || format!("node {id}: a new one"));
