@@ -64,9 +64,17 @@ pub struct Options {
     /// Whether an empty directory becomes a new log. Otherwise it is a lost disk, and refused: a replica that comes
     /// back without its promises can lose what others committed.
     pub create: bool,
-    /// A negative control of the simulator: entries that were copied forward are replayed as if they had been appended.
-    /// False anywhere else.
-    pub replay_moved_as_appended: bool,
+    /// What is left out, in the simulator's negative controls; nothing anywhere else.
+    pub omit: Omissions,
+}
+
+/// Precautions that a negative control leaves out, to show that the simulator notices.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Omissions {
+    /// Entries that were copied forward are replayed as if they had been appended.
+    pub moved_apart: bool,
+    /// A damaged log is cut off at its first flaw and taken for whole.
+    pub damage: bool,
 }
 
 impl Default for Options {
@@ -78,7 +86,7 @@ impl Default for Options {
             spares: 2,
             recycled_max: 8,
             create: false,
-            replay_moved_as_appended: false,
+            omit: Omissions::default(),
         }
     }
 }

@@ -548,6 +548,27 @@ impl Core {
         }
     }
 
+    /// Proposals of a live group whose outcome is awaited.
+    #[must_use]
+    pub fn pending_count(&self, id: RaftGroupId) -> usize {
+        match self.groups.get(&id) {
+            Some(Slot::Live(group)) => group.pending_count(),
+            _ => 0,
+        }
+    }
+
+    /// Payload that waits for the log, in bytes.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Payload handed to state machines and not applied yet, in bytes.
+    #[must_use]
+    pub fn unapplied_bytes(&self) -> usize {
+        self.unapplied_bytes
+    }
+
     /// Every group of this node.
     pub fn group_ids(&self) -> impl Iterator<Item = RaftGroupId> + '_ {
         self.groups.keys().copied()

@@ -455,6 +455,13 @@ impl Replica {
         Ok(())
     }
 
+    /// What a follower is known to have, and what it is sent next, as this leader sees it.
+    #[must_use]
+    pub fn progress_of(&self, follower: ReplicaId) -> Option<(LogIndex, LogIndex)> {
+        let progress = self.node.raft.prs().get(follower.0).filter(|_| self.role() == Role::Leader)?;
+        Some((LogIndex(progress.matched), LogIndex(progress.next_idx)))
+    }
+
     /// The followers as this leader sees them, by replica; empty on others.
     #[must_use]
     pub fn followers(&self) -> Vec<FollowerProgress> {

@@ -388,6 +388,18 @@ impl Index {
         }
     }
 
+    /// A negative control of the simulator: what follows the first flaw was never written, and nothing is lost.
+    pub(crate) fn cut_damage(&mut self) {
+        for log in self.groups.values_mut() {
+            log.doubt = None;
+            if let Some(&(first, _)) = log.holes().first() {
+                let last = log.id_at(first.previous()).unwrap_or(log.start);
+                log.cut_after(last);
+            }
+            log.hard_state.commit = log.hard_state.commit.min(log.last.index);
+        }
+    }
+
     /// Records that turns of unknown content are missing: any group may have promised something in them.
     pub(crate) fn doubt_all(&mut self, reason: &str) {
         for log in self.groups.values_mut() {

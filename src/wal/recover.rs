@@ -12,7 +12,7 @@ use super::index::Index;
 use super::layout::{BLOCK, DecodedSegment, SECTION_HEADER, SectionHeader, SectionKind, TURN_HEADER};
 use super::layout::{TurnHeader, TurnId, TurnKind};
 use super::scan::{self, FoundSection, Segment};
-use super::{Identity, LogError, Options, TurnNumber};
+use super::{Identity, LogError, Omissions, Options, TurnNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -134,8 +134,8 @@ struct Replay {
     headless: bool,
     /// Who owns a file that is not ours.
     foreign: Option<Identity>,
-    /// See `Options::replay_moved_as_appended`.
-    moved_as_appended: bool,
+    /// See `Options::omit`.
+    omit: Omissions,
 }
 
 /// Reads every segment in `numbers`.
@@ -160,7 +160,7 @@ pub(crate) fn recover<D: Disk>(
         disordered: false,
         headless: false,
         foreign: None,
-        moved_as_appended: options.replay_moved_as_appended,
+        omit: options.omit,
     };
     // The last segments may be empty, so all that follow the last turn are kept until the end has been found.
     let mut tail: Vec<Rc<Segment>> = Vec::new();
@@ -368,7 +368,7 @@ impl Replay {
                 headers.push(None);
                 continue;
             };
-            if self.moved_as_appended && section.header.kind == SectionKind::Moved {
+            if self.omit.moved_apart && section.header.kind == SectionKind::Moved {
                 section.header.kind = SectionKind::Append;
             }
             let flaw = (!section.is_whole()).then(|| describe(number, segment, &section));
@@ -520,6 +520,9 @@ impl Replay {
         }
         if self.unlisted > 0 {
             self.findings.push(format!("and {} more", self.unlisted));
+        }
+        if self.omit.damage {
+            self.index.cut_damage();
         }
         self.index.let_doubts_stand();
         let newest = segments.last_key_value().map_or(0, |(&number, _)| number);

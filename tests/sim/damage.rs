@@ -86,6 +86,7 @@ impl World {
         self.trace.note(self.now, "damage", &[node.0.into()], || format!("node {node}: {what}"));
         self.watch.tell(&Observation::Damaged { node });
         self.node_mut(node).damaged = true;
+        self.node_mut(node).older.believed = true;
     }
 
     /// The node is down, and has been shut down in order before, so that everything in its log is proven.
@@ -147,7 +148,9 @@ impl World {
             Harm::Unreadable => disk.make_unreadable(&name, page),
             Harm::Misdirected => {
                 let Some(other) = used_page(&contents, random).filter(|other| *other != page) else { return };
-                let from = &contents[page as usize..(page + PAGE) as usize];
+                // A file that was cut off may end within a page.
+                let chunk = |at: u64| contents.get(at as usize..(at + PAGE) as usize);
+                let (Some(from), Some(_)) = (chunk(page), chunk(other)) else { return };
                 disk.overwrite(&name, other, from);
             }
             Harm::LostWrite => {

@@ -7,6 +7,7 @@ use crate::jobs::{CrashPoint, Job};
 use crate::network::Cargo;
 use crate::node::{Arrived, Process, Waiting};
 use crate::observe::Observation;
+use crate::sabotage::{self, Sabotage};
 use crate::trace::mix;
 use crate::workload::{Answer, Request, Seen};
 use crate::world::{Event, TICK, World};
@@ -44,11 +45,10 @@ impl World {
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.schedule(TICK, Event::Tick { node, life });
         self.settle_known(position);
-        let used = self.nodes[position].process.as_ref().map_or(0, |process| process.admitted_bytes);
-        let limit = self.shape.core.admitted_bytes_max + self.shape.largest_request();
-        self.watch.tell(&Observation::Load { node, name: "admitted proposals", used, limit });
         self.run_errands(position);
         self.round(position, true);
+        self.tell_tick_load(position);
+        self.want_learners(position);
     }
 
     /// A node whose log may have forgotten groups finds out when the controller's state shows all that may have been
@@ -74,7 +74,10 @@ impl World {
         while let Some(arrived) = process.inbox.pop_front() {
             match arrived {
                 Arrived::Input(input) => process.core.handle(input),
-                Arrived::Messages(messages) => process.core.handle(Input::Messages(messages)),
+                Arrived::Messages(messages) => {
+                    Self::note_arrived(process, &messages);
+                    process.core.handle(Input::Messages(messages));
+                }
                 Arrived::Repair(message) => process.core.handle(Input::Repair(message)),
                 Arrived::Snapshot(message) => jobs.push(Job::Transferred(message)),
                 Arrived::Examined { group, recovery } => jobs.push(Job::ExamineState { group, recovery }),
@@ -96,6 +99,8 @@ impl World {
         let effects = process.core.poll();
         jobs.into_iter().for_each(|job| self.enqueue(position, job));
         self.tell_commits(position);
+        self.tell_load(position);
+        self.tell_progress(position);
         let life = self.nodes[position].life;
         for effect in effects {
             if self.nodes[position].process.is_none() || self.nodes[position].life != life {
@@ -113,6 +118,8 @@ impl World {
             let (commit, known) = (replica.commit(), process.commits.entry(group).or_default());
             if commit > *known {
                 *known = commit;
+                let last = replica.log().last().index;
+                self.watch.tell(&Observation::Knows { node, group, commit, last });
                 if let Some(commit) = replica.commit_id() {
                     let own = replica.term();
                     self.watch.tell(&Observation::Committed { node, group, term: own, commit });
@@ -128,6 +135,10 @@ impl World {
             Effect::Send { to, messages } => {
                 if !self.crash_instead(position, CrashPoint::Send) {
                     self.note_messages(node, to, &messages);
+                    for (group, message) in &messages {
+                        self.watch.tell(&Observation::Sent { node, group: *group, message });
+                    }
+                    self.tamper_with_leaving(position, &messages);
                     self.send(node, to, Cargo::Raft(messages));
                 }
                 return;
@@ -267,6 +278,9 @@ impl World {
         let serving = process.board.get(&group).is_some_and(|leadership| leadership.serving);
         let refused = |why| Answer::Reply(Reply::Refused(why));
         let (context, data, sequence) = match request {
+            Request::Read { from, bytes_max, .. } if self.shape.sabotage == Sabotage::ReadsUnconfirmed => {
+                return self.show(position, ticket, (group, from, bytes_max));
+            }
             Request::Read { .. } | Request::Offsets { .. } | Request::Topics => {
                 process.take_room(ticket, Waiting { bytes, sequence: None });
                 return self.arrive(position, Arrived::Input(Input::ReadIndex { group, ticket }));
@@ -370,7 +384,7 @@ impl World {
 impl Process {
     /// Whether so many bytes more are admitted; something larger than the whole mailbox passes alone.
     fn has_room(&self, bytes: usize, shape: &crate::swarm::Shape) -> bool {
-        let all = shape.core.admitted_bytes_max;
+        let all = sabotage::limits(shape).admitted_bytes_max;
         self.admitted_bytes + bytes.min(all) <= all || self.admitted_bytes == 0
     }
 

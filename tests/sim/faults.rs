@@ -97,6 +97,8 @@ pub enum Healing {
     Room(NodeId),
     /// The operator puts the right disk back.
     RightDisk(NodeId),
+    /// Another node is away now, and the disk of a third is damaged.
+    Turnabout(NodeId),
     /// The new disk takes the place of the old one again.
     NewDisk(NodeId),
 }
@@ -187,6 +189,7 @@ impl World {
             }
             Fault::FullDisk => self.fill(node),
             Fault::Transfer if is_up => self.transfer(position),
+            Fault::DamageDown if self.shape.bad_moments => self.begin_bad_moment(),
             Fault::DamageDown | Fault::DamageRunning | Fault::DamageState => return self.damage(fault),
             Fault::Wipe | Fault::Foreign | Fault::RollBack => return self.replace_disk(fault),
             Fault::Replace => return self.give_up(),
@@ -227,6 +230,7 @@ impl World {
                 here.disk.set_capacity(None);
             }
             Healing::RightDisk(node) => self.put_right_disk(node),
+            Healing::Turnabout(node) => self.turn_about(node),
             Healing::NewDisk(node) => self.put_new_disk_back(node),
         }
     }
@@ -330,6 +334,32 @@ impl World {
         links.iter().for_each(|(from, to)| self.cut(*from, *to));
         self.heal_later(Healing::Links(links));
         true
+    }
+
+    /// One of the nodes whose disks are whole is away for a while, and then another one; between the two a disk is
+    /// damaged. What that node has forgotten is what they needed.
+    fn begin_bad_moment(&mut self) {
+        let mut whole: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
+        whole.retain(|node| !self.shape.is_fragile(*node));
+        self.chances.nemesis.shuffle(&mut whole);
+        if let [first, second, ..] = whole[..] {
+            let lasts = self.chances.nemesis.between(SECOND, 2 * SECOND);
+            self.isolate(first, lasts);
+            self.heal_after(lasts, Healing::Turnabout(second));
+        }
+    }
+
+    fn turn_about(&mut self, node: NodeId) {
+        if !self.calm {
+            self.isolate(node, 2 * SECOND);
+            self.damage(Fault::DamageDown);
+        }
+    }
+
+    fn isolate(&mut self, node: NodeId, lasts: u64) {
+        let links: Vec<_> = self.pairs().into_iter().filter(|(from, to)| *from == node || *to == node).collect();
+        links.iter().for_each(|(from, to)| self.cut(*from, *to));
+        self.heal_after(lasts, Healing::Links(links));
     }
 
     /// A fragile node, if any.

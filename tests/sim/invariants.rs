@@ -3,6 +3,7 @@
 //! * [`acked_stays`]: an acknowledged record stays at its offset for ever.
 //! * [`applied_in_order`]: a replica applies its log without gaps and forgets nothing that was flushed.
 //! * [`bounded_memory`]: memory and mailboxes stay within their limits.
+//! * [`commit_with_entries`]: entries become durable with the commit index that was known.
 //! * [`committed_immutable`]: what was committed at an index is there on every replica, with the same outcome.
 //! * [`durable_at_ack`]: what is acknowledged is on the disks of a majority.
 //! * [`election_safety`]: one leader per group and term.
@@ -13,10 +14,12 @@
 //! * [`log_matching`]: logs that hold the same entry agree on all before it.
 //! * [`log_start_monotone`]: where a log starts follows from its entries and what somebody wanted.
 //! * [`monotone_reads`]: what readers are shown never goes back.
+//! * [`next_after_matched`]: a leader never goes back behind what a follower has acknowledged.
 //! * [`no_hole`]: a durable log has no hole and forgets nothing.
 //! * [`no_silent_stop`]: a live majority makes progress, and nobody cries wolf.
 //! * [`offsets_dense`]: offsets have no gaps and are given once.
 //! * [`only_written`]: what is in a log was written by somebody and not refused.
+//! * [`said_is_durable`]: what a replica says, it has on its disk.
 //! * [`state_digests`]: replicas that applied the same have the same state.
 //! * [`stored_offsets`]: a stored offset is never lost.
 //! * [`topics_kept`]: the controller forgets no topic, and a group serves one partition.
@@ -29,6 +32,7 @@ pub mod acked_stays;
 pub mod applied_in_order;
 pub mod bounded_memory;
 mod by_index;
+pub mod commit_with_entries;
 pub mod committed_immutable;
 mod durable;
 pub mod durable_at_ack;
@@ -40,11 +44,13 @@ pub mod linearizable_end;
 pub mod log_matching;
 pub mod log_start_monotone;
 pub mod monotone_reads;
+pub mod next_after_matched;
 pub mod no_hole;
 pub mod no_silent_stop;
 pub mod offsets_dense;
 pub mod only_written;
 mod replay;
+pub mod said_is_durable;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod state_digests;
@@ -60,6 +66,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<acked_stays::AckedStays>::default(),
         Box::<applied_in_order::AppliedInOrder>::default(),
         Box::<bounded_memory::BoundedMemory>::default(),
+        Box::<commit_with_entries::CommitWithEntries>::default(),
         Box::<committed_immutable::CommittedImmutable>::default(),
         Box::<durable_at_ack::DurableAtAck>::default(),
         Box::<election_safety::ElectionSafety>::default(),
@@ -70,10 +77,12 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<log_matching::LogMatching>::default(),
         Box::<log_start_monotone::LogStartMonotone>::default(),
         Box::<monotone_reads::MonotoneReads>::default(),
+        Box::<next_after_matched::NextAfterMatched>::default(),
         Box::<no_hole::NoHole>::default(),
         Box::<no_silent_stop::NoSilentStop>::default(),
         Box::<offsets_dense::OffsetsDense>::default(),
         Box::<only_written::OnlyWritten>::default(),
+        Box::<said_is_durable::SaidIsDurable>::default(),
         Box::<state_digests::StateDigests>::default(),
         Box::<stored_offsets::StoredOffsets>::default(),
         Box::<topics_kept::TopicsKept>::default(),

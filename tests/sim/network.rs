@@ -210,7 +210,10 @@ impl World {
             return self.coverage.hit("lost: of a lost replica");
         }
         match cargo {
-            Cargo::Raft(messages) => self.arrive(position, Arrived::Messages(messages)),
+            Cargo::Raft(messages) => {
+                let messages = self.tamper_with_arriving(position, messages);
+                self.arrive(position, Arrived::Messages(messages));
+            }
             Cargo::Snapshot(message) => self.arrive(position, Arrived::Snapshot(message)),
             Cargo::Repair(message) => self.arrive(position, Arrived::Repair(message)),
         }

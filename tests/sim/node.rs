@@ -5,6 +5,7 @@ use crate::batch::values_of;
 use crate::chance::Chance;
 use crate::clients::Ticketed;
 use crate::jobs::{Job, Queue, Thread};
+use crate::sabotage::{self, Sabotage};
 use crate::swarm::Shape;
 use crate::workload::Request;
 use ackord::broker::node::members::Keeper;
@@ -32,7 +33,7 @@ use ackord::transport::{Own, PeerRegistry};
 use ackord::types::{
     CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId, TopicId,
 };
-use ackord::wal::{self, GroupRecovery, Log, LogError, Reader, Recovery, Spare};
+use ackord::wal::{self, GroupRecovery, Log, LogError, Reader, Recovery, Spare, Turn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -186,6 +187,12 @@ pub struct Process {
     pub bounds: BTreeMap<RaftGroupId, (Offset, Offset)>,
     /// What the worker was told of the room on the disk.
     pub disk_writable: bool,
+    /// The most that was ever used of what is bounded, by its name.
+    pub peaks: BTreeMap<&'static str, usize>,
+    /// Followers that have answered in this round.
+    pub answered: Vec<(RaftGroupId, ReplicaId)>,
+    /// Payload of entries that came from peers in this round, in bytes.
+    pub round_bytes: usize,
     /// The highest turn that each other node has told of.
     pub remembers: BTreeMap<NodeId, u64>,
     /// It has no copy of the controller's state, and asks for one; whether there may be one.
@@ -238,6 +245,10 @@ pub struct Node {
     pub capacity: Option<u64>,
     /// Its disk takes so many times as long.
     pub slowness: u64,
+    /// The turn that its process began to write last, and has not finished.
+    pub begun: Option<Turn>,
+    /// What it had promised at earlier starts, for a control.
+    pub older: sabotage::Promises,
     /// Supplies the log's segment identities.
     identities: Random,
 }
@@ -256,7 +267,8 @@ impl Node {
     /// One of the first nodes, which was formatted and has never run.
     pub fn new(id: NodeId, shape: &Shape, random: &mut Random) -> Self {
         let incarnation = |node: u32| Incarnation(0x1000 + u128::from(node));
-        let voters = (1..=shape.nodes).map(|node| FirstVoter { node: NodeId(node), incarnation: incarnation(node) });
+        let voters = (1..=sabotage::first_voters(shape))
+            .map(|node| FirstVoter { node: NodeId(node), incarnation: incarnation(node) });
         let voters = voters.collect();
         Self::formatted(Identity { cluster: CLUSTER, node: id, incarnation: incarnation(id.0), voters }, shape, random)
     }
@@ -292,6 +304,8 @@ impl Node {
             refused: None,
             capacity: None,
             slowness: 1,
+            begun: None,
+            older: sabotage::Promises::default(),
             identities,
         }
     }
@@ -315,15 +329,17 @@ impl Node {
     /// Starts the process, or says why it can't be started.
     pub fn start(&mut self, shape: &Shape) -> Result<Opened, LogError> {
         assert!(self.process.is_none(), "a node runs once");
-        if shape.sabotage.sync_nothing {
+        if shape.sabotage == Sabotage::SyncNothing {
             self.disk.lie();
         }
-        let (log, recovery) = self.open_log(&self.disk.clone(), shape.log.clone())?;
+        let (log, mut recovery) = self.open_log(&self.disk.clone(), shape.log.clone())?;
         self.life += 1;
         let engine = self.engine.clone();
         let opened = open_groups(&self.identity, &engine, &recovery).expect("the simulated database reads");
-        let joins = opened.joins().then_some(opened.has_controllers() || recovery.incomplete);
-        let OpenedGroups { machines, starts, unborn_controller } = opened;
+        let joins = opened.joins() && shape.sabotage != Sabotage::OneVoter;
+        let joins = joins.then_some(opened.has_controllers() || recovery.incomplete);
+        let OpenedGroups { machines, mut starts, mut unborn_controller } = opened;
+        sabotage::start(shape.sabotage, self, (&mut starts, &mut recovery, &mut unborn_controller));
         let ended: BTreeSet<_> = recovery.tombstones.iter().copied().collect();
         destroy_machines(&engine, &ended).expect("the simulated database deletes");
         let (mut jobs, mut inputs) = (Vec::new(), Vec::new());
@@ -343,7 +359,7 @@ impl Node {
         let durable = Arc::clone(&durable_turn);
         let own = Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, lost_turns };
         self.process = Some(Process {
-            core: Core::new(CoreOptions { life: self.identities.next_u64(), ..shape.core.clone() }, starts),
+            core: Core::new(CoreOptions { life: self.identities.next_u64(), ..sabotage::limits(shape) }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),
             reader: log.reader(),
             log: LogState::new(log, self.disk.clone()),
@@ -364,6 +380,9 @@ impl Node {
             commits: BTreeMap::new(),
             bounds: BTreeMap::new(),
             disk_writable: true,
+            peaks: BTreeMap::new(),
+            answered: Vec::new(),
+            round_bytes: 0,
             remembers: BTreeMap::new(),
             joins,
             registered: false,

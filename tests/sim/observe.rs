@@ -3,6 +3,7 @@
 
 use ackord::machine::{Outcome, Refusal};
 use ackord::multiraft::core::effect::{Leadership, Ticket};
+use ackord::raft::RaftMessage;
 use ackord::types::{LogEntry, LogId, LogIndex, Membership, NodeId, Offset, RaftGroupId, ReplicaId, Term, TopicId};
 use ackord::wal::{GroupRecovery, GroupWrite, Turn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,12 @@ pub enum Observation<'a> {
     Writing { node: NodeId, turn: &'a Turn },
     /// A node has made this durable: one group's part of a turn, in order.
     Persisted { node: NodeId, write: &'a GroupWrite },
+    /// A node sends this to another one.
+    Sent { node: NodeId, group: RaftGroupId, message: &'a RaftMessage },
+    /// A leader has heard a follower's answer: what that one has, as far as it knows, and what it is sent next.
+    Progress { node: NodeId, group: RaftGroupId, follower: ReplicaId, matched: LogIndex, next: LogIndex },
+    /// A replica knows that everything up to `commit` is committed, while its log ends at `last`, durable or not.
+    Knows { node: NodeId, group: RaftGroupId, commit: LogIndex, last: LogIndex },
     /// The members of a group as of an entry: when it is born, and whenever a replica has applied a change of them.
     Members { group: RaftGroupId, at: LogId, membership: &'a Membership },
     /// A replica has become its group's leader in a term.

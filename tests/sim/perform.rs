@@ -5,7 +5,7 @@ use crate::coverage::Coverage;
 use crate::jobs::{CrashPoint, Ended, Job, Kind, Outcome, Thread};
 use crate::node::{Arrived, CLUSTER, Process};
 use crate::observe::Observation;
-use crate::swarm::Sabotage;
+use crate::sabotage::{self, Sabotage};
 use crate::trace::mix_bytes;
 use crate::watch::Watch;
 use crate::world::{Event, World};
@@ -19,10 +19,9 @@ use ackord::partition::trim::Freed;
 use ackord::raft::group_log::Wanted;
 use ackord::server::data::{create_machines, destroy_machines, join_controller};
 use ackord::sim::engine::SimEngine;
-use ackord::storage::{Engine, Family, WriteBatch};
+use ackord::storage::Engine;
 use ackord::types::{CONTROLLER_GROUP, EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
 use ackord::wal::{LogChange, LogError, ReadError, Turn, prepare_spare};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// How often a full log tries again, and how long after a failure the next spare is ordered.
@@ -71,6 +70,7 @@ impl World {
         let kind = job.kind();
         if let Job::Append(turn) = job {
             self.watch.tell(&Observation::Writing { node, turn });
+            self.nodes[position].begun = sabotage::begun(self.shape.sabotage, turn);
         }
         let took = self.duration(kind, slowness);
         let life = self.nodes[position].life;
@@ -120,6 +120,9 @@ impl World {
         }
         let process = self.nodes[position].process.as_mut().expect("it runs");
         process.queues[thread as usize].busy = false;
+        if kind == Kind::Append {
+            self.nodes[position].begun = None;
+        }
         self.take_outcome(position, outcome);
         self.after_job(position, thread);
     }
@@ -289,7 +292,7 @@ impl Around<'_> {
         let node = self.node;
         let Some(machine) = process.applier.machine(group) else { return };
         // A whole state is large, so only some are looked at; replicas mostly stop at the same entries.
-        if machine.applied().index.0.is_multiple_of(4) {
+        if machine.applied().index.0.is_multiple_of(4) && !machine.membership().is_joining() {
             let (meta, head) = machine.head();
             let digest = mix_bytes(0, &head);
             let (membership, log_start) = (&meta.membership, machine.log_start());
@@ -378,10 +381,7 @@ impl Process {
     }
 
     fn append(&mut self, mut turn: Turn, around: &mut Around<'_>, outcome: &mut Outcome) -> Ended {
-        if around.sabotage.forget_votes {
-            turn.writes.iter_mut().for_each(|write| write.hard_state.vote = None);
-            turn.writes.retain(|write| write.change != LogChange::None);
-        }
+        sabotage::write(around.sabotage, &mut turn);
         match self.log.log.append(&turn) {
             Ok(number) => {
                 self.durable_turn.store(number.0, std::sync::atomic::Ordering::Release);
@@ -447,7 +447,7 @@ impl Process {
                         }
                     }
                 }
-                if around.sabotage.release_unflushed
+                if around.sabotage == Sabotage::ReleaseUnflushed
                     && let Some((last, _)) = outcomes.last()
                 {
                     self.log.log.release(group, last.index.next());
@@ -482,9 +482,7 @@ impl Process {
         }
         let node = around.node;
         around.watch.tell(&Observation::Restored { node, group, at });
-        if around.sabotage.snapshots_without_offsets {
-            self.forget_offsets(group, around.engine);
-        }
+        sabotage::installed(around.sabotage, &mut self.applier, group, around.engine);
         outcome.metadata = group == CONTROLLER_GROUP;
         outcome.input(Input::SnapshotInstalled { group });
         around.tell_state(self, group);
@@ -492,11 +490,11 @@ impl Process {
 
     fn flush(&mut self, plan: ackord::multiraft::apply::FlushPlan, around: &mut Around<'_>, outcome: &mut Outcome) {
         let (node, engine) = (around.node, around.engine);
-        if around.sabotage.reclaim_unflushed {
+        if around.sabotage == Sabotage::ReclaimUnflushed {
             plan.freed.iter().for_each(|freed| reclaim(freed, engine));
         }
-        if around.sabotage.trim_too_much && !plan.freed.is_empty() {
-            trim_too_much(engine);
+        if around.sabotage == Sabotage::TrimTooMuch && !plan.freed.is_empty() {
+            sabotage::trim_too_much(engine);
         }
         engine.flush().expect("the simulated database flushes");
         around.coverage.hit("flushed");
@@ -507,20 +505,6 @@ impl Process {
         if !plan.freed.is_empty() {
             outcome.jobs.push(Job::Reclaim(plan.freed));
         }
-    }
-
-    /// A negative control: leaves of an installed state what a snapshot without offsets would have brought.
-    fn forget_offsets(&mut self, group: RaftGroupId, engine: &SimEngine) {
-        if !matches!(self.applier.machine(group), Some(Machine::Coordinator(_))) {
-            return;
-        }
-        let rows = |kind: u8| [&group.0.to_be_bytes()[..], &[kind]].concat();
-        let mut batch = WriteBatch::default();
-        batch.delete_range(Family::Groups, rows(b'o'), rows(b'o' + 1));
-        engine.write(batch).expect("the simulated database writes");
-        let coordinator =
-            ackord::coordinator::Coordinator::open(engine, group).expect("it reads").expect("it is there");
-        self.applier.add(group, Machine::Coordinator(Box::new(coordinator)));
     }
 }
 
@@ -562,19 +546,6 @@ fn read_failed(group: RaftGroupId, wanted: Wanted, error: &ReadError) -> Input {
         ReadError::Released { .. } => unreachable!("what was released is looked for again"),
     };
     Input::EntriesRead { group, wanted, result }
-}
-
-/// Loses the first record that is still in the log of some group.
-fn trim_too_much(engine: &SimEngine) {
-    let mut first = None;
-    let visit = &mut |key: &[u8], _: &[u8]| {
-        first = Some(key.to_vec());
-        ControlFlow::Break(())
-    };
-    engine.scan(Family::Records, &[], &[0xff; 32], visit).expect("the simulated database reads");
-    let mut batch = WriteBatch::default();
-    first.into_iter().for_each(|key| batch.delete(Family::Records, key));
-    engine.write(batch).expect("the simulated database writes");
 }
 
 impl Outcome {

@@ -124,7 +124,8 @@ impl World {
             return false;
         }
         let faults = &self.shape.faults;
-        let due = self.chances.points.per_million(faults.crash * point.weight(faults.crash_rare));
+        let rate = faults.crash * point.weight(faults.crash_rare);
+        let due = self.chances.points.per_million(rate) || self.sabotage_crashes(position, point);
         due && self.nodes[position].paused_until <= self.now
     }
 

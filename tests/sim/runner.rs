@@ -9,6 +9,7 @@ use crate::damage::HARMS;
 use crate::faults::Fault;
 use crate::invariants;
 use crate::jobs::{CrashPoint, Kind};
+use crate::observe::Invariant;
 use crate::swarm::Shape;
 use crate::trace::Keep;
 use crate::world::{Report, World};
@@ -80,7 +81,7 @@ thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
@@ -102,8 +103,17 @@ struct Failure {
 
 /// Runs one seed; the error is what was broken, and the last lines of the trace if they were kept.
 fn run(shape: Shape, keep: Keep) -> Result<Report, (String, Vec<String>)> {
+    run_with(shape, invariants::all(), keep)
+}
+
+/// The same, with these invariants.
+pub fn run_with(
+    shape: Shape,
+    invariants: Vec<Box<dyn Invariant>>,
+    keep: Keep,
+) -> Result<Report, (String, Vec<String>)> {
     PANIC.with_borrow_mut(String::clear);
-    let mut world = World::new(shape, invariants::all(), keep);
+    let mut world = World::new(shape, invariants, keep);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let sentence = match result {
         Ok(Ok(())) => return Ok(world.report),
@@ -114,7 +124,7 @@ fn run(shape: Shape, keep: Keep) -> Result<Report, (String, Vec<String>)> {
 }
 
 /// Panics are part of what is looked for: they are remembered, and not printed where they happen.
-fn remember_panics() {
+pub fn remember_panics() {
     std::panic::set_hook(Box::new(|info| PANIC.with_borrow_mut(|panic| *panic = info.to_string())));
 }
 

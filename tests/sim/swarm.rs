@@ -3,30 +3,12 @@
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
 use crate::faults::Fault;
+use crate::sabotage::Sabotage;
 use ackord::multiraft::core::CoreOptions;
 use ackord::raft::ReplicaOptions;
 use ackord::sim::Random;
 use ackord::types::NodeId;
 use ackord::wal;
-
-/// Promises broken on purpose, to show that the checks notice.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sabotage {
-    /// The disk says that it has synced, and has not.
-    pub sync_nothing: bool,
-    /// Hard states (terms and votes) are not written.
-    pub forget_votes: bool,
-    /// The log is freed up to what was applied, flushed or not.
-    pub release_unflushed: bool,
-    /// Snapshots of coordinators carry no offsets.
-    pub snapshots_without_offsets: bool,
-    /// Members are told their shares before these are committed: after a failover there are others.
-    pub assignments_uncommitted: bool,
-    /// Files below a log start are dropped before that log start is durable.
-    pub reclaim_unflushed: bool,
-    /// With what lies below a log start, a record at or above one is deleted.
-    pub trim_too_much: bool,
-}
 
 /// From ... to, in microseconds.
 pub type Span = (u64, u64);
@@ -123,6 +105,8 @@ pub struct Shape {
     pub faults: Faults,
     /// What clients do.
     pub load: Load,
+    /// Damage comes when it hurts most: while the other nodes, too, are away by turns.
+    pub bad_moments: bool,
     /// Topics come and go.
     pub topics: bool,
     /// How long the faults go on, in microseconds.
@@ -152,6 +136,7 @@ impl Shape {
             speeds: draw_speeds(random),
             faults: draw_faults(random),
             load,
+            bad_moments: false,
             topics: random.one_in(3),
             lasts: 30 * SECOND + random.below(5 * SECOND),
             sabotage: Sabotage::default(),
@@ -170,11 +155,6 @@ impl Shape {
         shape.faults.every = shape.faults.every.min(2 * SECOND);
         (shape.seed, shape.lasts) = (seed, shape.lasts.min(30 * SECOND));
         shape
-    }
-
-    /// More than any request takes: one that is larger than the mailbox passes alone.
-    pub fn largest_request(&self) -> usize {
-        4 * self.load.record_bytes.1 as usize + (16 << 10)
     }
 
     /// Whether the disk of this node may be damaged.

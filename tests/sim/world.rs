@@ -12,6 +12,7 @@ use crate::network::{Network, Packet};
 use crate::node::Node;
 use crate::observe::{Invariant, Observation};
 use crate::replace::{OFFICE, Office};
+use crate::sabotage::{self, Sabotage};
 use crate::sight::Actor;
 use crate::swarm::Shape;
 use crate::trace::{Keep, Trace};
@@ -226,13 +227,15 @@ impl World {
     }
 
     fn tell_first_members(&mut self) {
-        let membership = Membership::of_voters((1..=self.shape.nodes).map(|node| ReplicaId::new(NodeId(node), 0)));
+        let membership = Membership::of_voters(
+            (1..=sabotage::first_voters(&self.shape)).map(|node| ReplicaId::new(NodeId(node), 0)),
+        );
         let (group, membership) = (CONTROLLER_GROUP, &membership);
         self.watch.tell(&Observation::Members { group, at: BIRTH, membership });
     }
 
     fn add_actors(&mut self) {
-        let (load, believes) = (self.shape.load.clone(), self.shape.sabotage.assignments_uncommitted);
+        let (load, believes) = (self.shape.load.clone(), self.shape.sabotage == Sabotage::AssignmentsUncommitted);
         self.add_actor(Box::new(Admin::new(&self.shape)));
         self.add_actor(Box::new(Produce::new(load.clone())));
         self.add_actor(Box::new(Read::new(load.clone())));

@@ -25,7 +25,7 @@ pub fn options() -> Options {
         spares: 2,
         recycled_max: 0,
         create: true,
-        replay_moved_as_appended: false,
+        omit: ackord::wal::Omissions::default(),
     }
 }
 

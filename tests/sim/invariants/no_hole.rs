@@ -72,7 +72,7 @@ fn compare(expected: &DurableLog, found: &GroupRecovery) -> Result<(), String> {
         return Err(format!("is said to be damaged, and nobody damaged it: {}", damage.reason));
     }
     let (ours, theirs) = (expected.hard_state, found.hard_state);
-    if (theirs.term, theirs.vote) != (ours.term, ours.vote) || theirs.commit < ours.commit {
+    if (theirs.term, theirs.vote) != (ours.term, ours.vote) || theirs.commit != ours.commit {
         return Err(format!("promised {ours:?} and remembers {theirs:?}"));
     }
     // A log that has lost an unknown tail may know of a commit beyond its end; its replica takes no part.

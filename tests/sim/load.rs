@@ -1,0 +1,89 @@
+//! How much a node uses of what is bounded, told whenever it is more than its process has ever used.
+//!
+//! The limits are those that follow from `CoreOptions`. Peers' entries are dropped only once too much waits, so what
+//! one round of the worker brings goes beyond; and what is admitted here goes beyond it once more.
+
+use crate::node::Process;
+use crate::observe::Observation;
+use crate::swarm::Shape;
+use crate::watch::Watch;
+use crate::world::World;
+use ackord::raft::{MessageKind, RaftMessage};
+use ackord::types::{LogEntry, NodeId, RaftGroupId};
+
+impl World {
+    /// What changes with every round.
+    pub fn tell_load(&mut self, position: usize) {
+        let (node, core) = (self.nodes[position].id, &self.shape.core);
+        let process = self.nodes[position].process.as_mut().expect("it runs");
+        let (queued, unapplied) = (process.core.queued_bytes(), process.core.unapplied_bytes());
+        let brought = std::mem::take(&mut process.round_bytes);
+        let admitted = process.admitted_bytes;
+        // Something that is larger than the mailbox passes alone.
+        let alone = if process.waiting.len() == 1 { admitted } else { 0 };
+        let all = core.admitted_bytes_max;
+        process.used(&mut self.watch, (node, "admitted bytes"), admitted, all.max(alone));
+        let limit = 2 * all + core.queued_bytes_max + brought;
+        process.used(&mut self.watch, (node, "bytes that wait for the log"), queued, limit);
+        // What is committed at once was admitted by those who led.
+        let led = 2 * all * self.shape.nodes as usize;
+        // A replay comes in pieces, and each group asks for the next one before the last is counted.
+        let piece = core.replica.max_committed_bytes as usize + largest_batch(&self.shape);
+        let replays = 2 * piece * process.core.group_ids().count();
+        let limit = core.unapplied_bytes_max + led + replays + brought;
+        process.used(&mut self.watch, (node, "bytes that wait for state machines"), unapplied, limit);
+    }
+
+    /// What takes longer to find out.
+    pub fn tell_tick_load(&mut self, position: usize) {
+        let (node, core) = (self.nodes[position].id, &self.shape.core);
+        let Some(process) = self.nodes[position].process.as_mut() else { return };
+        let all = core.admitted_bytes_max;
+        let pending = process.core.group_ids().map(|group| process.core.pending_count(group)).max().unwrap_or_default();
+        let tails = process.core.group_ids().filter_map(|group| process.core.replica(group)).map(|replica| {
+            let log = replica.log();
+            // What is not durable yet, or not handed over, stays.
+            if log.tail_first() < replica.evictable_below() { log.tail_bytes() } else { 0 }
+        });
+        let tail = tails.max().unwrap_or_default();
+        process.used(&mut self.watch, (node, "proposals of a group"), pending, (all / 256).max(1));
+        process.used(&mut self.watch, (node, "bytes of a group's tail"), tail, core.tail_bytes_per_group);
+    }
+
+    /// What a worker's round begins with: what is counted, and which followers are heard of.
+    pub fn note_arrived(process: &mut Process, messages: &[(RaftGroupId, RaftMessage)]) {
+        for (group, message) in messages {
+            process.round_bytes += message.entries.iter().map(LogEntry::payload_bytes).sum::<usize>();
+            if message.kind == MessageKind::AppendResponse {
+                process.answered.push((*group, message.from));
+            }
+        }
+    }
+
+    /// Where leaders stand with followers that have answered.
+    pub fn tell_progress(&mut self, position: usize) {
+        let node = self.nodes[position].id;
+        let process = self.nodes[position].process.as_mut().expect("it runs");
+        for (group, follower) in std::mem::take(&mut process.answered) {
+            let replica = process.core.replica(group);
+            if let Some((matched, next)) = replica.and_then(|replica| replica.progress_of(follower)) {
+                self.watch.tell(&Observation::Progress { node, group, follower, matched, next });
+            }
+        }
+    }
+}
+
+/// More than one batch takes.
+fn largest_batch(shape: &Shape) -> usize {
+    4 * shape.load.record_bytes.1 as usize + (16 << 10)
+}
+
+impl Process {
+    fn used(&mut self, watch: &mut Watch, (node, name): (NodeId, &'static str), used: usize, limit: usize) {
+        let peak = self.peaks.entry(name).or_default();
+        if used > *peak {
+            *peak = used;
+            watch.tell(&Observation::Load { node, name, used, limit });
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Promises broken on purpose, to show that the checks notice: `controls` breaks each, and each must be found.
+//!
+//! What is broken is broken at the waist between a node and the world: in a message before it arrives, in a turn before
+//! it is written, in what a start has found. So everything else is what it always is.
+
+use crate::chance::SECOND;
+use crate::jobs::{CrashPoint, Kind};
+use crate::node::{Arrived, CLUSTER, Node};
+use crate::swarm::Shape;
+use crate::world::World;
+use ackord::controller::Controller;
+use ackord::coordinator::Coordinator;
+use ackord::multiraft::apply::Applier;
+use ackord::multiraft::apply::machine::Machine;
+use ackord::multiraft::core::effect::Input;
+use ackord::multiraft::core::membership::WantedMembers;
+use ackord::multiraft::core::{CoreOptions, GroupStart};
+use ackord::partition::Partition;
+use ackord::raft::{MessageKind, RaftMessage, Role};
+use ackord::sim::engine::SimEngine;
+use ackord::storage::{Engine, Family, WriteBatch};
+use ackord::types::{CONTROLLER_GROUP, HardState, LogIndex, NodeId, RaftGroupId, ReplicaId};
+use ackord::wal::{LogChange, Recovery, Turn};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The disk says that it has synced, and has not.
+    SyncNothing,
+    /// Terms and votes are not written.
+    ForgetVotes,
+    /// A follower's acknowledgement counts for another voter, too.
+    QuorumOneShort,
+    /// A leader takes what it sends for acknowledged.
+    AckUncommitted,
+    /// Followers take all that they are sent for committed.
+    ApplyUncommitted,
+    /// After damage the term and vote of an earlier start are believed.
+    OldPromises,
+    /// The table of producers is left out of snapshots.
+    SnapshotsWithoutProducers,
+    /// Snapshots of coordinators carry no offsets.
+    SnapshotsWithoutOffsets,
+    /// Linearizable reads are served from what this node has, without asking a majority.
+    ReadsUnconfirmed,
+    /// Entries are written without the commit index beside them.
+    CommitsUnwritten,
+    /// The commit index of a turn that was torn is kept.
+    TornCommitKept,
+    /// Nothing but what the shape's options leave out, in a cluster whose controller has one voter and learners.
+    OneVoter,
+    /// The log is freed up to what was applied, flushed or not.
+    ReleaseUnflushed,
+    /// Members are told their shares before these are committed: after a failover there are others.
+    AssignmentsUncommitted,
+    /// Files below a log start are dropped before that log start is durable.
+    ReclaimUnflushed,
+    /// With what lies below a log start, a record at or above one is deleted.
+    TrimTooMuch,
+    /// Nodes take twice as much as they say.
+    TwiceTheLimits,
+}
+
+/// What a node had promised at earlier starts.
+#[derive(Default)]
+pub struct Promises {
+    /// By group.
+    of: BTreeMap<RaftGroupId, HardState>,
+    /// Its disk was damaged since.
+    pub believed: bool,
+}
+
+/// The limits that a node really keeps to.
+pub fn limits(shape: &Shape) -> CoreOptions {
+    let core = shape.core.clone();
+    let times = if shape.sabotage == Sabotage::TwiceTheLimits { 2 } else { 1 };
+    CoreOptions {
+        admitted_bytes_max: times * core.admitted_bytes_max,
+        queued_bytes_max: times * core.queued_bytes_max,
+        unapplied_bytes_max: times * core.unapplied_bytes_max,
+        tail_bytes_per_group: times * core.tail_bytes_per_group,
+        tail_bytes_max: times * core.tail_bytes_max,
+        ..core
+    }
+}
+
+/// How many of the nodes are the controller's first voters.
+pub fn first_voters(shape: &Shape) -> u32 {
+    if shape.sabotage == Sabotage::OneVoter { 1 } else { shape.nodes }
+}
+
+/// What has to be remembered of a turn that a node begins to write.
+pub fn begun(sabotage: Sabotage, turn: &Turn) -> Option<Turn> {
+    (sabotage == Sabotage::TornCommitKept).then(|| turn.clone())
+}
+
+/// What a turn becomes before it is written.
+pub fn write(sabotage: Sabotage, turn: &mut Turn) {
+    match sabotage {
+        Sabotage::ForgetVotes => {
+            turn.writes.iter_mut().for_each(|write| write.hard_state.vote = None);
+            turn.writes.retain(|write| write.change != LogChange::None);
+        }
+        Sabotage::CommitsUnwritten => {
+            for write in &mut turn.writes {
+                if matches!(write.change, LogChange::None | LogChange::Append(_)) {
+                    write.hard_state.commit = write.hard_state.commit.min(LogIndex(1));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What a start finds: the groups, what the log remembers, and the controller's replica if it is still to be born.
+pub fn start(
+    sabotage: Sabotage,
+    node: &mut Node,
+    (starts, recovery, unborn): (&mut [GroupStart], &mut Recovery, &mut Option<(ReplicaId, Machine)>),
+) {
+    let begun = node.begun.take();
+    for start in starts {
+        match sabotage {
+            Sabotage::TornCommitKept => keep_commit(start, begun.as_ref()),
+            Sabotage::OldPromises => old_promises(start, &mut node.older),
+            _ => break,
+        }
+        recovery.groups.insert(start.group, start.recovery.clone());
+    }
+    node.older.believed = false;
+    if sabotage == Sabotage::OneVoter {
+        join_later(node, unborn);
+    }
+}
+
+fn old_promises(start: &mut GroupStart, older: &mut Promises) {
+    let promises = &mut start.recovery.hard_state;
+    match older.of.get(&start.group) {
+        Some(before) if older.believed => (promises.term, promises.vote) = (before.term, before.vote),
+        _ => drop(older.of.insert(start.group, *promises)),
+    }
+}
+
+fn keep_commit(start: &mut GroupStart, begun: Option<&Turn>) {
+    let writes = begun.iter().flat_map(|turn| &turn.writes).filter(|write| write.group == start.group);
+    let commit = writes.map(|write| write.hard_state.commit).max().unwrap_or_default();
+    start.recovery.hard_state.commit = start.recovery.hard_state.commit.max(commit);
+}
+
+/// What becomes of a group's state that was just installed.
+pub fn installed(sabotage: Sabotage, applier: &mut Applier<SimEngine>, group: RaftGroupId, engine: &SimEngine) {
+    let rows = |kind: u8| [&group.0.to_be_bytes()[..], &[kind]].concat();
+    let mut batch = WriteBatch::default();
+    match (sabotage, applier.machine(group)) {
+        (Sabotage::SnapshotsWithoutOffsets, Some(Machine::Coordinator(_))) => {
+            batch.delete_range(Family::Groups, rows(b'o'), rows(b'o' + 1));
+            engine.write(batch).expect("the simulated database writes");
+            let coordinator = Coordinator::open(engine, group).expect("it reads").expect("it is there");
+            applier.add(group, Machine::Coordinator(Box::new(coordinator)));
+        }
+        (Sabotage::SnapshotsWithoutProducers, Some(Machine::Partition(_))) => {
+            batch.delete_range(Family::Producers, rows(0), rows(u8::MAX));
+            engine.write(batch).expect("the simulated database writes");
+            let partition = Partition::open(engine, group).expect("it reads").expect("it is there");
+            applier.add(group, Machine::Partition(Box::new(partition)));
+        }
+        _ => {}
+    }
+}
+
+/// Loses the first record that is still in the log of some group.
+pub fn trim_too_much(engine: &SimEngine) {
+    let mut first = None;
+    let visit = &mut |key: &[u8], _: &[u8]| {
+        first = Some(key.to_vec());
+        ControlFlow::Break(())
+    };
+    engine.scan(Family::Records, &[], &[0xff; 32], visit).expect("the simulated database reads");
+    let mut batch = WriteBatch::default();
+    first.into_iter().for_each(|key| batch.delete(Family::Records, key));
+    engine.write(batch).expect("the simulated database writes");
+}
+
+/// A node that is none of the first voters begins its replica of the controller's group empty, as
+/// `server::joining` has it.
+fn join_later(node: &Node, unborn: &mut Option<(ReplicaId, Machine)>) {
+    if node.identity.voters.iter().any(|voter| voter.node == node.id) {
+        return;
+    }
+    let own = ReplicaId::new(node.id, 0);
+    let controller = Controller::join(&node.engine, CLUSTER, own).expect("the simulated database reads");
+    node.engine.flush().expect("the simulated database flushes");
+    if let Some(controller) = controller {
+        *unborn = Some((own, Machine::Controller(Box::new(controller))));
+    }
+}
+
+impl World {
+    /// What messages become before they arrive.
+    pub fn tamper_with_arriving(
+        &self,
+        position: usize,
+        mut messages: Vec<(RaftGroupId, RaftMessage)>,
+    ) -> Vec<(RaftGroupId, RaftMessage)> {
+        match self.shape.sabotage {
+            Sabotage::ApplyUncommitted => {
+                for (_, message) in &mut messages {
+                    if message.kind == MessageKind::Append {
+                        message.commit = LogIndex(message.index.0 + message.entries.len() as u64);
+                    }
+                }
+            }
+            Sabotage::QuorumOneShort | Sabotage::AckUncommitted => {
+                self.believe_in_less(position, &mut messages);
+                if self.shape.sabotage == Sabotage::AckUncommitted {
+                    return messages;
+                }
+                let others: Vec<_> = messages
+                    .iter()
+                    .filter_map(|(group, message)| self.other_voter(position, *group, message))
+                    .collect();
+                messages.extend(others);
+            }
+            _ => {}
+        }
+        messages
+    }
+
+    /// A follower is told that what it lacks is committed, and does not find that its log contradicts itself: whoever
+    /// loses an acknowledged entry is to be found by what is lost.
+    fn believe_in_less(&self, position: usize, messages: &mut [(RaftGroupId, RaftMessage)]) {
+        for (group, message) in messages.iter_mut().filter(|(_, message)| message.kind == MessageKind::Heartbeat) {
+            let last = self.nodes[position].replica(*group).map(|replica| replica.log().last().index);
+            message.commit = message.commit.min(last.unwrap_or_default());
+        }
+    }
+
+    /// The same acknowledgement in the name of another voter.
+    fn other_voter(
+        &self,
+        position: usize,
+        group: RaftGroupId,
+        message: &RaftMessage,
+    ) -> Option<(RaftGroupId, RaftMessage)> {
+        let members = self.nodes[position].replica(group)?.membership();
+        let is_other = |voter: &&ReplicaId| **voter != message.from && **voter != message.to;
+        let from = *members.voters.iter().find(is_other)?;
+        let acknowledges = message.kind == MessageKind::AppendResponse && !message.reject;
+        acknowledges.then(|| (group, RaftMessage { from, ..message.clone() }))
+    }
+
+    /// What a node hears because it has sent this.
+    pub fn tamper_with_leaving(&mut self, position: usize, messages: &[(RaftGroupId, RaftMessage)]) {
+        if self.shape.sabotage != Sabotage::AckUncommitted {
+            return;
+        }
+        let appends = messages.iter().filter(|(_, sent)| sent.kind == MessageKind::Append && !sent.entries.is_empty());
+        let answer = |(group, sent): &(RaftGroupId, RaftMessage)| {
+            let index = LogIndex(sent.index.0 + sent.entries.len() as u64);
+            let kind = MessageKind::AppendResponse;
+            let (from, to, term) = (sent.to, sent.from, sent.term);
+            (*group, RaftMessage { kind, from, to, term, index, ..RaftMessage::default() })
+        };
+        let answers: Vec<_> = appends.map(answer).collect();
+        if !answers.is_empty() {
+            self.arrive(position, Arrived::Messages(answers));
+        }
+    }
+
+    /// What one voter alone decides is decided at once: to meet the moment before that is durable takes some help.
+    pub fn sabotage_crashes(&mut self, position: usize, point: CrashPoint) -> bool {
+        self.shape.sabotage == Sabotage::OneVoter
+            && position == 0
+            && point == CrashPoint::Before(Kind::Append)
+            && self.nodes[position].replica(CONTROLLER_GROUP).is_some_and(|replica| replica.role() == Role::Leader)
+            && !self.nodes[position].serves(CONTROLLER_GROUP)
+            && self.chances.points.one_in(2)
+    }
+
+    /// The other nodes are to be learners of the controller's group, the last of them now and then.
+    pub fn want_learners(&mut self, position: usize) {
+        if self.shape.sabotage != Sabotage::OneVoter {
+            return;
+        }
+        let (group, nodes) = (CONTROLLER_GROUP, self.shape.nodes);
+        let last = if (self.now / SECOND).is_multiple_of(2) { nodes } else { nodes - 1 };
+        let replica = |node| ReplicaId::new(NodeId(node), 0);
+        let wanted = WantedMembers { voters: vec![replica(1)], learners: (2..=last).map(replica).collect() };
+        self.arrive(position, Arrived::Input(Input::ChangeMembers { group, wanted }));
+    }
+}
