@@ -21,7 +21,7 @@ use super::ready::{Broken, FollowerProgress, ProposeError, Ready, ReplicaOptions
 use super::{MessageKind, RaftMessage};
 use crate::types::{EntryKind, HardState, LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
-use raft_rs::{GetEntriesContext, RawNode, SnapshotStatus, StateRole, eraftpb};
+use raft_rs::{GetEntriesContext, INVALID_ID, RawNode, SnapshotStatus, StateRole, eraftpb};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -387,7 +387,9 @@ impl Replica {
         Ok(())
     }
 
-    /// A change that does not parse or does not fit changes nothing, on every replica alike.
+    /// A change that does not parse or does not fit changes nothing, on every replica alike. A leader that it leaves
+    /// without a vote, because it was elected in a joint configuration that it was to leave, steps down: raft-rs would
+    /// let it go on, and looks in vain for its own progress when more of its entries are durable.
     fn change_membership(&mut self, entry: &LogEntry) -> Result<Membership, Broken> {
         use protobuf::Message as _;
         let mut change = eraftpb::ConfChangeV2::default();
@@ -395,10 +397,15 @@ impl Replica {
             return Ok(self.membership.clone());
         }
         let node = &mut self.node;
-        Ok(match catch(|| node.apply_conf_change(&change))? {
-            Ok(state) => membership_from_raft(&state),
-            Err(_) => self.membership.clone(),
-        })
+        let applied = catch(|| {
+            let applied = node.apply_conf_change(&change);
+            let raft = &mut node.raft;
+            if raft.state == StateRole::Leader && !raft.promotable() {
+                raft.become_follower(raft.term, INVALID_ID);
+            }
+            applied
+        })?;
+        Ok(applied.map_or_else(|_| self.membership.clone(), |state| membership_from_raft(&state)))
     }
 
     /// The writes of every `Ready` up to `number` are durable.

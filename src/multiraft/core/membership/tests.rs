@@ -560,3 +560,6 @@ fn members_change_in_chaos_and_nothing_acknowledged_is_lost() {
     let changed = (0..150).filter(|seed| chaos(*seed)).count();
     assert!(changed > 50, "voters changed in only {changed} runs before they were left alone");
 }
+
+#[path = "leaving.rs"]
+mod leaving;
