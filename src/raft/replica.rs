@@ -375,6 +375,7 @@ impl Replica {
                 self.membership = self.change_membership(entry)?;
                 self.heard.retain(|replica, _| self.node.raft.prs().get(replica.0).is_some());
                 ready.memberships.push((entry.id.index, self.membership.clone()));
+                self.leave_office()?;
             }
         }
         if !ready.committed.is_empty() {
@@ -385,6 +386,16 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// A leader that is no member any more steps down (Raft thesis §4.2.2): a change that an earlier leader proposed
+    /// may remove it. raft-rs would lead on, and look for its own progress when its next entries are durable.
+    fn leave_office(&mut self) -> Result<(), Broken> {
+        if self.role() != Role::Leader || self.membership.contains(self.id()) {
+            return Ok(());
+        }
+        let node = &mut self.node;
+        catch(|| node.raft.become_follower(node.raft.term, 0))
     }
 
     /// A change that does not parse or does not fit changes nothing, on every replica alike.
@@ -539,3 +550,7 @@ fn mix(mut value: u64) -> u64 {
     value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
 }
+
+#[cfg(test)]
+#[path = "replica/tests.rs"]
+mod tests;
