@@ -43,6 +43,7 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
     let mut cluster = Cluster::format(&folder, &data_dirs, setup)?;
     let mut topic = start(&mut cluster, MODERATE).await?;
     let mut report = Report::default();
+    let mut repairs = 0;
     let mut earlier: [Option<Earlier>; NODES] = [const { None }; NODES];
     for number in 1..=options.rounds {
         let place = number as usize - 1;
@@ -68,7 +69,9 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
             let log = cluster.log(victim);
             let said = log.get(said_before..).unwrap_or_default();
             let count = |what: &str| said.lines().filter(|line| line.contains(what)).count();
-            notes.push(format!("{} quarantined, {} repaired", count("replica quarantined"), count("replica repaired")));
+            let (quarantined, repaired) = (count("replica quarantined"), count("replica repaired"));
+            repairs += repaired;
+            notes.push(format!("{quarantined} quarantined, {repaired} repaired"));
             // What comes back is in the majority that acknowledges from now on.
             let other = (victim + 1) % NODES;
             let fault = Instant::now();
@@ -81,6 +84,9 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
         super::round((&mut cluster, &mut topic), options.records, &mut round, strike).await?;
         round.notes.append(&mut notes);
         round.failures.append(&mut failures);
+        if number == options.rounds && repairs == 0 {
+            round.failures.push("no replica was repaired in any round: the damage has shown nothing".to_owned());
+        }
         progress(&round);
         let clean = round.is_clean();
         report.rounds.push(round);

@@ -225,8 +225,7 @@ impl Repair {
         let mut peers: Vec<_> = [Some(&self.membership), floor]
             .into_iter()
             .flatten()
-            .flat_map(|members| members.voters.iter().chain(&members.voters_outgoing).chain(&members.learners))
-            .copied()
+            .flat_map(Membership::all)
             .filter(|peer| *peer != self.own)
             .collect();
         peers.sort_unstable();

@@ -82,11 +82,10 @@ impl Core {
         known: Option<Cause>,
         lost: Option<(LogIndex, LogIndex)>,
     ) {
-        let Some(slot @ Slot::Live(_)) = self.groups.get_mut(&id) else { return };
-        let Slot::Live(group) = slot else { unreachable!("the slot was just seen to be live") };
+        let Some(Slot::Live(group)) = self.groups.get(&id) else { return };
         let (own, members) = (group.replica.id(), group.replica.membership().clone());
         let repair = Box::new(Repair::new(id, own, members, reason.clone(), known));
-        let Slot::Live(mut group) = std::mem::replace(slot, Slot::Quarantined(repair)) else {
+        let Some(Slot::Live(mut group)) = self.groups.insert(id, Slot::Quarantined(repair)) else {
             unreachable!("the slot was just seen to be live")
         };
         group.abandon(&mut self.effects);
