@@ -118,8 +118,8 @@ impl World {
             let (commit, known) = (replica.commit(), process.commits.entry(group).or_default());
             if commit > *known {
                 *known = commit;
-                let last = replica.log().last().index;
-                self.watch.tell(&Observation::Knows { node, group, commit, last });
+                let (term, last) = (replica.term(), replica.log().last().index);
+                self.watch.tell(&Observation::Knows { node, group, term, commit, last });
                 if let Some(commit) = replica.commit_id() {
                     let own = replica.term();
                     self.watch.tell(&Observation::Committed { node, group, term: own, commit });

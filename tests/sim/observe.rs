@@ -29,8 +29,8 @@ pub enum Observation<'a> {
     Sent { node: NodeId, group: RaftGroupId, message: &'a RaftMessage },
     /// A leader has heard a follower's answer: what that one has, as far as it knows, and what it is sent next.
     Progress { node: NodeId, group: RaftGroupId, follower: ReplicaId, matched: LogIndex, next: LogIndex },
-    /// A replica knows that everything up to `commit` is committed, while its log ends at `last`, durable or not.
-    Knows { node: NodeId, group: RaftGroupId, commit: LogIndex, last: LogIndex },
+    /// A replica in `term` knows that all up to `commit` is committed, while its log ends at `last`, durable or not.
+    Knows { node: NodeId, group: RaftGroupId, term: Term, commit: LogIndex, last: LogIndex },
     /// The members of a group as of an entry: when it is born, and whenever a replica has applied a change of them.
     Members { group: RaftGroupId, at: LogId, membership: &'a Membership },
     /// A replica has become its group's leader in a term.

@@ -6,15 +6,16 @@
 //! two changes of members, flushed by some and not by others, and the right crashes; the rule is what is watched.
 
 use crate::observe::{Invariant, Observation};
-use ackord::types::{LogIndex, NodeId, RaftGroupId};
+use ackord::types::{LogId, LogIndex, NodeId, RaftGroupId, Term};
 use ackord::wal::LogChange;
 use std::collections::BTreeMap;
 
 /// See the module.
 #[derive(Default)]
 pub struct CommitWithEntries {
-    /// Of every replica whose process runs, where its log ended when it learned of a commit index, by that index.
-    known: BTreeMap<(NodeId, RaftGroupId), BTreeMap<LogIndex, LogIndex>>,
+    /// Of every replica whose process runs, where its log ended and in which term it was when it learned of a commit
+    /// index, by that index.
+    known: BTreeMap<(NodeId, RaftGroupId), BTreeMap<LogIndex, (LogIndex, Term)>>,
 }
 
 impl Invariant for CommitWithEntries {
@@ -27,8 +28,8 @@ impl Invariant for CommitWithEntries {
             Observation::Started { node, .. } | Observation::Crashed { node } => {
                 self.known.retain(|(other, _), _| other != node);
             }
-            Observation::Knows { node, group, commit, last } => {
-                self.known.entry((*node, *group)).or_default().insert(*commit, *last);
+            Observation::Knows { node, group, term, commit, last } => {
+                self.known.entry((*node, *group)).or_default().insert(*commit, (*last, *term));
             }
             Observation::Persisted { node, write } => {
                 let (LogChange::Append(entries), Some(known)) =
@@ -36,9 +37,10 @@ impl Invariant for CommitWithEntries {
                 else {
                     return Ok(());
                 };
-                let Some(end) = entries.last().map(|entry| entry.id.index) else { return Ok(()) };
-                // What lies beyond where the log ended has come later.
-                let newest = known.iter().rev().find(|(_, last)| **last < end).map(|(commit, _)| *commit);
+                let Some(LogId { index: end, term }) = entries.last().map(|entry| entry.id) else { return Ok(()) };
+                // What lies beyond where the log ended has come later: within a term nothing of that term is cut off.
+                let later = |(_, known): &(&LogIndex, &(LogIndex, Term))| known.0 < end && known.1 == term;
+                let newest = known.iter().rev().find(later).map(|(commit, _)| *commit);
                 if let Some(commit) = newest {
                     known.retain(|other, _| *other >= commit);
                     if write.hard_state.commit < commit {
@@ -59,11 +61,9 @@ impl Invariant for CommitWithEntries {
 #[test]
 fn what_was_known_is_written() {
     use super::sample::{GROUP, NODES, append, breaks, holds};
-    let knows = |commit, last| Observation::Knows {
-        node: NODES[0],
-        group: GROUP,
-        commit: LogIndex(commit),
-        last: LogIndex(last),
+    let knows = |commit, last, term| {
+        let (node, group, term) = (NODES[0], GROUP, Term(term));
+        Observation::Knows { node, group, term, commit: LogIndex(commit), last: LogIndex(last) }
     };
     let with = |commit, mut write: ackord::wal::GroupWrite| {
         write.hard_state.commit = LogIndex(commit);
@@ -71,8 +71,10 @@ fn what_was_known_is_written() {
     };
     let (right, early, late) = (with(3, append(2, 5..=6)), with(1, append(2, 4..=4)), with(2, append(2, 5..=6)));
     let persisted = |write| Observation::Persisted { node: NODES[0], write };
-    holds(&mut CommitWithEntries::default(), &[knows(3, 4), persisted(&early), persisted(&right)]);
-    breaks(&mut CommitWithEntries::default(), &[knows(3, 4), persisted(&late)], "knew before they came that 3");
+    holds(&mut CommitWithEntries::default(), &[knows(3, 4, 2), persisted(&early), persisted(&right)]);
+    breaks(&mut CommitWithEntries::default(), &[knows(3, 4, 2), persisted(&late)], "knew before they came that 3");
     let crashed = Observation::Crashed { node: NODES[0] };
-    holds(&mut CommitWithEntries::default(), &[knows(3, 4), crashed, persisted(&late)]);
+    holds(&mut CommitWithEntries::default(), &[knows(3, 4, 2), crashed, persisted(&late)]);
+    // An entry of an earlier term may have been cut off before this was known, and be written yet.
+    holds(&mut CommitWithEntries::default(), &[knows(3, 4, 3), persisted(&late)]);
 }
