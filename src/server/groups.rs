@@ -27,6 +27,8 @@ pub struct Known {
     ended: BTreeSet<RaftGroupId>,
     /// The log may have forgotten groups: those that could have been here before are adopted, not born.
     incomplete: bool,
+    /// Where the log of the controller's replica ended when it was first seen to take part.
+    promised: Option<LogIndex>,
     /// The first number that no group of this node's past can have, once that is known.
     unheard_of: Option<RaftGroupId>,
 }
@@ -52,7 +54,7 @@ impl Known {
         incomplete: bool,
     ) -> Self {
         groups.remove(&CONTROLLER_GROUP);
-        Self { node, groups, ended, incomplete, unheard_of: None }
+        Self { node, groups, ended, incomplete, promised: None, unheard_of: None }
     }
 
     /// Whether it is not known yet which groups the log may have forgotten.
@@ -61,10 +63,15 @@ impl Known {
         self.incomplete && self.unheard_of.is_none()
     }
 
-    /// This node's replica of the controller has applied everything that it had promised, whatever was lost meanwhile:
-    /// the numbers from this one on are of groups that were never here.
-    pub fn settle(&mut self, next_group: RaftGroupId) {
-        self.unheard_of.get_or_insert(next_group);
+    /// Looks whether the controller's state here shows every group that may have been here. Its replica here takes part,
+    /// its log ends at `last`, and `applied` is in the state of which `view` is a view: once that is everything that the
+    /// log held when the replica was first seen to take part, the numbers from the next one on are of groups that were
+    /// never here. A group was born here only after its creation was applied here, so that is in the log, or in what the
+    /// replica's repair brought.
+    pub fn look(&mut self, last: LogIndex, applied: LogIndex, view: &MetadataView) {
+        if self.is_unsettled() && applied >= *self.promised.get_or_insert(last) {
+            self.unheard_of = Some(view.cluster().next_group);
+        }
     }
 
     /// What the controller's state as of `now` wants beyond what that of `seen` did. All of it counts as known.
@@ -129,10 +136,9 @@ impl Groups {
     pub async fn follow(mut self, mut removed: UnboundedReceiver<RaftGroupId>) -> String {
         let mut metadata = self.views.watch_metadata();
         let mut seen = Arc::new(MetadataView::empty(self.views.metadata().cluster().id));
-        let mut promised = None;
         loop {
             if self.known.is_unsettled() {
-                self.settle(&mut promised).await;
+                self.look().await;
             }
             let now = Arc::clone(&metadata.borrow_and_update());
             if let Err(error) = self.reconcile(&seen, &now).await {
@@ -157,14 +163,12 @@ impl Groups {
         }
     }
 
-    /// Finds out when the controller's state here shows every group that may have been here. `promised`: where the log
-    /// of its replica ended when it was first seen to take part. A group was born here only after its creation was
-    /// applied here, so that is in the log, or in what the replica's repair brought.
-    async fn settle(&mut self, promised: &mut Option<LogIndex>) {
+    async fn look(&mut self) {
         let reports = self.handle.report().await;
         let Some(report) = reports.into_iter().find(|report| report.group == CONTROLLER_GROUP) else { return };
-        if report.quarantined.is_none() && report.applied >= *promised.get_or_insert(report.last) {
-            self.known.settle(self.views.metadata().cluster().next_group);
+        if report.quarantined.is_none() {
+            // What was applied before the report is in the view after it.
+            self.known.look(report.last, report.applied, &self.views.metadata());
         }
     }
 

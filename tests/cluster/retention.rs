@@ -1,6 +1,6 @@
 //! Retention and DeleteRecords on a real cluster: log starts move, readers are told, replicas agree across restarts.
 
-use crate::cluster::{TestCluster, kcat, wait_until};
+use crate::cluster::{TestCluster, kcat, wait_for, wait_until};
 use ackord::broker::node::NodeBroker;
 use ackord::broker::{
     Broker, ConnectionId, DeleteRecords, ErrorKind, Fetch, FetchPartition, Isolation, NewTopic, OffsetQuery,
@@ -50,14 +50,10 @@ impl Setup {
 
     /// Asks every node until one of them, the leader, answers.
     fn ask<T>(&self, ask: &impl AsyncFn(&NodeBroker<SharedEngine>) -> Result<T>) -> Result<T> {
-        let mut answer = None;
-        wait_until(|| {
-            let answers = (0..3).map(|position| self.cluster.runtime.block_on(ask(self.broker(position))));
-            let led = |answer: &Result<T>| answer.as_ref().err().is_none_or(|error| !error.kind.is_retriable());
-            answer = answers.into_iter().find(led);
-            answer.is_some()
-        });
-        answer.expect("just seen")
+        wait_for(|| {
+            let mut answers = (0..3).map(|position| self.cluster.runtime.block_on(ask(self.broker(position))));
+            answers.find(|answer| answer.as_ref().err().is_none_or(|error| !error.kind.is_retriable()))
+        })
     }
 
     /// Writes a record of a MiB.

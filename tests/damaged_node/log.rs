@@ -1,6 +1,6 @@
 //! Damage to the log.
 
-use crate::cluster::{TestCluster, kcat, wait_until};
+use crate::cluster::{TestCluster, kcat, wait_for, wait_until};
 use crate::world::*;
 use ackord::broker::status::ReplicaReport;
 use std::fs::{self, OpenOptions};
@@ -202,8 +202,7 @@ fn a_majority_that_is_damaged_in_different_places_repairs_itself() {
     cluster.start_node(0);
     let waits =
         |cluster: &TestCluster| replica(cluster, 0).and_then(|replica| Some((replica.quarantine?, replica.repair?)));
-    wait_until(|| waits(&cluster).is_some_and(|(_, step)| step.starts_with("asking for ")));
-    let (reason, _) = waits(&cluster).expect("just seen");
+    let (reason, _) = wait_for(|| waits(&cluster).filter(|(_, step)| step.starts_with("asking for ")));
     assert!(reason.contains("damaged") || reason.contains("lost"), "{reason}");
     assert_eq!(repaired(&cluster, 0), 0);
 

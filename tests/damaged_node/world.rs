@@ -1,6 +1,6 @@
 //! A cluster of three that somebody writes to all the time, and hands that damage files.
 
-use crate::cluster::{Member, TestCluster, kcat, wait_until};
+use crate::cluster::{Member, TestCluster, kcat, wait_for, wait_until};
 use ackord::broker::Broker;
 use ackord::broker::status::{ReplicaReport, Role};
 use std::fs::{self, OpenOptions};
@@ -56,8 +56,7 @@ pub fn leader(cluster: &TestCluster) -> Option<usize> {
 }
 
 pub fn wait_for_leader(cluster: &TestCluster) -> usize {
-    wait_until(|| leader(cluster).is_some());
-    leader(cluster).expect("just seen")
+    wait_for(|| leader(cluster))
 }
 
 /// Whether every replica of a running member takes part, and has a leader.

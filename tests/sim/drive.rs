@@ -11,6 +11,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::trace::mix;
 use crate::workload::{Answer, Request, Seen};
 use crate::world::{Event, TICK, World};
+use ackord::controller::Controller;
 use ackord::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Refused, Reply, Source, Ticket};
 use ackord::partition::command::Command;
 use ackord::raft::RaftMessage;
@@ -44,26 +45,19 @@ impl World {
     pub fn tick(&mut self, position: usize) {
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.schedule(TICK, Event::Tick { node, life });
-        self.settle_known(position);
+        self.look_for_forgotten(position);
         self.run_errands(position);
         self.round(position, true);
         self.tell_tick_load(position);
         self.want_learners(position);
     }
 
-    /// A node whose log may have forgotten groups finds out when the controller's state shows all that may have been
-    /// here, as `server::groups` does.
-    fn settle_known(&mut self, position: usize) {
-        let process = self.nodes[position].process.as_mut().expect("it runs");
-        if !process.known.is_unsettled() {
-            return;
-        }
-        let core = &process.core;
-        let (Some(replica), Some(applied)) = (core.replica(CONTROLLER_GROUP), core.applied(CONTROLLER_GROUP)) else {
-            return;
-        };
-        if applied >= *process.controller_promised.get_or_insert(replica.log().last().index) {
-            process.known.settle(process.seen.cluster().next_group);
+    /// A node whose log may have forgotten groups looks whether the controller's state shows all that may have been here.
+    fn look_for_forgotten(&mut self, position: usize) {
+        let Some(view) = self.nodes[position].controller().map(Controller::view) else { return };
+        let Process { core, known, .. } = self.nodes[position].process.as_mut().expect("it runs");
+        if let (Some(replica), Some(applied)) = (core.replica(CONTROLLER_GROUP), core.applied(CONTROLLER_GROUP)) {
+            known.look(replica.log().last().index, applied, &view);
         }
     }
 

@@ -161,8 +161,6 @@ pub struct Process {
     pub work_due: bool,
     /// What there is of what the controller wants.
     pub known: Known,
-    /// Where the log of the controller's replica ended when it was first seen to take part.
-    pub controller_promised: Option<LogIndex>,
     /// The controller's state that was followed last.
     pub seen: Arc<MetadataView>,
     /// Keeps what producers propose in order.
@@ -369,7 +367,6 @@ impl Node {
             inbox: VecDeque::new(),
             work_due: false,
             known: Known::new(self.id, known, ended, recovery.incomplete),
-            controller_promised: None,
             seen: Arc::new(MetadataView::empty(CLUSTER)),
             order: Order::default(),
             waiting: BTreeMap::new(),

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -221,8 +222,18 @@ pub fn kcat(arguments: &[&str], input: &str) -> (bool, String, String) {
 
 /// Tries again, at most for half a minute.
 pub fn wait_until(mut holds: impl FnMut() -> bool) {
+    wait_for(|| holds().then_some(()));
+}
+
+/// Tries again until there is something, at most for half a minute.
+#[allow(clippy::disallowed_methods, reason = "a poll with a deadline; the nodes need the processor more than it does")]
+pub fn wait_for<T>(mut find: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !holds() {
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
         assert!(Instant::now() < deadline, "it has not come to hold in time");
+        thread::sleep(Duration::from_millis(5));
     }
 }
