@@ -146,8 +146,8 @@ impl Controller {
             Command::AllocateProducerIds { node, incarnation } => {
                 Answer::ProducerIds(brokers::allocate_producer_ids(&mut editor, node, incarnation))
             }
-            Command::ReplaceNode { old, new, live, force } => {
-                Answer::Replacing(replace::replace_node(&mut editor, (old, new), &live, force))
+            Command::ReplaceNode { old, new, disk, live, force } => {
+                Answer::Replacing(replace::replace_node(&mut editor, (old, new), disk, &live, force))
             }
             Command::FinishReplacements { finished } => {
                 replace::finish(&mut editor, &finished);

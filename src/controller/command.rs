@@ -36,8 +36,9 @@ pub enum Command {
     /// From now on the features of this level may be used.
     RaiseFeatureLevel { level: u32 },
     /// A node is lost, or its disk is: `new` takes its replicas; the same number stands for the node with another disk.
+    /// `disk` is what `old` was registered with when this was asked for: a repetition never gives up the next disk.
     /// Refused while the old one is among the `live`, unless forced.
-    ReplaceNode { old: NodeId, new: NodeId, live: Vec<NodeId>, force: bool },
+    ReplaceNode { old: NodeId, new: NodeId, disk: Option<Incarnation>, live: Vec<NodeId>, force: bool },
     /// These groups have the members that replacements wanted for them.
     FinishReplacements { finished: Vec<Finished> },
     /// A registered node without a replica of the controller's group asks which one it is to have.

@@ -86,14 +86,20 @@ type Planned = Result<Option<Plan>, Rejection>;
 pub(super) fn replace_node(
     editor: &mut Editor<'_>,
     (old, new): (NodeId, NodeId),
+    disk: Option<Incarnation>,
     live: &[NodeId],
     force: bool,
 ) -> Result<u32, Rejection> {
-    // Whoever was not told the answer asks again.
-    if let Some(open) = editor.view.cluster().replacements.iter().find(|open| (open.old, open.new) == (old, new))
-        && (old != new || editor.view.broker(old).is_none())
-    {
-        return Ok(open.groups);
+    let open = editor.view.cluster().replacements.iter().find(|open| (open.old, open.new) == (old, new));
+    let disk_now = editor.view.broker(old).map(|broker| broker.incarnation);
+    match open {
+        // Whoever was not told the answer asks again.
+        Some(open) if old != new || disk_now.is_none() || disk_now != disk => return Ok(open.groups),
+        None if disk_now != disk => {
+            let what = format!("node {old} has another disk by now, or is gone: list the nodes, then ask again");
+            return reject(Reason::InvalidRequest, what);
+        }
+        _ => {}
     }
     check_nodes(editor.view, (old, new), live, force)?;
     let mut cluster = editor.view.cluster().clone();
@@ -186,7 +192,7 @@ pub(super) fn finish(editor: &mut Editor<'_>, finished: &[Finished]) {
 pub(super) fn finish_nodes(editor: &mut Editor<'_>) {
     let mut cluster = editor.view.cluster().clone();
     let before = cluster.replacements.len();
-    let done = |replacement: &NodeReplacement| editor.view.unfinished(replacement.old) == 0;
+    let done = |replacement: &NodeReplacement| editor.view.unfinished(replacement) == 0;
     let gone: Vec<_> = cluster.replacements.extract_if(.., |replacement| done(replacement)).collect();
     if cluster.replacements.len() == before {
         return;

@@ -375,11 +375,13 @@ impl MetadataView {
         }
     }
 
-    /// In how many groups the replacement of a node's replica is not complete.
+    /// In how many groups the replacement of a node's replica is not complete. A node with another disk may have been
+    /// about to take the place of a third one.
     #[must_use]
-    pub fn unfinished(&self, old: NodeId) -> usize {
-        let is_open = |partition: &&Partition| partition.replacing.iter().any(|pair| pair.old.node() == old);
-        self.all_groups().filter(is_open).count()
+    pub fn unfinished(&self, node: &NodeReplacement) -> usize {
+        let concerns =
+            |pair: &Replacement| pair.old.node() == node.old || (node.old == node.new && pair.new.node() == node.new);
+        self.all_groups().filter(|partition| partition.replacing.iter().any(concerns)).count()
     }
 
     pub(super) fn set_cluster(&mut self, cluster: Cluster) {

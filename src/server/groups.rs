@@ -63,11 +63,11 @@ impl Known {
         self.incomplete && self.unheard_of.is_none()
     }
 
-    /// Looks whether the controller's state here shows every group that may have been here. Its replica here takes part,
-    /// its log ends at `last`, and `applied` is in the state of which `view` is a view: once that is everything that the
-    /// log held when the replica was first seen to take part, the numbers from the next one on are of groups that were
-    /// never here. A group was born here only after its creation was applied here, so that is in the log, or in what the
-    /// replica's repair brought.
+    /// Looks whether the controller's state here shows every group that may have been here. Its replica here takes
+    /// part, its log ends at `last`, and `applied` is in the state of which `view` is a view: once that is everything
+    /// that the log held when the replica was first seen to take part, the numbers from the next one on are of groups
+    /// that were never here. A group was born here only after its creation was applied here, so that is in the log, or
+    /// in what the replica's repair brought.
     pub fn look(&mut self, last: LogIndex, applied: LogIndex, view: &MetadataView) {
         if self.is_unsettled() && applied >= *self.promised.get_or_insert(last) {
             self.unheard_of = Some(view.cluster().next_group);

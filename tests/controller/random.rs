@@ -89,7 +89,8 @@ fn command(rng: &mut Rng, view: &MetadataView) -> Command {
         15 | 16 => {
             let old = NodeId(rng.u32(1..8));
             let new = if rng.bool() { old } else { NodeId(rng.u32(1..8)) };
-            Command::ReplaceNode { old, new, live: nodes(rng), force: rng.bool() }
+            let disk = view.broker(old).map(|broker| broker.incarnation).filter(|_| rng.u8(0..8) > 0);
+            Command::ReplaceNode { old, new, disk, live: nodes(rng), force: rng.bool() }
         }
         17 | 18 => {
             let open = |partition: &Partition| {

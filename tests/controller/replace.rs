@@ -25,7 +25,8 @@ fn world() -> World {
 
 fn replace(world: &mut World, old: u32, new: u32, live: &[u32]) -> Result<u32, Rejection> {
     let (old, new) = (NodeId(old), NodeId(new));
-    match world.run(&Command::ReplaceNode { old, new, live: nodes(live), force: false }) {
+    let disk = world.view().broker(old).map(|broker| broker.incarnation);
+    match world.run(&Command::ReplaceNode { old, new, disk, live: nodes(live), force: false }) {
         Answer::Replacing(result) => result,
         other => panic!("{other:?}"),
     }
@@ -79,7 +80,7 @@ fn another_node_takes_the_place_of_a_lost_one() {
     let plans = before.changes_since(&MetadataView::empty(before.cluster().id), NodeId(4)).create;
     assert_eq!(plans.len(), 2);
     assert!(plans.iter().all(|plan| plan.members == Membership::of_joining(replica(4, 0))));
-    assert_eq!(before.unfinished(NodeId(3)), 2);
+    assert_eq!(before.unfinished(&before.cluster().replacements[0]), 2);
 
     finish(&mut world, &[(1, replica(3, 0), replica(4, 0))]);
     assert!(world.view().broker(NodeId(3)).is_some(), "one group is left");
@@ -115,6 +116,10 @@ fn a_node_that_was_formatted_anew_takes_its_own_place() {
     assert_eq!(replace(&mut world, 3, 3, &[1, 2]), Ok(2), "asked again, nothing changes");
     assert_eq!(reason(register(&mut world, 3, old.0)), Reason::DuplicateBroker);
     assert_eq!(register(&mut world, 3, 77), Ok(()));
+    let (node, disk) = (NodeId(3), Some(old));
+    let repeated = Command::ReplaceNode { old: node, new: node, disk, live: nodes(&[1, 2]), force: true };
+    assert_eq!(world.run(&repeated), Answer::Replacing(Ok(2)), "a repetition does not give up the next disk");
+    assert_eq!(world.view().cluster().retired, [old]);
     let view = world.view();
     assert_eq!(partition(&view, 0).replica_on(NodeId(3)), Some(replica(3, 1)));
     assert!(partition(&view, 0).is_lost(replica(3, 0)) && !partition(&view, 0).is_lost(replica(3, 1)));
@@ -123,7 +128,12 @@ fn a_node_that_was_formatted_anew_takes_its_own_place() {
     assert_eq!(replace(&mut world, 3, 3, &[1, 2]), Ok(2));
     assert_eq!(register(&mut world, 3, 78), Ok(()));
     finish(&mut world, &[(1, replica(3, 0), replica(3, 1))]);
-    assert_eq!(world.view().unfinished(NodeId(3)), 2, "a report of what is not wanted any more changes nothing");
+    let view = world.view();
+    assert_eq!(
+        view.unfinished(&view.cluster().replacements[0]),
+        2,
+        "a report of what is not wanted any more changes nothing"
+    );
     finish(&mut world, &[(1, replica(3, 0), replica(3, 2)), (2, replica(3, 0), replica(3, 2))]);
     assert_eq!(partition(&world.view(), 0).replicas, [replica(1, 0), replica(2, 0), replica(3, 2)]);
     assert!(partition(&world.view(), 0).is_lost(replica(3, 1)));
@@ -156,6 +166,21 @@ fn a_replacement_ends_with_the_topics_that_it_waits_for() {
     assert!(world.view().cluster().replacements.is_empty() && world.view().broker(NodeId(3)).is_none());
 }
 
+/// Node 4 was to take node 3's place, and its disk is lost before it registers with the next one.
+#[test]
+fn a_node_that_is_to_take_a_place_may_lose_its_disk() {
+    let mut world = world();
+    assert_eq!(replace(&mut world, 3, 4, &[1, 2, 4, 5]), Ok(2));
+    assert_eq!(replace(&mut world, 4, 4, &[1, 2, 5]), Ok(2));
+    assert_eq!(partition(&world.view(), 0).replica_on(NodeId(4)), Some(replica(4, 1)));
+    // It does not come back at all.
+    assert_eq!(replace(&mut world, 4, 5, &[1, 2, 5]), Ok(2));
+    let done = |group| (group, replica(3, 0), replica(5, 0));
+    finish(&mut world, &[done(1), done(2)]);
+    assert!(world.view().cluster().replacements.is_empty());
+    assert_eq!(partition(&world.view(), 0).replicas, [replica(1, 0), replica(2, 0), replica(5, 0)]);
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let mut world = world();
@@ -165,7 +190,14 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(reason(replace(&mut world, 3, 2, &[1, 2])), Reason::InvalidReplicaAssignment, "it has replicas itself");
     assert_eq!(reason(replace(&mut world, 3, 4, &[1, 3])), Reason::InvalidRequest, "node 3 is alive");
     assert_eq!(before, world.view());
-    let forced = Command::ReplaceNode { old: NodeId(3), new: NodeId(4), live: nodes(&[3]), force: true };
+    let forced = |disk: Option<Incarnation>| {
+        let (old, new) = (NodeId(3), NodeId(4));
+        Command::ReplaceNode { old, new, disk, live: nodes(&[3]), force: true }
+    };
+    let another_disk = world.run(&forced(Some(Incarnation(77))));
+    assert!(matches!(another_disk, Answer::Replacing(Err(_))), "{another_disk:?}");
+    assert_eq!(before, world.view());
+    let forced = forced(Some(registration(3).incarnation));
     assert_eq!(world.run(&forced), Answer::Replacing(Ok(2)));
     assert_eq!(reason(replace(&mut world, 2, 3, &[1])), Reason::InvalidRequest, "node 3 is leaving");
     let on_leaving = NewTopic { layout: Layout::Manual(vec![nodes(&[3])]), ..topic("new", 0, 0) };

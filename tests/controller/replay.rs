@@ -30,8 +30,8 @@ fn history() -> (World, Vec<(ackord::types::LogIndex, Membership)>) {
     world.run(&Command::AllocateProducerIds { node: NodeId(1), incarnation: registration(1).incarnation });
     world.run(&Command::RegisterBroker(registration(4)));
     world.run(&Command::JoinController { node: NodeId(4), incarnation: registration(4).incarnation });
-    let (old, new) = (NodeId(3), NodeId(4));
-    world.run(&Command::ReplaceNode { old, new, live: Vec::new(), force: false });
+    let (old, new, disk) = (NodeId(3), NodeId(4), Some(registration(3).incarnation));
+    world.run(&Command::ReplaceNode { old, new, disk, live: Vec::new(), force: false });
     let (old, new) = (ReplicaId::new(old, 0), ReplicaId::new(new, 0));
     world.run(&Command::FinishReplacements { finished: vec![Finished { group: RaftGroupId(1), old, new }] });
 
@@ -240,7 +240,16 @@ fn version_1_stays_readable() {
 fn version_2_stays_readable() {
     let (old, new) = (ReplicaId::new(NodeId(3), 0), ReplicaId::new(NodeId(3), 1));
     let samples = [
-        (Command::ReplaceNode { old: NodeId(3), new: NodeId(4), live: vec![NodeId(1)], force: true }, "02080304010101"),
+        (
+            Command::ReplaceNode {
+                old: NodeId(3),
+                new: NodeId(4),
+                disk: Some(Incarnation(5)),
+                live: vec![NodeId(1)],
+                force: true,
+            },
+            "020803040105010101",
+        ),
         (
             Command::FinishReplacements { finished: vec![Finished { group: RaftGroupId(7), old, new }] },
             "0209010703fd0300000001000000",
@@ -266,7 +275,8 @@ fn version_2_of_rows_and_snapshots_stays_readable() {
     let layout = Layout::Manual(vec![vec![NodeId(1), NodeId(2)]; 2]);
     world.create(NewTopic { layout, ..topic("t", 0, 0) }).unwrap();
     world.run(&Command::JoinController { node: NodeId(2), incarnation: registration(2).incarnation });
-    world.run(&Command::ReplaceNode { old: NodeId(2), new: NodeId(3), live: Vec::new(), force: false });
+    let (old, new, disk) = (NodeId(2), NodeId(3), Some(registration(2).incarnation));
+    world.run(&Command::ReplaceNode { old, new, disk, live: Vec::new(), force: false });
     let (old, new) = (ReplicaId::new(NodeId(2), 0), ReplicaId::new(NodeId(3), 0));
     world.run(&Command::FinishReplacements { finished: vec![Finished { group: RaftGroupId(1), old, new }] });
 

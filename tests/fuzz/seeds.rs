@@ -345,7 +345,16 @@ fn controller_commands() -> Vec<(&'static str, Command)> {
         ("producer-ids", Command::AllocateProducerIds { node, incarnation: Incarnation(5) }),
         ("raise", Command::RaiseFeatureLevel { level: 1 }),
         ("join-controller", Command::JoinController { node, incarnation: Incarnation(5) }),
-        ("replace-node", Command::ReplaceNode { old: node, new: node, live: vec![NodeId(2)], force: true }),
+        (
+            "replace-node",
+            Command::ReplaceNode {
+                old: node,
+                new: node,
+                disk: Some(Incarnation(7)),
+                live: vec![NodeId(2)],
+                force: true,
+            },
+        ),
         ("finish-replacements", Command::FinishReplacements { finished: vec![finished] }),
     ]
 }

@@ -242,7 +242,8 @@ impl World {
         let (old, new) = (open.old, open.new);
         let live: Vec<_> = self.nodes.iter().filter(|node| node.process.is_some()).map(|node| node.id).collect();
         let force = live.contains(&old);
-        self.ask_controller(None, Errand::Replace, &Command::ReplaceNode { old, new, live, force });
+        let disk = view.broker(old).map(|broker| broker.incarnation);
+        self.ask_controller(None, Errand::Replace, &Command::ReplaceNode { old, new, disk, live, force });
     }
 
     /// Whether a node can't be started with the disk that it has.

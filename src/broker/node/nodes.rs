@@ -33,7 +33,7 @@ pub(super) fn list<E: Engine + Clone + 'static>(inner: &Inner<E>) -> NodeList {
         leaders: leaders.get(&broker.node).copied().unwrap_or(0),
     };
     let replacement = |open: &crate::controller::view::NodeReplacement| {
-        let left = u32::try_from(metadata.unfinished(open.old)).unwrap_or(u32::MAX);
+        let left = u32::try_from(metadata.unfinished(open)).unwrap_or(u32::MAX);
         ReplacementReport { old: open.old, new: open.new, groups: open.groups, done: open.groups.saturating_sub(left) }
     };
     NodeList {
@@ -48,7 +48,8 @@ pub(super) async fn replace<E: Engine + Clone + 'static>(
     timeout: Duration,
 ) -> Result<u32> {
     let ReplaceNode { old, new, force } = asked;
-    let command = Command::ReplaceNode { old, new, live: inner.live_nodes(), force };
+    let disk = inner.views.metadata().broker(old).map(|broker| broker.incarnation);
+    let command = Command::ReplaceNode { old, new, disk, live: inner.live_nodes(), force };
     match inner.controller.decide(&command, timeout).await? {
         Answer::Replacing(result) => result.map_err(rejected),
         _ => Err(ErrorKind::Internal.into()),
