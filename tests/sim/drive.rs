@@ -52,7 +52,8 @@ impl World {
         self.want_learners(position);
     }
 
-    /// A node whose log may have forgotten groups looks whether the controller's state shows all that may have been here.
+    /// A node whose log may have forgotten groups looks whether the controller's state shows all that may have been
+    /// here.
     fn look_for_forgotten(&mut self, position: usize) {
         let Some(view) = self.nodes[position].controller().map(Controller::view) else { return };
         let Process { core, known, .. } = self.nodes[position].process.as_mut().expect("it runs");
