@@ -1,7 +1,8 @@
 //! The `ackord-jepsen` program: whole workloads, as long as one likes.
 
 use ackord_jepsen::report::{Report, Round};
-use ackord_jepsen::workload::{FIRST_ACK_MAX_MS, away, damage, kill, pause, power_cut, retention};
+use ackord_jepsen::workload::retention::Sizes;
+use ackord_jepsen::workload::{FIRST_ACK_MAX_MS, Options, away, damage, kill, pause, power_cut, retention};
 use ackord_jepsen::{power, process};
 use clap::{Parser, Subcommand};
 use std::io;
@@ -117,18 +118,16 @@ async fn work(arguments: &Arguments, binary: PathBuf, folder: PathBuf) -> io::Re
     if let Some(obstacle) = power::obstacle().filter(|_| cuts_power) {
         return Err(io::Error::other(obstacle));
     }
+    let options = Options { binary, rounds, records, folder };
     match arguments.workload {
-        Workload::Kill => kill::run(&kill::Options { binary, rounds, records, folder }, progress).await,
-        Workload::Pause => pause::run(&pause::Options { binary, rounds, records, folder }, progress).await,
-        Workload::Damage => damage::run(&damage::Options { binary, rounds, records, folder }, progress).await,
-        Workload::Away => away::run(&away::Options { binary, rounds, folder }, progress).await,
+        Workload::Kill => kill::run(&options, progress).await,
+        Workload::Pause => pause::run(&options, progress).await,
+        Workload::Damage => damage::run(&options, progress).await,
+        Workload::Away => away::run(&options, progress).await,
         Workload::Retention { limit, total } => {
-            let options = retention::Options { binary, rounds, folder, limit_bytes: limit, total_bytes: total };
-            retention::run(&options, progress).await
+            retention::run(&options, Sizes { limit_bytes: limit, total_bytes: total }, progress).await
         }
-        Workload::PowerCut => power_cut::run(&power_cut::Options { binary, rounds, records, folder }, progress).await,
-        Workload::PowerCutControl => {
-            power_cut::control(&power_cut::Options { binary, rounds, records, folder }, progress).await
-        }
+        Workload::PowerCut => power_cut::run(&options, progress).await,
+        Workload::PowerCutControl => power_cut::control(&options, progress).await,
     }
 }

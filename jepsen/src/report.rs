@@ -99,6 +99,15 @@ impl Round {
 }
 
 impl Report {
+    /// Takes a round in, and tells `progress`. Whether to go on: what is wrong stays wrong, and later rounds would only
+    /// repeat it.
+    pub fn goes_on_after(&mut self, round: Round, progress: &mut impl FnMut(&Round)) -> bool {
+        progress(&round);
+        let clean = round.is_clean();
+        self.rounds.push(round);
+        clean
+    }
+
     /// Whether nothing was wrong in any round.
     #[must_use]
     pub fn is_clean(&self) -> bool {

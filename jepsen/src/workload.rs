@@ -10,13 +10,16 @@ pub mod retention;
 use crate::client::{Client, PAUSE};
 use crate::history::{Outcome, Send};
 use crate::load::{Load, Shape, Topic};
-use crate::process::Cluster;
+use crate::process::{Cluster, Setup};
 use crate::producer::Pace;
-use crate::report::Round;
+use crate::report::{Report, Round};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
+/// Nodes of a cluster.
+const NODES: usize = 3;
 /// How long a cluster may take until it has its topic, and a load until it has written its records.
 const START_MAX: Duration = Duration::from_secs(60);
 /// How long it may take until every partition acknowledges writes again. The contract is far below; this is where a
@@ -32,6 +35,19 @@ pub const MODERATE: Shape = Shape {
     producers: 2,
     pace: Pace { interval: Duration::from_millis(10), batch_records_max: 30, value_bytes: 100 },
 };
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The `ackord` program.
+    pub binary: PathBuf,
+    /// Rounds of each kind.
+    pub rounds: u32,
+    /// Records acknowledged in each round, at least.
+    pub records: usize,
+    /// Where the nodes' files go.
+    pub folder: PathBuf,
+}
 
 /// Which nodes are back when.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +65,43 @@ pub async fn start(cluster: &mut Cluster, shape: Shape) -> io::Result<Topic> {
     let replicas = i16::try_from(cluster.nodes.len()).expect("few");
     client.create_topic(shape.partitions, replicas, tokio::time::Instant::now() + START_MAX).await?;
     Ok(Topic::new(client, shape))
+}
+
+/// A cluster in a folder that is made for it, and where its nodes' data is.
+fn format(folder: &Path, setup: Setup) -> io::Result<(Cluster, Vec<PathBuf>)> {
+    std::fs::create_dir_all(folder)?;
+    let data_dirs: Vec<_> = (1..=NODES).map(|node| folder.join(format!("node{node}"))).collect();
+    Ok((Cluster::format(folder, &data_dirs, setup)?, data_dirs))
+}
+
+/// The nodes that a round hits: so many at once, each in its turn.
+fn victims(number: u32, count: usize) -> Vec<usize> {
+    (0..count).map(|place| (number as usize + place) % NODES).collect()
+}
+
+/// Runs every round of every kind, each kind on a cluster of its own: its name, and how many nodes it hits at once.
+/// `progress` is told of each round.
+async fn each_kind(
+    options: &Options,
+    kinds: &[(&'static str, usize)],
+    mut progress: impl FnMut(&Round),
+    strike: impl AsyncFn(&mut Cluster, &[usize]) -> io::Result<Moments>,
+) -> io::Result<Report> {
+    let mut report = Report::default();
+    for &(fault, count) in kinds {
+        let (mut cluster, _) = format(&options.folder.join(fault), Setup::new(options.binary.clone()))?;
+        let mut topic = start(&mut cluster, MODERATE).await?;
+        for number in 1..=options.rounds {
+            let victims = victims(number, count);
+            let mut round = Round::new(fault, number, victims.iter().map(|victim| cluster.nodes[*victim].id.0));
+            let strike = async |cluster: &mut Cluster| strike(cluster, &victims).await;
+            self::round((&mut cluster, &mut topic), options.records, &mut round, strike).await?;
+            if !report.goes_on_after(round, &mut progress) {
+                break;
+            }
+        }
+    }
+    Ok(report)
 }
 
 /// One round: under load, `strike` does its worst and undoes it; then every partition must write again, the round's

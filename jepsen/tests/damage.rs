@@ -1,7 +1,7 @@
 //! Damage of every kind that a log or a database can meet; a few of them here. All of them: `ackord-jepsen damage`.
 
 use ackord_jepsen::process::binary;
-use ackord_jepsen::workload::damage::{self, Options};
+use ackord_jepsen::workload::{Options, damage};
 
 #[test]
 fn a_damaged_node_is_repaired_by_the_others_and_counts_again() {

@@ -1,7 +1,7 @@
 //! Two rounds of each way to kill a cluster's nodes; the whole workload is `ackord-jepsen kill`.
 
 use ackord_jepsen::process;
-use ackord_jepsen::workload::kill::{self, Options};
+use ackord_jepsen::workload::{Options, kill};
 
 #[test]
 fn nothing_acknowledged_is_lost_when_nodes_are_killed() {

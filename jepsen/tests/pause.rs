@@ -1,7 +1,7 @@
 //! A round of each way to make nodes stand still; the whole workload is `ackord-jepsen pause`.
 
 use ackord_jepsen::process;
-use ackord_jepsen::workload::pause::{self, Options};
+use ackord_jepsen::workload::{Options, pause};
 
 #[test]
 fn a_leader_that_stood_still_harms_nothing() {

@@ -1,6 +1,6 @@
 //! A power cut of one node and of all, twice; and its control. The whole workload is `ackord-jepsen power-cut`.
 
-use ackord_jepsen::workload::power_cut::{self, Options};
+use ackord_jepsen::workload::{Options, power_cut};
 use ackord_jepsen::{power, process};
 
 /// The options, or nothing where a disk's power can't be cut.

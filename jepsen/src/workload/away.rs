@@ -3,7 +3,7 @@
 //! It must catch up by snapshot, hold little memory while it does, and count for a majority again: another node is
 //! killed afterwards, so that nothing is acknowledged without it, and then the third, so that it must lead.
 
-use super::{Moments, acknowledged, conclude, recovered, start};
+use super::{Moments, Options, acknowledged, conclude, format, recovered, start};
 use crate::load::Shape;
 use crate::process::{Cluster, Setup};
 use crate::producer::Pace;
@@ -11,12 +11,9 @@ use crate::report::{Report, Round};
 use ackord::client::{Client, ClientOptions};
 use ackord::types::COORDINATOR_TOPIC;
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Nodes of the cluster.
-const NODES: usize = 3;
 /// The node that is away, by position.
 const AWAY: usize = 2;
 /// The node that is killed once the other is back.
@@ -43,26 +40,13 @@ const HEAVY: Shape = Shape {
     pace: Pace { interval: Duration::from_millis(40), batch_records_max: 30, value_bytes: 4_000 },
 };
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The `ackord` program.
-    pub binary: PathBuf,
-    /// How often.
-    pub rounds: u32,
-    /// Where the cluster's files go.
-    pub folder: PathBuf,
-}
-
 /// Runs every round, each on a cluster of its own. `progress` is told of each.
 pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Result<Report> {
     let mut report = Report::default();
     for number in 1..=options.rounds {
         let folder = options.folder.join(format!("away-{number}"));
-        std::fs::create_dir_all(&folder)?;
-        let data_dirs: Vec<_> = (1..=NODES).map(|node| folder.join(format!("node{node}"))).collect();
         let setup = Setup { retain_bytes: RETAIN_BYTES, ..Setup::new(options.binary.clone()) };
-        let mut cluster = Cluster::format(&folder, &data_dirs, setup)?;
+        let (mut cluster, _) = format(&folder, setup)?;
         let mut round = Round::new("away", number, std::iter::once(cluster.nodes[AWAY].id.0));
         one_round(&mut cluster, &mut round).await?;
         progress(&round);

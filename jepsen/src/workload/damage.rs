@@ -2,18 +2,15 @@
 //! repaired by the others, and count for a majority again: another node is killed afterwards, so that nothing is
 //! acknowledged without it.
 
-use super::{MODERATE, Moments, start};
+use super::{MODERATE, Moments, NODES, Options, format, start};
 use crate::damage::{Damage, Earlier, inflict};
 use crate::process::{Cluster, Setup};
 use crate::report::{Report, Round};
 use ackord::client::{Client, ClientOptions};
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Nodes of the cluster.
-const NODES: usize = 3;
 /// How long a node may take until nothing of it is quarantined any more.
 const HEALED_MAX: Duration = Duration::from_secs(60);
 /// How long to wait before it is asked again.
@@ -21,26 +18,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long another node stays dead afterwards.
 const DOWN: Duration = Duration::from_millis(1_500);
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The `ackord` program.
-    pub binary: PathBuf,
-    /// Rounds; each has the next kind of damage.
-    pub rounds: u32,
-    /// Records acknowledged in each round, at least.
-    pub records: usize,
-    /// Where the cluster's files go.
-    pub folder: PathBuf,
-}
-
 /// Runs every round, all of them on one cluster, each node in its turn. `progress` is told of each.
 pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Result<Report> {
     let folder = options.folder.join("damage");
-    std::fs::create_dir_all(&folder)?;
-    let data_dirs: Vec<_> = (1..=NODES).map(|node| folder.join(format!("node{node}"))).collect();
-    let setup = Setup::new(options.binary.clone());
-    let mut cluster = Cluster::format(&folder, &data_dirs, setup)?;
+    let (mut cluster, data_dirs) = format(&folder, Setup::new(options.binary.clone()))?;
     let mut topic = start(&mut cluster, MODERATE).await?;
     let mut report = Report::default();
     let mut repairs = 0;
@@ -87,10 +68,7 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
         if number == options.rounds && repairs == 0 {
             round.failures.push("no replica was repaired in any round: the damage has shown nothing".to_owned());
         }
-        progress(&round);
-        let clean = round.is_clean();
-        report.rounds.push(round);
-        if !clean {
+        if !report.goes_on_after(round, &mut progress) {
             break;
         }
     }

@@ -3,31 +3,15 @@
 //!
 //! Nothing acknowledged may be lost, and a cluster whose majority is back must write again within seconds.
 
-use super::{MODERATE, Moments, start};
-use crate::process::{Cluster, Setup};
+use super::{Moments, NODES, Options, each_kind};
+use crate::process::Cluster;
 use crate::report::{Report, Round};
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Nodes of the cluster.
-const NODES: usize = 3;
 /// How long dead nodes stay dead at most.
 const DOWN_MAX: Duration = Duration::from_millis(1_500);
-
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The `ackord` program.
-    pub binary: PathBuf,
-    /// Rounds of each kind.
-    pub rounds: u32,
-    /// Records acknowledged in each round, at least.
-    pub records: usize,
-    /// Where the cluster's files go; kept if something is wrong.
-    pub folder: PathBuf,
-}
 
 /// How many nodes are killed at once; 0 stands for a storm.
 const KINDS: [(&str, usize); 4] = [("kill-one", 1), ("kill-two", 2), ("kill-all", 3), ("storm", 0)];
@@ -37,32 +21,12 @@ const STORM_KILLS: usize = 10;
 const STORM_PAUSE_MAX: Duration = Duration::from_millis(300);
 
 /// Runs every round of every kind, each kind on a cluster of its own. `progress` is told of each round.
-pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Result<Report> {
-    let mut report = Report::default();
-    for (fault, count) in KINDS {
-        let folder = options.folder.join(fault);
-        std::fs::create_dir_all(&folder)?;
-        let data_dirs: Vec<_> = (1..=NODES).map(|node| folder.join(format!("node{node}"))).collect();
-        let mut cluster = Cluster::format(&folder, &data_dirs, Setup::new(options.binary.clone()))?;
-        let mut topic = start(&mut cluster, MODERATE).await?;
-        for number in 1..=options.rounds {
-            let victims: Vec<usize> = (0..count).map(|place| (number as usize + place) % NODES).collect();
-            let mut round = Round::new(fault, number, victims.iter().map(|victim| cluster.nodes[*victim].id.0));
-            let strike = async |cluster: &mut Cluster| match count {
-                0 => storm(cluster).await,
-                _ => strike(cluster, &victims).await,
-            };
-            super::round((&mut cluster, &mut topic), options.records, &mut round, strike).await?;
-            progress(&round);
-            let clean = round.is_clean();
-            report.rounds.push(round);
-            if !clean {
-                // What is wrong stays wrong: later rounds would only repeat it.
-                break;
-            }
-        }
-    }
-    Ok(report)
+pub async fn run(options: &Options, progress: impl FnMut(&Round)) -> io::Result<Report> {
+    let strike = async |cluster: &mut Cluster, victims: &[usize]| match victims {
+        [] => storm(cluster).await,
+        _ => strike(cluster, victims).await,
+    };
+    each_kind(options, &KINDS, progress, strike).await
 }
 
 /// Kills these nodes at once, leaves them dead for a while, and starts them again one after the other.

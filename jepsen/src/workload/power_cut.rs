@@ -2,34 +2,19 @@
 //!
 //! Its control runs the same with the log's syncs left out, and must find records lost: otherwise the cut cuts nothing.
 
-use super::{MODERATE, Moments, start};
+use super::{MODERATE, Moments, NODES, Options, start, victims};
 use crate::power::LoopDisk;
 use crate::process::{Cluster, Setup};
 use crate::report::{Report, Round};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Nodes of the cluster.
-const NODES: usize = 3;
 /// How long a node without power stays away at most.
 const DARK_MAX: Duration = Duration::from_millis(1_000);
 /// How many nodes lose their power at once.
 const KINDS: [(&str, usize); 2] = [("cut-one", 1), ("cut-all", 3)];
-
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The `ackord` program.
-    pub binary: PathBuf,
-    /// Rounds of each kind.
-    pub rounds: u32,
-    /// Records acknowledged in each round, at least.
-    pub records: usize,
-    /// Where the disks' files go.
-    pub folder: PathBuf,
-}
 
 /// A cluster on disks of its own. Fields are dropped in their order: processes first, then what they use.
 struct Machines {
@@ -58,15 +43,12 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
         let mut machines = Machines::set_up(&options.folder.join(fault), Setup::new(options.binary.clone()))?;
         let mut topic = start(&mut machines.cluster, MODERATE).await?;
         for number in 1..=options.rounds {
-            let victims: Vec<usize> = (0..count).map(|place| (number as usize + place) % NODES).collect();
+            let victims = victims(number, count);
             let Machines { cluster, disks } = &mut machines;
             let mut round = Round::new(fault, number, victims.iter().map(|victim| cluster.nodes[*victim].id.0));
             let strike = async |cluster: &mut Cluster| strike(cluster, disks, &victims).await;
             super::round((cluster, &mut topic), options.records, &mut round, strike).await?;
-            progress(&round);
-            let clean = round.is_clean();
-            report.rounds.push(round);
-            if !clean {
+            if !report.goes_on_after(round, &mut progress) {
                 break;
             }
         }

@@ -4,7 +4,7 @@
 //! told where the log starts, and find everything from there on; and every replica must know the same log start, also
 //! after all of them were killed and started again.
 
-use super::START_MAX;
+use super::{NODES, Options, START_MAX, format};
 use crate::process::{Cluster, Setup};
 use crate::report::{Report, Round};
 use ackord::client::{
@@ -21,8 +21,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Nodes of the cluster.
-const NODES: usize = 3;
 /// Partitions of the topic; each keeps its part.
 const PARTITIONS: u32 = 4;
 /// The topic.
@@ -48,31 +46,23 @@ const AGREE_MAX: Duration = Duration::from_secs(60);
 /// How many lines the disk's use over time takes.
 const LINES: usize = 20;
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The `ackord` program.
-    pub binary: PathBuf,
-    /// How often.
-    pub rounds: u32,
-    /// Where the cluster's files go.
-    pub folder: PathBuf,
-    /// What the topic keeps, in bytes.
+/// How much goes through the topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// What it keeps, in bytes.
     pub limit_bytes: u64,
     /// What is written, in bytes.
     pub total_bytes: u64,
 }
 
 /// Runs every round, each on a cluster of its own. `progress` is told of each.
-pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Result<Report> {
+pub async fn run(options: &Options, sizes: Sizes, mut progress: impl FnMut(&Round)) -> io::Result<Report> {
     let mut report = Report::default();
     for number in 1..=options.rounds {
         let folder = options.folder.join(format!("retention-{number}"));
-        std::fs::create_dir_all(&folder)?;
-        let data_dirs: Vec<_> = (1..=NODES).map(|node| folder.join(format!("node{node}"))).collect();
-        let mut cluster = Cluster::format(&folder, &data_dirs, Setup::new(options.binary.clone()))?;
+        let (mut cluster, data_dirs) = format(&folder, Setup::new(options.binary.clone()))?;
         let mut round = Round::new("retention", number, cluster.nodes.iter().map(|node| node.id.0));
-        one_round(options, &mut cluster, &data_dirs, &mut round).await?;
+        one_round(sizes, &mut cluster, &data_dirs, &mut round).await?;
         round.failures.extend(cluster.ended());
         progress(&round);
         report.rounds.push(round);
@@ -80,26 +70,21 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Round)) -> io::Res
     Ok(report)
 }
 
-async fn one_round(
-    options: &Options,
-    cluster: &mut Cluster,
-    data_dirs: &[PathBuf],
-    round: &mut Round,
-) -> io::Result<()> {
+async fn one_round(sizes: Sizes, cluster: &mut Cluster, data_dirs: &[PathBuf], round: &mut Round) -> io::Result<()> {
     cluster.start_all()?;
     let client = connect(cluster).await?;
-    create_topic(&client, options.limit_bytes / u64::from(PARTITIONS)).await?;
+    create_topic(&client, sizes.limit_bytes / u64::from(PARTITIONS)).await?;
     let (stop, stopped) = watch::channel(false);
     let disks = tokio::spawn(watch_disks(data_dirs.to_vec(), stopped.clone()));
     let slow = tokio::spawn(read_slowly(client.clone(), stopped));
     let begun = Instant::now();
-    let written = write(&client, options.total_bytes).await?;
+    let written = write(&client, sizes.total_bytes).await?;
     let took = begun.elapsed();
     let starts = agreed_starts(&client).await;
     stop.send_replace(true);
     let (disks, slow) = (disks.await.map_err(io::Error::other)?, slow.await.map_err(io::Error::other)?);
     report_writes(&written, took, round);
-    report_disks(&disks, options.limit_bytes, round);
+    report_disks(&disks, sizes.limit_bytes, round);
     report_slow(&slow, round);
     let Some(starts) = starts else {
         round.failures.push(format!("replicas did not agree on their log starts in {AGREE_MAX:?}"));
