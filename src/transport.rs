@@ -91,8 +91,8 @@ pub struct Own {
     pub life: u128,
     /// The newest turn that was durable then.
     pub first_turn: u64,
-    /// Its log knows that it has lost its newest turns: every replica here is silent until it is repaired.
-    pub lost_turns: bool,
+    /// How many starts have found that its log had lost its newest turns; see `wal::Recovery::losses`.
+    pub losses: u8,
 }
 
 /// Who leads a group: soft state, of which the higher term holds.

@@ -92,6 +92,7 @@ fn a_group_is_as_it_was_or_quarantined() {
             let (_, again) = try_open(&disk, options(), seed).expect("it opens again");
             assert_eq!(quarantined(&again), bad, "{context}: the next start says the same");
             assert_eq!(again.incomplete, recovery.incomplete, "{context}");
+            assert_eq!(again.losses, recovery.losses, "{context}: a loss is counted once");
         }
     }
     assert!(harmless > 50 && partial > 50 && total < harmless, "{harmless} harmless, {partial} partial, {total} total");

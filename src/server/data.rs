@@ -79,6 +79,8 @@ pub struct Opened {
     pub durable_turn: TurnNumber,
     /// The log may have forgotten groups: one that could have been here before is repaired, not born.
     pub incomplete: bool,
+    /// How many starts have found that the newest turns were lost, for peers to compare.
+    pub losses: u8,
 }
 
 /// Makes an empty directory a node's: an empty log under another name, the identity, then the log's name. A crash
@@ -122,12 +124,10 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
     let joins = opened.joins().then_some(opened.has_controllers() || recovery.incomplete);
     let OpenedGroups { machines, starts, unborn_controller } = opened;
     let applier = Applier::new(Arc::clone(&engine), identity.cluster, machines, Box::new(views.clone()));
-    let durable_turn = recovery.durable_turn;
-    let incomplete = recovery.incomplete;
+    let Recovery { durable_turn, incomplete, losses, tombstones, .. } = recovery;
     if incomplete {
         tracing::error!("the log has lost turns: groups that it does not know are repaired from their peers");
     }
-    let tombstones = recovery.tombstones;
     Ok(Opened {
         identity,
         engine,
@@ -140,6 +140,7 @@ pub fn open(config: &Config) -> Result<Opened, DataError> {
         tombstones,
         durable_turn,
         incomplete,
+        losses,
     })
 }
 
@@ -224,15 +225,6 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
         groups.extend(Some(fit(identity.node, group, recovered, machine, members)));
     }
     Ok(groups)
-}
-
-/// Whether the log knows that its newest turns are lost. Then all that its groups had promised is in doubt, and none of
-/// them takes part before it is repaired.
-#[must_use]
-pub fn has_lost_turns(incomplete: bool, starts: &[GroupStart]) -> bool {
-    let in_doubt =
-        |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
-    incomplete && starts.iter().all(in_doubt)
 }
 
 impl OpenedGroups {

@@ -56,6 +56,7 @@ impl Inside {
             tombstones,
             durable_turn,
             incomplete,
+            losses,
         } = opened;
         // Rows of groups that ended before this start; none are left if their deletion was finished.
         let ended: BTreeSet<_> = tombstones.into_iter().collect();
@@ -70,7 +71,6 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
-        let lost_turns = data::has_lost_turns(incomplete, &starts);
         let groups: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
         let known = Known::new(identity.node, groups, ended, incomplete);
         let outside: Arc<dyn Outside> = Arc::new(outside);
@@ -83,7 +83,7 @@ impl Inside {
                 .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
         }
         let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
-        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, lost_turns };
+        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, losses };
         let cluster = Arc::new(Cluster {
             node,
             identity,

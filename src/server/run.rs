@@ -1,7 +1,9 @@
 //! A whole node, from its configuration to its end.
 //!
 //! Listeners are bound before anything else, so that a port in use is said at once; clients are served once the groups
-//! run. A node that is told to stop hands its leaderships over, ends its connections, seals the log and flushes.
+//! run. A node that is told to stop hands its leaderships over, ends its connections, seals the log and flushes. One
+//! whose database turns out to be damaged begins anew in the same process: its start sets the database aside and
+//! fetches the states from its peers.
 
 use super::data::{self, DataError, SharedEngine};
 use super::groups::Groups;
@@ -26,15 +28,22 @@ use crate::storage::Engine;
 use crate::transport::{self, Own, PeerSender, QueueLimits, Transport};
 use crate::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a stopping node waits for others to take over what it leads.
 const HANDOVER_MAX: Duration = Duration::from_secs(2);
+
+/// How often a process begins anew because its database is damaged. A disk that damages one after the other is for the
+/// operator to replace.
+const BEGINNINGS_MAX: usize = 3;
+/// How long the groups of a damaged database may take to stop; then only the end of the process is sure to end them.
+const END_MAX: Duration = Duration::from_secs(30);
 
 /// Why a node does not run, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +60,9 @@ pub enum ServerError {
     /// It met something that makes it unsafe to go on.
     #[error("{0}; the node has ended. Nothing acknowledged is lost: start it again, or replace its disk")]
     Fatal(String),
+    /// Its database is damaged.
+    #[error("{0}; the node has ended. Nothing acknowledged is lost: start it again, and it fetches what it needs")]
+    DamagedState(String),
 }
 
 /// Runs a node until the process is asked to stop (SIGINT, SIGTERM) or the node can't go on.
@@ -59,7 +71,6 @@ pub fn run(config: Config) -> Result<(), ServerError> {
 }
 
 async fn run_until_told(config: Config) -> Result<(), ServerError> {
-    let node = Node::start(config).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let stopped = async {
         tokio::select! {
@@ -67,7 +78,22 @@ async fn run_until_told(config: Config) -> Result<(), ServerError> {
             _ = terminate.recv() => {}
         }
     };
-    node.run_until(stopped).await
+    run_until(config, stopped).await
+}
+
+/// Runs a node until `stopped`, or until it can't go on.
+pub async fn run_until(config: Config, stopped: impl Future<Output = ()>) -> Result<(), ServerError> {
+    let mut stopped = pin!(stopped);
+    for beginning in 1.. {
+        let node = Node::start(config.clone()).await?;
+        match node.run_until(&mut stopped).await {
+            Err(ServerError::DamagedState(reason)) if beginning < BEGINNINGS_MAX => {
+                tracing::error!(reason, "the node begins anew, without the damaged database");
+            }
+            end => return end,
+        }
+    }
+    unreachable!("a node does not begin without end")
 }
 
 /// A running node.
@@ -186,16 +212,24 @@ impl Node {
     /// Serves until `stopped`, then stops in an orderly way; or until the node can't go on.
     pub async fn run_until(mut self, stopped: impl Future<Output = ()>) -> Result<(), ServerError> {
         tokio::select! {
-            () = stopped => {}
-            Some(reason) = self.fatal.recv() => return Err(ServerError::Fatal(reason)),
+            () = stopped => {
+                tracing::info!(node = %self.id, "stopping");
+                hand_over(self.worker.handle()).await;
+                self.stop().await;
+                Ok(())
+            }
+            Some(reason) = self.fatal.recv() => {
+                // Anything else is ended by the end of the process alone, and at once.
+                if !self.engine.is_condemned() {
+                    return Err(ServerError::Fatal(reason));
+                }
+                let _too_late = timeout(END_MAX, self.stop()).await;
+                Err(ServerError::DamagedState(reason))
+            }
         }
-        self.stop().await;
-        Ok(())
     }
 
     async fn stop(mut self) {
-        tracing::info!(node = %self.id, "stopping");
-        hand_over(self.worker.handle()).await;
         self.stop.send_replace(true);
         self.transport.stop().await;
         self.tasks.shutdown().await;
@@ -295,5 +329,45 @@ fn group_settings(config: &GroupsConfig) -> GroupSettings {
         offsets_retention: Duration::from_secs(60 * u64::from(config.offsets_retention_minutes)),
         offsets_check_interval: millis(config.offsets_retention_check_interval_ms),
         offset_metadata_bytes: config.offset_metadata_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::identity::{FirstVoter, Identity};
+    use crate::types::{ClusterId, Incarnation};
+    use std::future::pending;
+
+    async fn end_of(mut node: Node, reason: &str) -> ServerError {
+        let (fatal, ends) = mpsc::unbounded_channel();
+        fatal.send(reason.to_owned()).unwrap();
+        node.fatal = ends;
+        node.run_until(pending()).await.unwrap_err()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_with_a_damaged_database_ends_whole_so_that_it_can_begin_anew_without_it() {
+        let place = tempfile::tempdir().unwrap();
+        let data_dir = place.path().join("data");
+        let text = format!(
+            "node_id = 1\ndata_dir = {data_dir:?}\npeers = [\"1@127.0.0.1:1\"]\n[listeners]\nkafka = \"127.0.0.1:0\"\n\
+             peer = \"127.0.0.1:0\"\nnative = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n\
+             [wal]\nsegment_bytes = 16777216\n"
+        );
+        let config = Config::parse(&text).unwrap();
+        let (node, incarnation) = (NodeId(1), Incarnation(2));
+        let voters = vec![FirstVoter { node, incarnation }];
+        data::format(&config, &Identity { cluster: ClusterId(3), node, incarnation, voters }).unwrap();
+
+        let node = Node::start(config.clone()).await.unwrap();
+        node.engine.condemn("on purpose");
+        let end = end_of(node, "the database fails").await;
+        assert!(matches!(end, ServerError::DamagedState(_)), "{end}");
+        // Nothing of it holds the log, the database or a port any more.
+        let node = Node::start(config).await.unwrap();
+        assert!(data_dir.join("state.damaged-1").exists());
+        let end = end_of(node, "the log fails").await;
+        assert!(matches!(end, ServerError::Fatal(_)), "another start would not help: {end}");
     }
 }

@@ -80,6 +80,12 @@ impl RocksEngine {
         self.failed.get().map_or(Ok(()), |reason| Err(EngineError::failed(reason.clone())))
     }
 
+    /// Whether the database is damaged, so that it is set aside when it is opened next.
+    #[must_use]
+    pub fn is_condemned(&self) -> bool {
+        damage::is_condemned(&self.directory)
+    }
+
     /// Remembers the first error for good.
     fn fail(&self, error: rocksdb::Error) -> EngineError {
         let error = engine_error(error);
@@ -101,11 +107,22 @@ impl RocksEngine {
     }
 }
 
+/// The Raft log is the database's log, too.
+fn unlogged() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options
+}
+
 impl Engine for RocksEngine {
     /// Looks at what happens in the background, too.
     fn failure(&self) -> Option<String> {
         let errors = self.db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS).ok().flatten();
-        if errors.is_some_and(|count| count > 0) {
+        if errors.is_some_and(|count| count > 0) && self.failed.get().is_none() {
+            // An empty write is told what it was, unless RocksDB has got over it.
+            if let Err(error) = self.db.write_opt(rocksdb::WriteBatch::default(), &unlogged()) {
+                self.fail(error);
+            }
             let _ = self.failed.set("a flush or merge in the background failed; its outcome is unknown".to_owned());
         }
         self.failed.get().cloned()
@@ -161,9 +178,7 @@ impl Engine for RocksEngine {
                 Change::DeleteRange { family, from, to } => changes.delete_range_cf(self.family(*family), from, to),
             }
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db.write_opt(changes, &options).map_err(|error| self.fail(error))
+        self.db.write_opt(changes, &unlogged()).map_err(|error| self.fail(error))
     }
 
     fn flush(&self) -> Result<(), EngineError> {

@@ -7,8 +7,9 @@
 //! with, and with what *other* processes on that disk have said: greetings of one process may arrive in any order. (A
 //! machine that is put back together with its memory is still the same process to us.)
 //!
-//! A log that finds itself that its newest turns are lost is not such a disk: its node says so, and none of its
-//! replicas takes part before it is repaired.
+//! A log that finds itself that its newest turns are lost is not such a disk: it counts how often that has happened,
+//! and none of its replicas takes part before it is repaired. What a process said before the newest loss is not
+//! compared, whoever remembers it: the peer may have been away while all was repaired.
 
 use super::{Own, PeerRegistry};
 use crate::proto::{self, peer};
@@ -46,8 +47,10 @@ struct Seen {
     life: u128,
     /// The highest durable turn that this process has said.
     turn: u64,
-    /// The highest that others have said before it.
+    /// The highest that others have said before it, since the newest loss.
     turn_before: u64,
+    /// The losses of turns that it has counted.
+    losses: u32,
 }
 
 /// What a greeting says of the disk of whoever greets.
@@ -60,18 +63,18 @@ struct Said {
     first_turn: u64,
     /// The durable turn now.
     turn: u64,
-    /// Whether it knows that it has lost some.
-    lost_turns: bool,
+    /// The losses of turns that its log has counted.
+    losses: u32,
 }
 
 impl Said {
     /// The sentence for a greeting that can't be read.
-    fn read(incarnation: &[u8], life: &[u8], (first_turn, turn): (u64, u64), lost_turns: bool) -> Result<Self, String> {
+    fn read(incarnation: &[u8], life: &[u8], (first_turn, turn): (u64, u64), losses: u32) -> Result<Self, String> {
         let id = |bytes: &[u8]| proto::read_id(bytes).map_err(|error| error.to_string());
         if turn < first_turn {
             return Err(format!("turn {turn} is said to be durable, and {first_turn} at the start of the process"));
         }
-        Ok(Self { incarnation: Incarnation(id(incarnation)?), life: id(life)?, first_turn, turn, lost_turns })
+        Ok(Self { incarnation: Incarnation(id(incarnation)?), life: id(life)?, first_turn, turn, losses })
     }
 }
 
@@ -100,7 +103,7 @@ impl Admission {
             durable_turn: self.own.durable_turn.load(Ordering::Acquire),
             life: proto::id_bytes(self.own.life),
             first_turn: self.own.first_turn,
-            lost_turns: self.own.lost_turns,
+            losses: self.own.losses.into(),
         }
     }
 
@@ -112,7 +115,7 @@ impl Admission {
             durable_turn: self.own.durable_turn.load(Ordering::Acquire),
             life: proto::id_bytes(self.own.life),
             first_turn: self.own.first_turn,
-            lost_turns: self.own.lost_turns,
+            losses: self.own.losses.into(),
         }
     }
 
@@ -139,8 +142,7 @@ impl Admission {
             return Err(format!("this is node {}, not node {wanted}; check the addresses of the peers", own.node));
         }
         let node = NodeId(hello.from_node);
-        let said =
-            Said::read(&hello.incarnation, &hello.life, (hello.first_turn, hello.durable_turn), hello.lost_turns)?;
+        let said = Said::read(&hello.incarnation, &hello.life, (hello.first_turn, hello.durable_turn), hello.losses)?;
         self.check(node, &said)?;
         Ok(Admitted { node, incarnation: said.incarnation })
     }
@@ -160,8 +162,8 @@ impl Admission {
 
     /// Whether the node that was connected to is the one that was meant, or why not.
     pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<(), String> {
-        let peer::Welcome { incarnation, life, first_turn, durable_turn, lost_turns } = welcome;
-        self.check(node, &Said::read(incarnation, life, (*first_turn, *durable_turn), *lost_turns)?)
+        let peer::Welcome { incarnation, life, first_turn, durable_turn, losses } = welcome;
+        self.check(node, &Said::read(incarnation, life, (*first_turn, *durable_turn), *losses)?)
     }
 
     fn check(&self, node: NodeId, said: &Said) -> Result<(), String> {
@@ -204,18 +206,18 @@ impl Admission {
             known.turn = known.turn.max(said.turn);
             return Ok(());
         }
-        let turn_before = match said.lost_turns {
-            true => 0, // it has lost them and knows it: what it had promised is in doubt to itself, too
+        let turn_before = match said.losses > known.losses {
+            true => 0, // it has lost them and knows it: what it had promised was in doubt to itself, too
             false => known.turn.max(known.turn_before),
         };
-        if said.first_turn < turn_before {
+        if said.first_turn < turn_before || said.losses < known.losses {
             return Err(format!(
                 "node {node} had turn {turn_before} of its log on disk and has started with turn {}: its disk was \
                  rolled back and has forgotten promises. Do not start it on this disk; replace the node",
                 said.first_turn
             ));
         }
-        *known = Seen { life: said.life, turn: said.turn, turn_before };
+        *known = Seen { life: said.life, turn: said.turn, turn_before, losses: said.losses };
         Ok(())
     }
 }

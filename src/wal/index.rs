@@ -381,6 +381,11 @@ impl Index {
         start.inspect(|start| log.start_after(*start)).is_some()
     }
 
+    /// Whether nothing that any group has promised is known for sure.
+    pub(crate) fn is_all_in_doubt(&self) -> bool {
+        self.groups.values().all(|log| log.doubt.is_some())
+    }
+
     /// Marks the doubts that remain after a start: nothing written from now on can settle them.
     pub(crate) fn let_doubts_stand(&mut self) {
         for log in self.groups.values_mut() {

@@ -214,6 +214,8 @@ pub(crate) struct TurnHeader {
     pub link_identity: u128,
     /// Of a checkpoint: groups that nobody remembers may have existed.
     pub incomplete: bool,
+    /// Of a checkpoint: see `Recovery::losses`.
+    pub losses: u8,
 }
 
 impl TurnHeader {
@@ -224,7 +226,7 @@ impl TurnHeader {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&owner.cluster.to_le_bytes());
         bytes.extend_from_slice(&owner.node.0.to_le_bytes());
-        bytes.extend_from_slice(&[self.kind as u8, u8::from(self.incomplete), 0, 0]);
+        bytes.extend_from_slice(&[self.kind as u8, u8::from(self.incomplete), self.losses, 0]);
         bytes.extend_from_slice(&self.segment.to_le_bytes());
         for id in [&self.id, &self.previous] {
             bytes.extend_from_slice(&id.number.0.to_le_bytes());
@@ -255,7 +257,7 @@ impl TurnHeader {
             return None;
         }
         let written_by = Identity { cluster: fields.u128(), node: NodeId(fields.u32()) };
-        let [kind, incomplete, _, _] = fields.take::<4>();
+        let [kind, incomplete, losses, _] = fields.take::<4>();
         let segment = fields.u64();
         let mut turn_id = || TurnId {
             number: TurnNumber(fields.u64()),
@@ -281,6 +283,7 @@ impl TurnHeader {
             link: fields.u64(),
             link_identity: fields.u128(),
             incomplete: incomplete == 1,
+            losses,
         };
         let numbers = [id.number.0, header.previous.number.0, header.segment, header.link];
         let counted = numbers.into_iter().all(|number| number <= NUMBER_MAX);

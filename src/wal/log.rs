@@ -62,6 +62,8 @@ pub struct Log<D: Disk> {
     pub(super) next_spare: u64,
     /// Whether groups may have existed that nobody remembers.
     incomplete: bool,
+    /// See `Recovery::losses`.
+    losses: u8,
     /// Builds turns.
     encoder: Encoder,
     /// Whether a call has failed.
@@ -129,6 +131,7 @@ impl<D: Disk> Log<D> {
             spares: Vec::new(),
             next_spare: names.iter().filter_map(|name| spare_number(name)).max().map_or(1, |highest| highest + 1),
             incomplete: recovered.incomplete,
+            losses: recovered.losses,
             encoder: Encoder::default(),
             failed: false,
         };
@@ -163,7 +166,7 @@ impl<D: Disk> Log<D> {
         self.rotate(&TurnSize { bytes: 0, sections: 0, entries: false })?;
         let mut recovery = self.index.recovery();
         recovery.durable_turn = recovered.previous.id.number;
-        recovery.incomplete = recovered.incomplete;
+        (recovery.incomplete, recovery.losses) = (recovered.incomplete, recovered.losses);
         recovery.findings = recovered.findings;
         Ok(recovery)
     }
@@ -360,6 +363,7 @@ impl<D: Disk> Log<D> {
             link,
             link_identity,
             incomplete: kind == TurnKind::Checkpoint && self.incomplete,
+            losses: if kind == TurnKind::Checkpoint { self.losses } else { 0 },
         };
         self.encoder.finish(&mut header, self.owner);
         assert!(header.id.end() <= segment.length, "room was made for this turn");
@@ -472,7 +476,8 @@ impl<D: Disk> Log<D> {
     /// What the log knows of every group, as after a start.
     #[must_use]
     pub fn groups(&self) -> Recovery {
-        Recovery { durable_turn: self.previous.id.number, incomplete: self.incomplete, ..self.index.recovery() }
+        let (durable_turn, incomplete, losses) = (self.previous.id.number, self.incomplete, self.losses);
+        Recovery { durable_turn, incomplete, losses, ..self.index.recovery() }
     }
 
     /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which

@@ -56,6 +56,8 @@ pub(crate) struct Recovered {
     pub findings: Vec<String>,
     /// Whether groups may have existed that nobody remembers.
     pub incomplete: bool,
+    /// See `Recovery::losses`, this one included.
+    pub losses: u8,
     /// The last turn that was durable.
     pub previous: Previous,
     /// That turn, if nothing proves that it has reached the disk: it may be in the page cache only.
@@ -116,6 +118,10 @@ struct Replay {
     unlisted: usize,
     /// See `Recovered::incomplete`.
     incomplete: bool,
+    /// Losses that the newest checkpoint counts.
+    losses: u8,
+    /// Whether turns were lost behind it.
+    lost: bool,
     /// Segments in which something is damaged.
     flawed: BTreeSet<u64>,
     /// The last turn found.
@@ -151,6 +157,8 @@ pub(crate) fn recover<D: Disk>(
         findings: Vec::new(),
         unlisted: 0,
         incomplete: false,
+        losses: 0,
+        lost: false,
         flawed: BTreeSet::new(),
         pending: None,
         previous: None,
@@ -199,7 +207,7 @@ impl Replay {
     fn lose_turns(&mut self, reason: &str) {
         self.find(format!("damage: {reason}; until something later proves otherwise, every group may be touched"));
         self.index.doubt_all(reason);
-        self.incomplete = true;
+        (self.incomplete, self.lost) = (true, true);
     }
 
     /// Reads a segment file and makes sure that it is the one that belongs in this place.
@@ -329,6 +337,7 @@ impl Replay {
                 self.oldest = header.link;
                 self.headless = false;
                 self.incomplete = header.incomplete || lost_some;
+                (self.losses, self.lost) = (header.losses, lost_some);
             }
             TurnKind::Close => self.successor = Some((header.link, header.link_identity)),
             TurnKind::Data | TurnKind::Seal => {}
@@ -524,6 +533,7 @@ impl Replay {
         if self.omit.damage {
             self.index.cut_damage();
         }
+        let lost_newest = self.lost && self.index.is_all_in_doubt();
         self.index.let_doubts_stand();
         let newest = segments.last_key_value().map_or(0, |(&number, _)| number);
         let named = self.successor.map_or(0, |(number, _)| number);
@@ -531,6 +541,7 @@ impl Replay {
             index: self.index,
             findings: self.findings,
             incomplete: self.incomplete,
+            losses: self.losses.saturating_add(u8::from(lost_newest)),
             next_turn: self.highest.0.max(previous.id.number.0) + 1,
             previous,
             unproven: None,

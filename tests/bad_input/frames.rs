@@ -167,7 +167,7 @@ fn hello(process: &Process) -> peer::Hello {
         durable_turn: u64::MAX,
         life: id_bytes(78),
         first_turn: u64::MAX,
-        lost_turns: true,
+        losses: 1,
     }
 }
 

@@ -125,7 +125,7 @@ fn greeted_as(cluster: &TestCluster, position: usize, by: usize) -> Body {
         durable_turn: u64::MAX,
         life: id_bytes(1),
         first_turn: u64::MAX,
-        lost_turns: false,
+        losses: 0,
     };
     cluster.runtime.block_on(async {
         let address = cluster.members[by].config.listeners.peer.to_string();

@@ -206,7 +206,7 @@ impl Node {
             durable_turn: Arc::clone(&durable_turn),
             life: u128::from(LIVES.fetch_add(1, Ordering::Relaxed)),
             first_turn: setup.durable_turn,
-            lost_turns: false,
+            losses: 0,
         };
         let heard = Arc::new(Heard {
             messages: Mutex::default(),

@@ -26,6 +26,7 @@ pub fn a_missing_segment_is_damage_of_the_groups_in_it<P: Place>() {
         disk.lose(&segments(&disk)[missing]);
         let recovery = expect_long_damage(&disk, &groups, last);
         assert!(!recovery.incomplete, "the next checkpoint names all groups");
+        assert_eq!(recovery.losses, 0, "the newest turns are there");
         assert_eq!(recovery.groups[&RaftGroupId(1)].last.index.0, last);
     }
 }
@@ -36,6 +37,7 @@ pub fn a_missing_newest_segment_may_have_touched_every_group<P: Place>() {
     disk.lose(&segments(&disk)[3]);
     let recovery = expect_long_damage(&disk, &[1, 2, 3], last);
     assert!(recovery.incomplete, "a group may have been born there");
+    assert_eq!(recovery.losses, 1);
 }
 
 pub fn a_log_without_its_beginning_is_not_taken_for_an_empty_one<P: Place>() {

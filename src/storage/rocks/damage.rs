@@ -38,6 +38,11 @@ pub(super) fn condemn(directory: &Path, reason: &str) {
     }
 }
 
+/// Whether that was written down.
+pub(super) fn is_condemned(directory: &Path) -> bool {
+    directory.join(CONDEMNED).exists()
+}
+
 /// Opens the database in `directory`. One that is damaged is set aside, and a new one created.
 pub fn open_or_set_aside(
     directory: &Path,
@@ -130,7 +135,9 @@ mod tests {
         }
         // Only the last few are kept.
         filled(&directory);
+        assert!(!is_condemned(&directory));
         condemn(&directory, "on purpose");
+        assert!(is_condemned(&directory));
         let (found, set_aside) = open(&directory);
         let [path, deleted] = [4, 1].map(|number| place.path().join(format!("state.damaged-{number}")));
         assert!(!found && !deleted.exists() && path.exists());

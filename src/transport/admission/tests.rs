@@ -26,7 +26,7 @@ fn process(node: u32, life: u128, first_turn: u64) -> Admission {
         durable_turn: Arc::new(AtomicU64::new(first_turn)),
         life,
         first_turn,
-        lost_turns: false,
+        losses: 0,
     };
     Admission::new(own, Arc::new(Known))
 }
@@ -91,15 +91,31 @@ fn a_disk_that_was_replaced_is_refused_at_both_ends() {
 fn a_process_that_knows_of_its_losses_is_let_in_and_the_next_is_measured_by_it() {
     let (here, there) = (process(1, 1, 0), process(2, 2, 12));
     here.admit(&there.hello(NodeId(1))).unwrap();
-    let mut damaged = process(2, 3, 7);
+    let with_losses = |losses: u8, mut process: Admission| {
+        process.own.losses = losses;
+        process
+    };
+    let damaged = process(2, 3, 7);
     assert!(here.admit(&damaged.hello(NodeId(1))).is_err());
-    damaged.own.lost_turns = true;
+    let damaged = with_losses(1, damaged);
     here.check_welcome(NodeId(2), &damaged.welcome()).unwrap();
     here.admit(&damaged.hello(NodeId(1))).unwrap();
     write(&damaged, 9);
     here.admit(&damaged.hello(NodeId(1))).unwrap();
-    assert!(here.admit(&process(2, 4, 8).hello(NodeId(1))).is_err(), "less than the damaged one had");
-    here.admit(&process(2, 5, 9).hello(NodeId(1))).unwrap();
+    let less = with_losses(1, process(2, 4, 8));
+    assert!(here.admit(&less.hello(NodeId(1))).is_err(), "less than the damaged one had");
+    assert!(here.admit(&process(2, 4, 20).hello(NodeId(1))).is_err(), "a disk from before the loss");
+    here.admit(&with_losses(1, process(2, 5, 9)).hello(NodeId(1))).unwrap();
+}
+
+/// All of it was repaired while this node was away, which has only met the process before.
+#[test]
+fn a_loss_that_was_repaired_meanwhile_is_no_disk_that_was_rolled_back() {
+    let (here, there) = (process(1, 1, 0), process(2, 2, 12));
+    here.admit(&there.hello(NodeId(1))).unwrap();
+    let mut repaired = process(2, 5, 9);
+    repaired.own.losses = 1;
+    here.admit(&repaired.hello(NodeId(1))).unwrap();
 }
 
 #[test]
