@@ -93,7 +93,8 @@
 //! caught up exchanges the two in one joint change ([`multiraft::core::membership`]). Leaders look at the controller's
 //! state again and again ([`broker::node`]) and remember nothing, so a new one goes on. The group of the controller
 //! itself is no exception, but for one thing: a node can't read there which replica it is to have, so it asks
-//! ([`server`]). Peers refuse the old disk by its incarnation ([`transport`]).
+//! ([`server`]). Peers refuse the old disk by its incarnation, and whoever has not heard of the new one yet believes it
+//! that it is registered ([`transport::admission`]).
 //!
 //! # What survives what
 //!

@@ -33,7 +33,7 @@ use admission::Admission;
 use bytes::Bytes;
 use peer::Peer;
 use sender::PeerStates;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -93,6 +93,17 @@ pub struct Own {
     pub first_turn: u64,
     /// How many starts have found that its log had lost its newest turns; see `wal::Recovery::losses`.
     pub losses: u8,
+    /// Where its peers reach it, as `host:port`.
+    pub address: String,
+}
+
+/// The disk that a node was registered with last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The entry of the controller's log that did it; 0: it is one of the first voters, and has not registered.
+    pub at: LogIndex,
+    /// The disk.
+    pub incarnation: Incarnation,
 }
 
 /// Who leads a group: soft state, of which the higher term holds.
@@ -153,8 +164,8 @@ impl Inbox for Handle {
 
 /// Who the other nodes are.
 pub trait PeerRegistry: Send + Sync + 'static {
-    /// The node's present incarnation; `None`: this node does not know it.
-    fn incarnation_of(&self, node: NodeId) -> Option<Incarnation>;
+    /// The disk that the node has, as far as this node's copy of the metadata shows it; `None`: it shows none.
+    fn registered(&self, node: NodeId) -> Option<Registered>;
 
     /// Whether a node that is not known may propose to this one, for instance because it must register first. Until it
     /// is known, nothing else that it says is heard.
@@ -212,8 +223,9 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Listens, and connects to every node of `peers` (but this one) for as long as it is in there; an address is
-    /// `host:port`. `sender` was made before, because the groups that `surroundings` leads to send from their start.
+    /// Listens, and connects to every node of `peers` (but this one) for as long as it is in there, and to those that
+    /// have said themselves where they are (`admission`); an address is `host:port`. `sender` was made before, because
+    /// the groups that `surroundings` leads to send from their start.
     ///
     /// Must be called within a runtime.
     #[must_use]
@@ -277,12 +289,14 @@ struct Supervisor {
 impl Supervisor {
     async fn run(mut self, listener: TcpListener, mut stopping: watch::Receiver<bool>) {
         let places = Arc::new(Semaphore::new(self.options.connections_max));
+        let mut claims = self.admission.watch_claims();
         self.follow_peers();
         loop {
             tokio::select! {
                 // A transport that was dropped stops, too.
                 _ = stopping.changed() => break,
                 Ok(()) = self.peers.changed() => self.follow_peers(),
+                Ok(()) = claims.changed() => self.follow_peers(),
                 Some(ended) = self.tasks.join_next() => self.replace(ended),
                 accepted = listener.accept() => match (accepted, Arc::clone(&places).try_acquire_owned()) {
                     (Ok((stream, _)), Ok(place)) => {
@@ -316,16 +330,17 @@ impl Supervisor {
 
     /// One task for every peer, none for anybody else.
     fn follow_peers(&mut self) {
-        let wanted = self.peers.borrow_and_update().clone();
+        let mut wanted: BTreeSet<_> = self.peers.borrow_and_update().keys().copied().collect();
+        wanted.extend(self.admission.claimants());
         self.outgoing.retain(|node, task| {
-            let stays = wanted.contains_key(node);
+            let stays = wanted.contains(node);
             if !stays {
                 task.abort();
                 self.sender.forget(*node);
             }
             stays
         });
-        for node in wanted.into_keys().filter(|node| *node != self.admission.node()) {
+        for node in wanted.into_iter().filter(|node| *node != self.admission.node()) {
             if !self.outgoing.contains_key(&node) {
                 let task = self.tasks.spawn(self.peer(node).run());
                 self.outgoing.insert(node, task);

@@ -9,7 +9,7 @@ use ackord::multiraft::core::repair::message::{RepairBody, RepairMessage};
 use ackord::proto::peer::frame::Body;
 use ackord::proto::{self, peer};
 use ackord::raft::RaftMessage;
-use ackord::transport::{Announcement, Options, ProposalOutcome, QueueLimits};
+use ackord::transport::{Announcement, Options, ProposalOutcome, QueueLimits, Registered};
 use ackord::types::{ClusterId, Incarnation, LogEntry, LogId, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use bytes::Bytes;
 use node::{CLUSTER, Node, Setup, addresses, incarnation, within};
@@ -142,6 +142,46 @@ async fn a_node_that_comes_before_it_is_known_may_be_let_in() {
     within("let in", || a.sender.alive(B)).await;
 }
 
+/// The other end's copy of the metadata is older: it believes what the node says of itself, and finds it where it is.
+#[tokio::test]
+async fn a_disk_that_was_registered_later_is_let_in_and_found() {
+    let (old, b) = pair().await;
+    let disk = Incarnation(5);
+    let new = Node::start(Setup { incarnation: disk, ..Setup::of(A) }).await;
+    new.peers.send_replace(addresses(&[&b]));
+    assert!(problem(&new, B).await.contains("its disk is another one"));
+    new.heard.learns(A, Registered { at: LogIndex(7), incarnation: disk });
+    within("words of the new disk", || {
+        new.sender.send(B, vec![append(A, B, 1, 9)]);
+        !b.heard.messages().is_empty()
+    })
+    .await;
+    within("words for the new disk", || {
+        b.sender.send(A, vec![append(B, A, 1, 9)]);
+        !new.heard.messages().is_empty()
+    })
+    .await;
+    let refused = |problem: &String| problem.contains("its disk is another one");
+    within("a refusal", || old.sender.peers()[&B].problem.as_ref().is_some_and(refused)).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_registered_says_so_to_whom_it_is_connected() {
+    let newcomer = NodeId(77);
+    let b = Node::start(Setup { admits_unknown: true, ..Setup::of(B) }).await;
+    let a = Node::start(Setup::of(newcomer)).await;
+    a.peers.send_replace(addresses(&[&b]));
+    within("let in", || a.sender.alive(B)).await;
+    a.heard.learns(newcomer, Registered { at: LogIndex(7), incarnation: incarnation(newcomer) });
+    within("found", || b.sender.alive(newcomer)).await;
+    let message = append(newcomer, B, 1, 9);
+    within("heard", || {
+        a.sender.send(B, vec![message.clone()]);
+        !b.heard.messages().is_empty()
+    })
+    .await;
+}
+
 /// A node whose disk was replaced may have been formatted as what it was: nobody counts what it says in that name.
 #[tokio::test]
 async fn a_lost_replica_is_not_heard() {
@@ -209,6 +249,7 @@ async fn intrude(node: &Node) -> TcpStream {
         life: proto::id_bytes(1),
         first_turn: 10,
         losses: 0,
+        registration: None,
     };
     stream.write_all(&frame(Body::Hello(hello))).await.unwrap();
     let mut prefix = [0; 4];
@@ -295,7 +336,7 @@ async fn silent_peer(a: &Node) -> TcpStream {
     a.peers.send_replace([(B, listener.local_addr().unwrap().to_string())].into());
     let (mut stream, _) = listener.accept().await.unwrap();
     let (incarnation, life) = (proto::id_bytes(incarnation(B).0), proto::id_bytes(1));
-    let welcome = peer::Welcome { incarnation, durable_turn: 10, life, first_turn: 10, losses: 0 };
+    let welcome = peer::Welcome { incarnation, durable_turn: 10, life, first_turn: 10, losses: 0, registration: None };
     stream.write_all(&frame(Body::Welcome(welcome))).await.unwrap();
     within("connected", || a.sender.alive(B)).await;
     stream

@@ -196,19 +196,6 @@ pub struct Joining {
     pub has_begun: bool,
     /// The voters that the group has or is to have: if the replica is to be repaired, they are asked.
     pub peers: Vec<ReplicaId>,
-    /// All registered nodes: it hears nobody whom it does not know, and the first voters may all have been replaced.
-    pub nodes: Vec<Introduced>,
-}
-
-/// A node, to one that does not know it.
-#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub struct Introduced {
-    /// Its number.
-    pub node: NodeId,
-    /// The life of its data directory.
-    pub incarnation: Incarnation,
-    /// Where other nodes reach it.
-    pub peer: Option<Listener>,
 }
 
 /// Why something was refused; nothing changed.

@@ -4,14 +4,11 @@
 //! and reports when that is done. A replica's number is never given out twice, so whatever an old disk has promised
 //! under its number is never taken for a promise of the new one.
 
-use super::command::{Finished, Introduced, Joining, Reason, Rejection, reject};
+use super::command::{Finished, Joining, Reason, Rejection, reject};
 use super::rows::Editor;
-use super::view::{
-    Broker, Cluster, GroupFate, ListenerKind, MetadataView, NodeReplacement, Partition, Replacement, Topic,
-};
+use super::view::{Cluster, GroupFate, MetadataView, NodeReplacement, Partition, Replacement, Topic};
 use crate::types::{CONTROLLER_GROUP, Incarnation, NodeId, ReplicaId};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 impl Partition {
     /// The replica that a further one on `node` becomes: the node's next number in this group.
@@ -206,17 +203,13 @@ pub(super) fn finish_nodes(editor: &mut Editor<'_>) {
     editor.set_cluster(cluster);
 }
 
-/// The replica of the controller's group that a registered node without one is to have, and who the others are.
+/// The replica of the controller's group that a registered node without one is to have.
 pub(super) fn join(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnation) -> Result<Joining, Rejection> {
     let replica = joining_replica(editor, node, incarnation)?;
-    let introduced = |broker: &Arc<Broker>| {
-        let peer = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
-        Introduced { node: broker.node, incarnation: broker.incarnation, peer: peer.cloned() }
-    };
     let members = &editor.view.cluster().controllers.members;
     let peers = members.replicas.iter().copied().chain(members.replacing.iter().map(|pair| pair.new)).collect();
     let has_begun = members.replicas.contains(&replica);
-    Ok(Joining { replica, has_begun, peers, nodes: editor.view.brokers().map(introduced).collect() })
+    Ok(Joining { replica, has_begun, peers })
 }
 
 fn joining_replica(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnation) -> Result<ReplicaId, Rejection> {

@@ -17,7 +17,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
 
 /// What runs without the network: the groups of an opened data directory.
 pub(super) struct Inside {
@@ -36,9 +35,9 @@ pub(super) struct Inside {
 }
 
 impl Inside {
-    /// Starts the groups.
+    /// Starts the groups. `address`: where peers reach this node.
     pub fn start(
-        config: &Config,
+        (config, address): (&Config, String),
         opened: Opened,
         sender: PeerSender,
         (removed, fatal): (UnboundedSender<RaftGroupId>, UnboundedSender<String>),
@@ -83,16 +82,8 @@ impl Inside {
                 .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
         }
         let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
-        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, losses };
-        let cluster = Arc::new(Cluster {
-            node,
-            identity,
-            views,
-            handle,
-            sender,
-            announced: Mutex::default(),
-            introduced: watch::Sender::default(),
-        });
+        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, losses, address };
+        let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
         Ok(Self { worker, cluster, engine, known, joins, own })
     }
 }

@@ -5,7 +5,7 @@ use super::listeners::Addresses;
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::views::Views;
 use crate::config::{Config, HostPort};
-use crate::controller::command::{Answer, Command, Introduced, Registration};
+use crate::controller::command::{Answer, Command, Registration};
 use crate::controller::view::{Listener, ListenerKind, MetadataView};
 use crate::types::NodeId;
 use std::collections::BTreeMap;
@@ -58,14 +58,8 @@ fn is_registered(view: &MetadataView, registration: &Registration) -> bool {
     })
 }
 
-/// Keeps the transport's table of peers: those in the file, those that have registered, and those that the controller
-/// has named to this node since its copy of the metadata was last brought up to date.
-pub(super) async fn follow_peers(
-    config: Config,
-    views: Views,
-    mut introduced: watch::Receiver<Vec<Introduced>>,
-    peers: watch::Sender<BTreeMap<NodeId, String>>,
-) {
+/// Keeps the transport's table of peers: those in the file, and those that have registered.
+pub(super) async fn follow_peers(config: Config, views: Views, peers: watch::Sender<BTreeMap<NodeId, String>>) {
     let mut metadata = views.watch_metadata();
     let address = |listener: &Listener| format!("{}:{}", listener.host, listener.port);
     loop {
@@ -74,19 +68,12 @@ pub(super) async fn follow_peers(
             let listener = broker.listeners.iter().find(|listener| listener.kind == ListenerKind::Peer);
             table.extend(listener.map(|listener| (broker.node, address(listener))));
         }
-        for known in introduced.borrow_and_update().iter() {
-            table.extend(known.peer.as_ref().map(|listener| (known.node, address(listener))));
-        }
         peers.send_if_modified(|known| {
             let changed = *known != table;
             *known = table;
             changed
         });
-        let changed = tokio::select! {
-            changed = metadata.changed() => changed,
-            Ok(()) = introduced.changed() => Ok(()),
-        };
-        if changed.is_err() {
+        if metadata.changed().await.is_err() {
             return;
         }
     }
@@ -94,6 +81,11 @@ pub(super) async fn follow_peers(
 
 pub(super) fn configured_peers(config: &Config) -> BTreeMap<NodeId, String> {
     config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect()
+}
+
+/// Where other nodes reach this one.
+pub(super) fn peer_address(config: &Config, addresses: &Addresses) -> String {
+    format!("{}:{}", config.advertised(&config.listeners.peer), addresses.peer.port())
 }
 
 pub(super) fn registration(config: &Config, identity: &Identity, addresses: &Addresses) -> Registration {

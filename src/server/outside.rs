@@ -3,7 +3,7 @@
 use crate::broker::node::Neighbours;
 use crate::broker::node::controller_client::{Forward, Forwarded, Proposed, propose_here};
 use crate::broker::node::views::Views;
-use crate::controller::command::{Command, Introduced};
+use crate::controller::command::Command;
 use crate::controller::view::MetadataView;
 use crate::metrics::Metrics;
 use crate::multiraft::apply::transfer::SnapshotMessage;
@@ -12,7 +12,9 @@ use crate::multiraft::handle::Handle;
 use crate::multiraft::worker::Outside;
 use crate::raft::RaftMessage;
 use crate::server::identity::Identity;
-use crate::transport::{Announcement, BoxFuture, Leaders, PeerRegistry, PeerSender, ProposalOutcome, Proposals};
+use crate::transport::{
+    Announcement, BoxFuture, Leaders, PeerRegistry, PeerSender, ProposalOutcome, Proposals, Registered,
+};
 use crate::types::{Incarnation, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
 use crate::wal::TurnNumber;
 use bytes::Bytes;
@@ -21,7 +23,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Groups whose announced leaders are remembered; more than a cluster can have partitions.
@@ -100,8 +101,6 @@ pub struct Cluster {
     pub sender: PeerSender,
     /// Leaders of groups as announced: the newest term wins.
     pub announced: Mutex<BTreeMap<RaftGroupId, (Term, NodeId)>>,
-    /// Nodes that the controller has named to this one, which has no copy of its state yet.
-    pub introduced: watch::Sender<Vec<Introduced>>,
 }
 
 /// What a node knows of the disks in the cluster.
@@ -111,18 +110,19 @@ pub struct Disks<'a> {
     pub identity: &'a Identity,
     /// The controller's state, as of its copy.
     pub metadata: &'a MetadataView,
-    /// Nodes that the controller has named to it since that copy was last brought up to date.
-    pub introduced: &'a [Introduced],
 }
 
 impl Disks<'_> {
-    /// The incarnation that a node is known to have.
+    /// The disk that a node is known to have.
     #[must_use]
-    pub fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
-        let introduced = self.introduced.iter().find(|known| known.node == node).map(|known| known.incarnation);
-        let registered = || self.metadata.broker(node).map(|broker| broker.incarnation);
-        let first = || self.identity.voters.iter().find(|voter| voter.node == node).map(|voter| voter.incarnation);
-        introduced.or_else(registered).or_else(first).filter(|incarnation| !self.was_replaced(*incarnation))
+    pub fn registered(&self, node: NodeId) -> Option<Registered> {
+        let broker = self.metadata.broker(node);
+        let registered = broker.map(|broker| Registered { at: broker.registered, incarnation: broker.incarnation });
+        let first = || {
+            let voter = self.identity.voters.iter().find(|voter| voter.node == node)?;
+            Some(Registered { at: LogIndex(0), incarnation: voter.incarnation })
+        };
+        registered.or_else(first).filter(|known| !self.was_replaced(known.incarnation))
     }
 
     /// Whether a disk was replaced.
@@ -141,14 +141,13 @@ impl Disks<'_> {
 
 impl Cluster {
     fn with_disks<T>(&self, ask: impl FnOnce(Disks<'_>) -> T) -> T {
-        let (metadata, introduced) = (self.views.metadata(), self.introduced.borrow());
-        ask(Disks { identity: &self.identity, metadata: &metadata, introduced: &introduced })
+        ask(Disks { identity: &self.identity, metadata: &self.views.metadata() })
     }
 }
 
 impl PeerRegistry for Cluster {
-    fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
-        self.with_disks(|disks| disks.incarnation_of(node))
+    fn registered(&self, node: NodeId) -> Option<Registered> {
+        self.with_disks(|disks| disks.registered(node))
     }
 
     /// A node that is new must reach the controller to register. The cluster's id is no secret, so until it has

@@ -133,11 +133,11 @@ impl Node {
         let late_broker = LateBroker::default();
         let (metrics, registry) = observe::metrics(Arc::clone(&late_broker), sender.clone());
         let ends = (removed, fatal_sender.clone());
-        let inside = Inside::start(&config, opened, sender, ends, metrics.clone())?;
+        let peer_address = membership::peer_address(&config, &addresses);
+        let inside = Inside::start((&config, peer_address), opened, sender, ends, metrics.clone())?;
 
         let Inside { worker, cluster, engine, known, joins, own } = inside;
         let voters = cluster.identity.voters.len();
-        let introduced = cluster.introduced.clone();
         let (identity, views, handle) = (cluster.identity.clone(), cluster.views.clone(), worker.handle().clone());
         let (peers, peers_watch) = watch::channel(membership::configured_peers(&config));
         let transport = connect(&cluster, own, sockets.peer, peers_watch);
@@ -167,16 +167,15 @@ impl Node {
         let check_interval = Duration::from_millis(config.retention.check_interval_ms.into());
         tasks.spawn(broker.clone().keep_retention(check_interval));
         let registration = membership::registration(&config, &identity, &addresses);
-        let joining = joining::Joining::new(controller.clone(), registration.clone(), introduced.clone());
-        tasks.spawn(joining.clone().stay_introduced(handle.clone(), views.clone()));
         if let Some(may_be_there) = joins {
+            let joining = joining::Joining::new(controller.clone(), registration.clone());
             tasks.spawn(joining.run(handle.clone(), (Arc::clone(&engine), identity.cluster), may_be_there));
         }
         tasks.spawn(membership::register(controller, registration.clone(), views.clone()));
         tasks.spawn(broker.clone().keep_members());
         tasks.spawn(broker.clone().create_coordinators(coordinator_layout(&config, voters)));
         tasks.spawn(broker.clone().keep_groups());
-        tasks.spawn(membership::follow_peers(config.clone(), views.clone(), introduced.subscribe(), peers));
+        tasks.spawn(membership::follow_peers(config.clone(), views.clone(), peers));
         let edges = Edges::new(&config, broker.clone());
         let kafka = kafka::listener::Listener::over(sockets.kafka, edges.kafka);
         tasks.spawn(serve_kafka(kafka, registration, views, stopping.clone()));

@@ -10,16 +10,31 @@
 //! A log that finds itself that its newest turns are lost is not such a disk: it counts how often that has happened,
 //! and none of its replicas takes part before it is repaired. What a process said before the newest loss is not
 //! compared, whoever remembers it: the peer may have been away while all was repaired.
+//!
+//! # Claims
+//!
+//! Which disk a node has is in the metadata, and this node's copy may be old: what it lacks may come only through a
+//! node that it does not show, or shows with another disk. So a node says which entry of the controller's log
+//! registered it, as its own copy shows that, and of two disks of a node the one that was registered later counts. A
+//! disk that was wiped, or formatted by mistake, has no copy that shows it, and nothing to claim; one that was replaced
+//! claims less than what took its place, and is refused whatever it claims by whoever knows that.
+//!
+//! A claim is worth as much as the rest of a greeting: it guards against mistakes. Nobody proves who it is at the
+//! peers' port, which must be reached by the cluster's nodes only. A claim is forgotten once this node's own copy has
+//! come as far.
 
-use super::{Own, PeerRegistry};
+use super::{Own, PeerRegistry, Registered};
 use crate::proto::{self, peer};
-use crate::types::{ClusterId, Incarnation, NodeId, RaftGroupId, ReplicaId};
+use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, RaftGroupId, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
 /// Incarnations whose turns are remembered.
 const INCARNATIONS_MAX: usize = 16_384;
+/// Nodes whose claims are remembered: more than are ever missing in one copy of the metadata.
+const CLAIMS_MAX: usize = 1_024;
 
 /// A node that was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +53,17 @@ pub struct Admission {
     registry: Arc<dyn PeerRegistry>,
     /// What was seen of each incarnation, for the life of this process.
     seen: Mutex<BTreeMap<Incarnation, Seen>>,
+    /// What nodes have said of themselves that this node's copy of the metadata may not show yet.
+    claims: watch::Sender<BTreeMap<NodeId, Claim>>,
+}
+
+/// How a node says that it is registered.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    /// With which disk, and since when.
+    registered: Registered,
+    /// Where it is reached.
+    address: String,
 }
 
 /// What is remembered of an incarnation.
@@ -65,16 +91,29 @@ struct Said {
     turn: u64,
     /// The losses of turns that its log has counted.
     losses: u32,
+    /// How it is registered, if it is.
+    claim: Option<Claim>,
 }
 
 impl Said {
     /// The sentence for a greeting that can't be read.
-    fn read(incarnation: &[u8], life: &[u8], (first_turn, turn): (u64, u64), losses: u32) -> Result<Self, String> {
+    fn read(
+        incarnation: &[u8],
+        life: &[u8],
+        (first_turn, turn): (u64, u64),
+        losses: u32,
+        registration: Option<&peer::Registration>,
+    ) -> Result<Self, String> {
         let id = |bytes: &[u8]| proto::read_id(bytes).map_err(|error| error.to_string());
         if turn < first_turn {
             return Err(format!("turn {turn} is said to be durable, and {first_turn} at the start of the process"));
         }
-        Ok(Self { incarnation: Incarnation(id(incarnation)?), life: id(life)?, first_turn, turn, losses })
+        let (incarnation, life) = (Incarnation(id(incarnation)?), id(life)?);
+        let claim = registration.filter(|said| said.index > 0).map(|said| Claim {
+            registered: Registered { at: LogIndex(said.index), incarnation },
+            address: said.address.clone(),
+        });
+        Ok(Self { incarnation, life, first_turn, turn, losses, claim })
     }
 }
 
@@ -82,7 +121,7 @@ impl Admission {
     /// Nobody was seen yet.
     #[must_use]
     pub fn new(own: Own, registry: Arc<dyn PeerRegistry>) -> Self {
-        Self { own, registry, seen: Mutex::default() }
+        Self { own, registry, seen: Mutex::default(), claims: watch::Sender::default() }
     }
 
     /// This node.
@@ -104,6 +143,7 @@ impl Admission {
             life: proto::id_bytes(self.own.life),
             first_turn: self.own.first_turn,
             losses: self.own.losses.into(),
+            registration: self.own_claim(),
         }
     }
 
@@ -116,7 +156,20 @@ impl Admission {
             life: proto::id_bytes(self.own.life),
             first_turn: self.own.first_turn,
             losses: self.own.losses.into(),
+            registration: self.own_claim(),
         }
+    }
+
+    /// How this node is registered, as its own copy of the metadata shows it.
+    #[must_use]
+    pub fn own_registration(&self) -> Option<Registered> {
+        let shown = self.registry.registered(self.own.node);
+        shown.filter(|shown| shown.incarnation == self.own.incarnation && shown.at > LogIndex(0))
+    }
+
+    fn own_claim(&self) -> Option<peer::Registration> {
+        let Registered { at, .. } = self.own_registration()?;
+        Some(peer::Registration { index: at.0, address: self.own.address.clone() })
     }
 
     /// Lets a node in that has connected, or says why not.
@@ -142,7 +195,8 @@ impl Admission {
             return Err(format!("this is node {}, not node {wanted}; check the addresses of the peers", own.node));
         }
         let node = NodeId(hello.from_node);
-        let said = Said::read(&hello.incarnation, &hello.life, (hello.first_turn, hello.durable_turn), hello.losses)?;
+        let peer::Hello { incarnation, life, first_turn, durable_turn, losses, registration, .. } = hello;
+        let said = Said::read(incarnation, life, (*first_turn, *durable_turn), *losses, registration.as_ref())?;
         self.check(node, &said)?;
         Ok(Admitted { node, incarnation: said.incarnation })
     }
@@ -150,7 +204,13 @@ impl Admission {
     /// Whether a node that was let in is one of the cluster's, by now.
     #[must_use]
     pub fn knows(&self, peer: Admitted) -> bool {
-        self.registry.incarnation_of(peer.node) == Some(peer.incarnation)
+        self.known(peer.node).is_some_and(|known| known.incarnation == peer.incarnation)
+    }
+
+    /// Whether the node has another disk by now.
+    #[must_use]
+    pub fn knows_another(&self, peer: Admitted) -> bool {
+        self.known(peer.node).is_some_and(|known| known.incarnation != peer.incarnation)
     }
 
     /// Whether what is said in a replica's name is heard. A directory that was wrongly formatted as a first voter's
@@ -161,9 +221,64 @@ impl Admission {
     }
 
     /// Whether the node that was connected to is the one that was meant, or why not.
-    pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<(), String> {
-        let peer::Welcome { incarnation, life, first_turn, durable_turn, losses } = welcome;
-        self.check(node, &Said::read(incarnation, life, (*first_turn, *durable_turn), *losses)?)
+    pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<Admitted, String> {
+        let peer::Welcome { incarnation, life, first_turn, durable_turn, losses, registration } = welcome;
+        let said = Said::read(incarnation, life, (*first_turn, *durable_turn), *losses, registration.as_ref())?;
+        self.check(node, &said)?;
+        Ok(Admitted { node, incarnation: said.incarnation })
+    }
+
+    /// Told when a node has claimed something.
+    pub(super) fn watch_claims(&self) -> watch::Receiver<BTreeMap<NodeId, Claim>> {
+        self.claims.subscribe()
+    }
+
+    /// Nodes that have said where they are, and this node's copy of the metadata is older.
+    #[must_use]
+    pub fn claimants(&self) -> Vec<NodeId> {
+        let nodes: Vec<_> = self.claims.borrow().keys().copied().collect();
+        nodes.into_iter().filter(|node| self.claimed_address(*node).is_some()).collect()
+    }
+
+    /// Where one of them is.
+    #[must_use]
+    pub fn claimed_address(&self, node: NodeId) -> Option<String> {
+        self.claim(node).map(|claim| claim.address).filter(|address| !address.is_empty())
+    }
+
+    /// The disk that a node has, by all that this node was told.
+    fn known(&self, node: NodeId) -> Option<Registered> {
+        self.claim(node).map(|claim| claim.registered).or_else(|| self.registry.registered(node))
+    }
+
+    /// What a node claims, unless this node's own copy of the metadata has come as far.
+    fn claim(&self, node: NodeId) -> Option<Claim> {
+        let claim = self.claims.borrow().get(&node).cloned()?;
+        let shown = self.registry.registered(node);
+        let outdated = shown.is_some_and(|shown| shown.at >= claim.registered.at);
+        if outdated || self.registry.was_replaced(claim.registered.incarnation) {
+            // Nobody is told: whoever looked to the claim for an address finds it in the metadata at the same time.
+            self.claims.send_if_modified(|claims| {
+                claims.remove(&node);
+                false
+            });
+            return None;
+        }
+        Some(claim)
+    }
+
+    /// Remembers a claim, if it is the newest.
+    fn believe(&self, node: NodeId, claim: &Claim) {
+        self.claims.send_if_modified(|claims| {
+            let newer = match claims.get(&node) {
+                Some(known) => known.registered.at < claim.registered.at,
+                None => claims.len() < CLAIMS_MAX,
+            };
+            if newer {
+                claims.insert(node, claim.clone());
+            }
+            newer
+        });
     }
 
     fn check(&self, node: NodeId, said: &Said) -> Result<(), String> {
@@ -177,9 +292,13 @@ impl Admission {
                  not start it again; format an empty directory for a new node"
             ));
         }
-        match self.registry.incarnation_of(node) {
-            Some(known) if known == incarnation => {}
-            Some(known) => {
+        let known = self.known(node);
+        let newer = |claim: &&Claim| known.is_none_or(|known| known.at < claim.registered.at);
+        let claim = said.claim.as_ref().filter(newer);
+        match known {
+            _ if claim.is_some() => {}
+            Some(known) if known.incarnation == incarnation => {}
+            Some(Registered { incarnation: known, .. }) => {
                 return Err(format!(
                     "node {node} is known as incarnation {known}, and this is {incarnation}: its disk is another one. \
                      Start it with its old disk, or replace the node"
@@ -193,7 +312,9 @@ impl Admission {
                 ));
             }
         }
-        self.check_turns(node, said)
+        self.check_turns(node, said)?;
+        claim.into_iter().for_each(|claim| self.believe(node, claim));
+        Ok(())
     }
 
     fn check_turns(&self, node: NodeId, said: &Said) -> Result<(), String> {

@@ -4,11 +4,11 @@
 //! connection, what was put into the queue lives until the next attempt has failed. Attempts grow rarer, until the peer
 //! connects to this node.
 
-use super::admission::Admission;
+use super::admission::{Admission, Admitted};
 use super::queue::Queue;
 use super::translate::outcome_from_wire;
 use super::wire::{self, End};
-use super::{Inbox, Leaders, Options, PeerStates};
+use super::{Inbox, Leaders, Options, PeerStates, Registered};
 use crate::proto::peer::frame::Body;
 use crate::proto::{PEER_FRAME_BYTES_MAX, peer};
 use crate::types::NodeId;
@@ -52,10 +52,14 @@ impl Peer {
         let arrival = self.states.arrival(self.node);
         let mut failures = 0;
         loop {
+            let said = self.admission.own_registration();
             let end = match self.connect().await {
-                Ok(stream) => {
+                Ok((stream, met)) => {
                     let since = Instant::now();
-                    let end = self.talk(stream).await;
+                    let end = tokio::select! {
+                        end = self.talk(stream) => end,
+                        end = self.outdated(said, met) => end,
+                    };
                     self.inbox.unreachable(self.node);
                     // A connection that breaks at once is no better than none.
                     if since.elapsed() > self.options.backoff_max {
@@ -81,19 +85,20 @@ impl Peer {
         }
     }
 
-    async fn connect(&self) -> Result<TcpStream, End> {
-        let address = self.addresses.borrow().get(&self.node).cloned().unwrap_or_default();
+    async fn connect(&self) -> Result<(TcpStream, Admitted), End> {
+        let known = || self.addresses.borrow().get(&self.node).cloned();
+        let address = self.admission.claimed_address(self.node).or_else(known).unwrap_or_default();
         let greeting = async {
             let mut stream = TcpStream::connect(&address).await?;
             stream.set_nodelay(true)?;
-            self.greet(&mut stream).await?;
-            Ok(stream)
+            let met = self.greet(&mut stream).await?;
+            Ok((stream, met))
         };
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"));
         timeout(self.options.greeting_max, greeting).await.unwrap_or_else(|_| Err(late().into()))
     }
 
-    async fn greet(&self, stream: &mut TcpStream) -> Result<(), End> {
+    async fn greet(&self, stream: &mut TcpStream) -> Result<Admitted, End> {
         wire::write_short(stream, Body::Hello(self.admission.hello(self.node))).await?;
         match wire::read(stream, wire::GREETING_BYTES_MAX, self.options.greeting_max).await? {
             Body::Welcome(welcome) => self.admission.check_welcome(self.node, &welcome).map_err(End::Unwanted),
@@ -111,6 +116,15 @@ impl Peer {
             end = self.listen(reading) => end,
             end = self.speak(writing) => end.into(),
         }
+    }
+
+    /// Ends when the greetings do not hold any more: this node is registered otherwise than it has said, and the peer
+    /// may have no other way to learn it; or the peer has another disk than the one that was met, and maybe elsewhere.
+    async fn outdated(&self, said: Option<Registered>, met: Admitted) -> End {
+        while self.admission.own_registration() == said && !self.admission.knows_another(met) {
+            sleep(self.options.alive_every).await;
+        }
+        End::Unwanted("a registration is newer than the greetings".to_owned())
     }
 
     /// Sends what waits. Ends when the socket fails; that nobody reads is `listen`'s to notice.

@@ -185,7 +185,9 @@ fn peer_bodies() -> Vec<(String, Body)> {
     let batch = peer::SnapshotBatch { base_offset: 2, data: "batch".into() };
     let id = || Bytes::from_static(&[7; 16]);
     let hello = peer::Hello { protocol: 1, cluster_id: id(), incarnation: id(), life: id(), ..peer::Hello::default() };
-    let welcome = peer::Welcome { incarnation: id(), durable_turn: 7, life: id(), first_turn: 3, losses: 1 };
+    let registration = Some(peer::Registration { index: 5, address: "n1.example:9094".into() });
+    let welcome =
+        peer::Welcome { incarnation: id(), durable_turn: 7, life: id(), first_turn: 3, losses: 1, registration };
     let leader = peer::LeaderAnnouncement { group: 3, term: 2, node: 1 };
     let mut bodies = vec![
         named("hello", Body::Hello(hello)),

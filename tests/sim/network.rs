@@ -231,6 +231,13 @@ impl World {
             self.note_greeting(from, to, &greeted);
             match greeted {
                 Ok(()) => {
+                    let believes = |who, whom| {
+                        let process = self.node(who).process.as_ref();
+                        process.is_some_and(|process| process.admission.claimants().contains(&whom))
+                    };
+                    if believes(from, to) || believes(to, from) {
+                        self.coverage.hit("newer claim believed");
+                    }
                     let number = self.network.open(from, to);
                     self.trace.note(self.now, "connect", &[from.0.into(), to.0.into(), number], || {
                         format!("node {from} to node {to}")
@@ -263,7 +270,7 @@ impl World {
         if checked.is_ok() {
             self.remember(from, to, welcome.durable_turn);
         }
-        checked
+        checked.map(|_| ())
     }
 
     fn remember(&mut self, who: NodeId, whom: NodeId, turn: u64) {
@@ -295,6 +302,17 @@ impl World {
                 let after = if power_cut { SILENCE_MAX } else { MILLISECOND };
                 let life = self.node(other).life;
                 self.schedule(after, Event::Broken { from: other, to: node, life });
+            }
+        }
+    }
+
+    /// A node is registered otherwise than it has said: it connects to the others anew.
+    pub fn greet_again(&mut self, position: usize) {
+        let (from, life) = (self.nodes[position].id, self.nodes[position].life);
+        for to in (1..=self.nodes.len() as u32).map(NodeId).filter(|to| *to != from) {
+            if self.network.close(from, to) {
+                self.coverage.hit("greeted again");
+                self.schedule(0, Event::Broken { from, to, life });
             }
         }
     }

@@ -10,7 +10,6 @@ use crate::swarm::Shape;
 use crate::workload::Request;
 use ackord::broker::node::members::Keeper;
 use ackord::controller::Controller;
-use ackord::controller::command::Introduced;
 use ackord::controller::view::{MetadataView, Topic};
 use ackord::coordinator::{Coordinator, offsets};
 use ackord::multiraft::apply::machine::Machine;
@@ -29,7 +28,7 @@ use ackord::server::outside::Disks;
 use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
 use ackord::transport::admission::Admission;
-use ackord::transport::{Own, PeerRegistry};
+use ackord::transport::{Own, PeerRegistry, Registered};
 use ackord::types::{
     CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId, TopicId,
 };
@@ -99,8 +98,6 @@ struct Seen {
     identity: Identity,
     /// The controller's state.
     metadata: Arc<MetadataView>,
-    /// Whom the controller has named.
-    introduced: Vec<Introduced>,
 }
 
 /// Who the others are, as one process knows it.
@@ -109,25 +106,18 @@ pub struct Peers(Mutex<Seen>);
 impl Peers {
     /// Takes over who has registered.
     pub fn follow(&self, view: &Arc<MetadataView>) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.metadata = Arc::clone(view);
-        seen.introduced.clear();
-    }
-
-    /// Takes over whom the controller has named.
-    pub fn introduce(&self, introduced: Vec<Introduced>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).introduced = introduced;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).metadata = Arc::clone(view);
     }
 
     fn with_disks<T>(&self, ask: impl FnOnce(Disks<'_>) -> T) -> T {
-        let Seen { identity, metadata, introduced } = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ask(Disks { identity, metadata, introduced })
+        let Seen { identity, metadata } = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(Disks { identity, metadata })
     }
 }
 
 impl PeerRegistry for Peers {
-    fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
-        self.with_disks(|disks| disks.incarnation_of(node))
+    fn registered(&self, node: NodeId) -> Option<Registered> {
+        self.with_disks(|disks| disks.registered(node))
     }
 
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
@@ -203,8 +193,6 @@ pub struct Process {
     pub refused_until: u64,
     /// Decides about members.
     pub keeper: Keeper,
-    /// When it last heard of a leader of the controller's group.
-    pub alone_since: u64,
 }
 
 /// A copy of everything durable of a node, as it was at an earlier crash.
@@ -353,11 +341,15 @@ impl Node {
         let known = starts.iter().map(|start| start.group).collect();
         let first_turn = recovery.durable_turn.0;
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
-        let (identity, metadata) = (self.identity.clone(), Arc::new(MetadataView::empty(CLUSTER)));
-        let peers = Arc::new(Peers(Mutex::new(Seen { identity, metadata, introduced: Vec::new() })));
+        let metadata = match machines.get(&CONTROLLER_GROUP) {
+            Some(Machine::Controller(controller)) => controller.view(),
+            _ => Arc::new(MetadataView::empty(CLUSTER)),
+        };
+        let peers = Arc::new(Peers(Mutex::new(Seen { identity: self.identity.clone(), metadata })));
         let (cluster, node, incarnation, life) = (CLUSTER, self.id, self.identity.incarnation, self.process_id());
         let durable = Arc::clone(&durable_turn);
-        let own = Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, losses };
+        let address = format!("node-{node}");
+        let own = Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, losses, address };
         self.process = Some(Process {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..sabotage::limits(shape) }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),
@@ -388,7 +380,6 @@ impl Node {
             registered: false,
             refused_until: 0,
             keeper: Keeper::default(),
-            alone_since: 0,
         });
         Ok(Opened { recovery, jobs, inputs })
     }

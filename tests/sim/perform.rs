@@ -268,7 +268,9 @@ impl World {
             return self.was_replaced(position);
         }
         let work = process.known.take_work(&process.seen, &now);
+        let before = process.admission.own_registration();
         process.peers.follow(&now);
+        let is_news = process.admission.own_registration() != before;
         process.seen = now;
         process.board.retain(|group, _| !work.remove.contains(group));
         for group in work.remove {
@@ -282,6 +284,9 @@ impl World {
             self.coverage.hit("group adopted");
             let GroupPlan { group, replica, peers: membership, .. } = plan;
             self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
+        }
+        if is_news {
+            self.greet_again(position);
         }
     }
 }

@@ -73,7 +73,6 @@ impl World {
         let Opened { recovery, jobs, inputs } = opened;
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.nodes[position].refused = None;
-        self.nodes[position].process.as_mut().expect("it has started").alone_since = self.now;
         self.coverage.hit("started");
         self.trace.note(self.now, "start", &[node.0.into(), recovery.durable_turn.0], || {
             let findings = recovery.findings.join("; ");

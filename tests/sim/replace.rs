@@ -29,8 +29,6 @@ pub const OFFICE: usize = usize::MAX;
 const LOOK: u64 = 200 * MILLISECOND;
 /// How long a node waits that was refused.
 const REFUSED_PAUSE: u64 = SECOND;
-/// How long a node hears of no leader before it asks who the others are.
-const ALONE_MAX: u64 = 4 * SECOND;
 /// Nodes that a run has at most, those that were given up included.
 const NODES_MAX: usize = 12;
 
@@ -397,27 +395,7 @@ impl World {
                 self.ask_controller(who, errand, &command);
             }
         }
-        self.stay_introduced(position);
         self.keep_members(position);
-    }
-
-    /// What `server::joining` does when a node hears of no leader.
-    fn stay_introduced(&mut self, position: usize) {
-        let now = self.now;
-        let here = &mut self.nodes[position];
-        let (who, node, incarnation) = (Some((here.id, here.life)), here.id, here.identity.incarnation);
-        let Some(process) = here.process.as_mut() else { return };
-        let has_leader = process.board.get(&CONTROLLER_GROUP).is_some_and(|leadership| leadership.leader.is_some());
-        if has_leader {
-            process.alone_since = now;
-        }
-        if process.joins.is_none()
-            && now >= process.alone_since + ALONE_MAX
-            && !self.office.is_asking(who, Errand::Join)
-        {
-            process.alone_since = now - ALONE_MAX / 2;
-            self.ask_controller(who, Errand::Join, &Command::JoinController { node, incarnation });
-        }
     }
 
     /// What `broker::node::members` does.
@@ -500,10 +478,7 @@ impl World {
                 self.trace.note(now, "rejected", &[node.0.into()], || rejection.message);
             }
             Decided::Joining(Ok(joining)) => {
-                process.peers.introduce(joining.nodes.clone());
-                let Some(may_be_there) = process.joins.take() else {
-                    return self.coverage.hit("introduced again");
-                };
+                let Some(may_be_there) = process.joins.take() else { return };
                 let (replica, begun) = (joining.replica, begin(&joining, may_be_there));
                 self.trace
                     .note(now, "join", &[node.0.into(), replica.0], || format!("node {node} as {replica}: {begun:?}"));

@@ -25,7 +25,7 @@ const SEEDS_DEFAULT: u64 = 100;
 /// With so many seeds everything must have happened.
 const SEEDS_FOR_ALL: u64 = 1_000;
 /// What a run can come to, beside faults and crashes.
-const STATES: [&str; 46] = [
+const STATES: [&str; 48] = [
     "conf change applied",
     "connection broken by silence",
     "crash of several",
@@ -36,6 +36,7 @@ const STATES: [&str; 46] = [
     "disk replacement begun",
     "duplicate answered",
     "duplicated",
+    "greeted again",
     "group adopted",
     "group ended",
     "group joined",
@@ -47,6 +48,7 @@ const STATES: [&str; 46] = [
     "log stalled",
     "lost: dropped",
     "mailbox full",
+    "newer claim believed",
     "no room for a spare",
     "no room in the log",
     "no room on the disk",

@@ -6,9 +6,9 @@ use ackord::multiraft::core::repair::message::RepairMessage;
 use ackord::raft::RaftMessage;
 use ackord::transport::{
     Announcement, BoxFuture, Inbox, Leaders, Options, Own, PeerRegistry, PeerSender, ProposalOutcome, Proposals,
-    QueueLimits, Surroundings, Transport,
+    QueueLimits, Registered, Surroundings, Transport,
 };
-use ackord::types::{ClusterId, Incarnation, NodeId, RaftGroupId, ReplicaId};
+use ackord::types::{ClusterId, Incarnation, LogIndex, NodeId, RaftGroupId, ReplicaId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,9 +84,15 @@ pub struct Heard {
     takes_in: watch::Sender<bool>,
     admits_unknown: bool,
     leads: Vec<Announcement>,
+    /// What its copy of the metadata shows beside the first voters.
+    registered: Mutex<BTreeMap<NodeId, Registered>>,
 }
 
 impl Heard {
+    pub fn learns(&self, node: NodeId, registered: Registered) {
+        self.registered.lock().unwrap().insert(node, registered);
+    }
+
     pub fn messages(&self) -> MutexGuard<'_, Vec<(RaftGroupId, RaftMessage)>> {
         self.messages.lock().unwrap()
     }
@@ -150,8 +156,9 @@ impl Inbox for Heard {
 }
 
 impl PeerRegistry for Heard {
-    fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
-        (node.0 < 10).then(|| incarnation(node))
+    fn registered(&self, node: NodeId) -> Option<Registered> {
+        let first = || (node.0 < 10).then(|| Registered { at: LogIndex(0), incarnation: incarnation(node) });
+        self.registered.lock().unwrap().get(&node).copied().or_else(first)
     }
 
     fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
@@ -207,6 +214,7 @@ impl Node {
             life: u128::from(LIVES.fetch_add(1, Ordering::Relaxed)),
             first_turn: setup.durable_turn,
             losses: 0,
+            address: format!("127.0.0.1:{port}"),
         };
         let heard = Arc::new(Heard {
             messages: Mutex::default(),
@@ -220,6 +228,7 @@ impl Node {
             takes_in: watch::Sender::new(true),
             admits_unknown: setup.admits_unknown,
             leads: setup.leads,
+            registered: Mutex::default(),
         });
         let surroundings = Surroundings {
             inbox: heard.clone(),

@@ -1,4 +1,4 @@
-//! Greetings in every order, and of disks that were rolled back.
+//! Greetings in every order, of disks that were rolled back, and of disks that this node's metadata does not show.
 
 use super::*;
 use std::sync::atomic::AtomicU64;
@@ -8,8 +8,8 @@ const THERE: Incarnation = Incarnation(22);
 struct Known;
 
 impl PeerRegistry for Known {
-    fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
-        Some(Incarnation(u128::from(node.0) * 11))
+    fn registered(&self, node: NodeId) -> Option<Registered> {
+        Some(Registered { at: LogIndex(0), incarnation: Incarnation(u128::from(node.0) * 11) })
     }
 
     fn was_replaced(&self, incarnation: Incarnation) -> bool {
@@ -27,6 +27,7 @@ fn process(node: u32, life: u128, first_turn: u64) -> Admission {
         life,
         first_turn,
         losses: 0,
+        address: String::new(),
     };
     Admission::new(own, Arc::new(Known))
 }
@@ -125,4 +126,139 @@ fn a_greeting_that_contradicts_itself_is_refused() {
     assert!(here.admit(&hello).unwrap_err().contains("turn 9"));
     assert!(here.admit(&peer::Hello { life: bytes::Bytes::new(), ..there.hello(NodeId(1)) }).is_err());
     assert_eq!(here.seen.lock().unwrap().get(&THERE).map(|seen| seen.turn), None);
+}
+
+/// A copy of the metadata that can grow.
+#[derive(Default)]
+struct Copy {
+    shown: Mutex<BTreeMap<NodeId, Registered>>,
+    retired: Mutex<Vec<Incarnation>>,
+}
+
+impl Copy {
+    fn of(shown: &[(u32, Registered)]) -> Arc<Self> {
+        let copy = Self::default();
+        shown.iter().for_each(|(node, registered)| copy.shows(*node, *registered));
+        Arc::new(copy)
+    }
+
+    fn shows(&self, node: u32, registered: Registered) {
+        self.shown.lock().unwrap().insert(NodeId(node), registered);
+    }
+}
+
+impl PeerRegistry for Copy {
+    fn registered(&self, node: NodeId) -> Option<Registered> {
+        self.shown.lock().unwrap().get(&node).copied().filter(|shown| !self.was_replaced(shown.incarnation))
+    }
+
+    fn was_replaced(&self, incarnation: Incarnation) -> bool {
+        self.retired.lock().unwrap().contains(&incarnation)
+    }
+}
+
+const fn disk(incarnation: u128, at: u64) -> Registered {
+    Registered { at: LogIndex(at), incarnation: Incarnation(incarnation) }
+}
+
+/// The disks of node 3, one after the other.
+const A: Registered = disk(31, 10);
+const B: Registered = disk(32, 60);
+const C: Registered = disk(33, 90);
+
+fn with_copy(node: u32, incarnation: Incarnation, copy: &Arc<Copy>) -> Admission {
+    let own = Own { incarnation, address: format!("n{node}:{incarnation}"), ..process(node, 1, 0).own };
+    Admission::new(own, Arc::clone(copy) as Arc<dyn PeerRegistry>)
+}
+
+/// Node 3 with this disk, whose own copy shows so.
+fn third(disk: Registered) -> Admission {
+    with_copy(3, disk.incarnation, &Copy::of(&[(3, disk)]))
+}
+
+/// Node 1 with this copy, and what it says to node 3 with each of these disks, on the connection that 3 has opened and
+/// on the one to it.
+fn greeted(here: &Admission, disks: &[Registered]) -> Vec<bool> {
+    let let_in = |disk: &Registered| {
+        let there = third(*disk);
+        let heard = here.admit(&there.hello(NodeId(1))).is_ok();
+        assert_eq!(heard, here.check_welcome(NodeId(3), &there.welcome()).is_ok(), "{disk:?}");
+        assert_eq!(heard, here.knows(Admitted { node: NodeId(3), incarnation: disk.incarnation }), "{disk:?}");
+        heard
+    };
+    disks.iter().map(let_in).collect()
+}
+
+fn first(copy: &Arc<Copy>) -> Admission {
+    with_copy(1, Incarnation(11), copy)
+}
+
+#[test]
+fn of_two_disks_of_a_node_the_one_that_was_registered_later_is_let_in() {
+    for shown in [&[][..], &[(3, A)]] {
+        assert_eq!(greeted(&first(&Copy::of(shown)), &[A, B, A, B]), [true, true, false, true], "{shown:?}");
+        assert_eq!(greeted(&first(&Copy::of(shown)), &[B, A]), [true, false], "{shown:?}");
+    }
+    // A copy that has come further decides.
+    assert_eq!(greeted(&first(&Copy::of(&[(3, B)])), &[A, B]), [false, true]);
+    assert_eq!(greeted(&first(&Copy::of(&[(3, C)])), &[B, A, C]), [false, false, true]);
+}
+
+#[test]
+fn what_is_claimed_counts_until_the_own_copy_has_come_as_far() {
+    let copy = Copy::of(&[(3, A)]);
+    let here = first(&copy);
+    assert_eq!(greeted(&here, &[B]), [true]);
+    assert_eq!(here.claimants(), [NodeId(3)]);
+    assert_eq!(here.claimed_address(NodeId(3)), Some(format!("n3:{}", B.incarnation)));
+    copy.shows(3, B);
+    assert_eq!((here.claimants(), here.claimed_address(NodeId(3))), (Vec::new(), None));
+    copy.shows(3, C);
+    assert_eq!(greeted(&here, &[B, C]), [false, true]);
+}
+
+#[test]
+fn a_replaced_disk_is_refused_whatever_it_claims() {
+    let copy = Copy::of(&[]);
+    let here = first(&copy);
+    assert_eq!(greeted(&here, &[B]), [true]);
+    copy.retired.lock().unwrap().push(B.incarnation);
+    assert!(!here.knows(Admitted { node: NodeId(3), incarnation: B.incarnation }));
+    assert!(here.admit(&third(B).hello(NodeId(1))).unwrap_err().contains("was replaced"));
+    assert_eq!(greeted(&here, &[B, C]), [false, true]);
+}
+
+#[test]
+fn a_disk_that_its_own_copy_does_not_show_claims_nothing() {
+    for (shown, own) in [(&[][..], &[][..]), (&[(3, A)], &[]), (&[(3, A)], &[(3, B)])] {
+        let here = first(&Copy::of(shown));
+        let there = with_copy(3, C.incarnation, &Copy::of(own));
+        assert_eq!((there.own_registration(), there.hello(NodeId(1)).registration), (None, None));
+        assert!(here.admit(&there.hello(NodeId(1))).is_err());
+        let registration = Some(peer::Registration { index: 0, address: "n3".into() });
+        assert!(here.admit(&peer::Hello { registration, ..there.hello(NodeId(1)) }).is_err());
+        assert!(here.claimants().is_empty());
+    }
+}
+
+#[test]
+fn what_a_refused_process_claims_is_not_remembered() {
+    let here = first(&Copy::of(&[(3, A)]));
+    let mut there = third(B);
+    there.own.first_turn = 10;
+    write(&there, 10);
+    here.admit(&there.hello(NodeId(1))).unwrap();
+    let again = third(Registered { at: LogIndex(70), ..B });
+    assert!(here.admit(&peer::Hello { life: proto::id_bytes(9), ..again.hello(NodeId(1)) }).is_err(), "rolled back");
+    assert_eq!(here.known(NodeId(3)), Some(B));
+}
+
+#[test]
+fn strangers_fill_no_memory() {
+    let here = first(&Copy::of(&[]));
+    for node in 2..CLAIMS_MAX as u32 + 100 {
+        let copy = Copy::of(&[(node, disk(node.into(), 5))]);
+        here.admit(&with_copy(node, Incarnation(node.into()), &copy).hello(NodeId(1))).unwrap();
+    }
+    assert_eq!(here.claims.borrow().len(), CLAIMS_MAX);
 }
