@@ -6,6 +6,7 @@ use ackord::coordinator::Coordinator;
 use ackord::coordinator::command::{Action, Command, Commit, NewOffset};
 use ackord::machine::StateMachine;
 use ackord::multiraft::apply::machine::Machine;
+use ackord::multiraft::apply::transfer::{SnapshotBody, SnapshotMessage};
 use ackord::multiraft::apply::{Applier, NoObserver, Observer, Transferred};
 use ackord::partition::Partition;
 use ackord::sim::engine::SimEngine;
@@ -40,6 +41,9 @@ fn repair<S: Engine, R: Engine>(group: RaftGroupId, sender: &mut Applier<S>, rec
         next = receiver.transferred(answer);
     }
     assert!(matches!(next.done, Some((done, Some(_))) if done == at), "{:?}", next.done);
+    // A question that was repeated is answered late, by a sender that has a newer state by then.
+    let late = SnapshotMessage { group, from: SENDER, to: RECEIVER, at, body: SnapshotBody::Gone };
+    assert_eq!(receiver.transferred(late).done, None);
     let freed = receiver.install(group, at).expect("it can be switched to");
     receiver.engine().flush().expect("it flushes");
     if let Some(freed) = freed {

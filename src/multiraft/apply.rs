@@ -293,7 +293,10 @@ impl<E: Engine> Applier<E> {
 
     fn arrived(&mut self, group: RaftGroupId, at: LogId, from: ReplicaId, body: SnapshotBody) -> Transferred {
         let Some(transfer) = self.transfers.get_mut(&group) else { return Transferred::default() };
-        if transfer.meta.at != at || transfer.from != from {
+        // A state that is here whole may be about to be installed: late answers to questions that were repeated, among
+        // them that it is gone at the sender by now, change nothing.
+        let is_whole = transfer.request(group).is_none();
+        if transfer.meta.at != at || transfer.from != from || is_whole {
             return Transferred::default();
         }
         transfer.heard();
