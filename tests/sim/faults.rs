@@ -48,8 +48,14 @@ pub enum Fault {
     DamageDown,
     /// A disk is damaged under a running process.
     DamageRunning,
-    /// A database loses rows.
+    /// The segment that is written to is damaged in front of its newest turn.
+    DamageNewest,
+    /// A sync of the log says that it is done, and is not.
+    LoseSync,
+    /// Rows of a database can't be read, or all of it.
     DamageState,
+    /// A database takes no more writes.
+    FailDatabase,
     /// A disk is empty.
     Wipe,
     /// A disk is another node's.
@@ -62,7 +68,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Crash,
         Self::PowerCut,
         Self::Pause,
@@ -79,7 +85,10 @@ impl Fault {
         Self::Transfer,
         Self::DamageDown,
         Self::DamageRunning,
+        Self::DamageNewest,
+        Self::LoseSync,
         Self::DamageState,
+        Self::FailDatabase,
         Self::Wipe,
         Self::Foreign,
         Self::RollBack,
@@ -190,7 +199,10 @@ impl World {
             Fault::FullDisk => self.fill(node),
             Fault::Transfer if is_up => self.transfer(position),
             Fault::DamageDown if self.shape.bad_moments => self.begin_bad_moment(),
-            Fault::DamageDown | Fault::DamageRunning | Fault::DamageState => return self.damage(fault),
+            Fault::FailDatabase if is_up => self.nodes[position].engine.fail("the simulated database has failed"),
+            Fault::DamageDown | Fault::DamageRunning | Fault::DamageNewest | Fault::LoseSync | Fault::DamageState => {
+                return self.damage(fault);
+            }
             Fault::Wipe | Fault::Foreign | Fault::RollBack => return self.replace_disk(fault),
             Fault::Replace => return self.give_up(),
             _ => return false,
