@@ -224,3 +224,51 @@ impl Engine for SimEngine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::ControlFlow;
+
+    const FAMILY: Family = Family::Records;
+
+    fn engine() -> SimEngine {
+        let engine = SimEngine::default();
+        let mut batch = WriteBatch::default();
+        (1..=4).for_each(|key| batch.put(FAMILY, vec![key], vec![key]));
+        engine.write(batch).and_then(|()| engine.flush()).unwrap();
+        engine
+    }
+
+    fn scan(engine: &SimEngine, to: u8) -> (usize, bool) {
+        let mut seen = 0;
+        let result = engine.scan(FAMILY, &[0], &[to], &mut |_, _| {
+            seen += 1;
+            ControlFlow::Continue(())
+        });
+        (seen, result.is_err_and(|error| error.damage))
+    }
+
+    #[test]
+    fn a_damaged_row_is_met_by_whoever_reads_it_until_its_file_is_gone() {
+        let engine = engine();
+        engine.damage(FAMILY, &[vec![3], vec![7]]);
+        assert!(engine.get(FAMILY, &[3]).is_err_and(|error| error.damage));
+        assert!(engine.get(FAMILY, &[2]).unwrap().is_some() && engine.get(FAMILY, &[7]).unwrap().is_none());
+        assert_eq!([scan(&engine, 3), scan(&engine, 9)], [(2, false), (2, true)]);
+        assert!(engine.last_at_or_before(FAMILY, &[0], &[3]).is_err());
+        assert!(engine.last_at_or_before(FAMILY, &[0], &[9]).unwrap().is_some(), "it is behind the last");
+        // A newer row can be read alone.
+        let mut batch = WriteBatch::default();
+        batch.put(FAMILY, vec![3], vec![30]);
+        engine.write(batch).unwrap();
+        assert!(engine.get(FAMILY, &[3]).is_ok() && scan(&engine, 9) == (2, true));
+        engine.crash(0);
+        assert!(engine.get(FAMILY, &[3]).is_err() && engine.duplicate().get(FAMILY, &[3]).is_err());
+        let mut batch = WriteBatch::default();
+        batch.delete_range(FAMILY, vec![3], vec![4]);
+        engine.write(batch).and_then(|()| engine.flush()).unwrap();
+        engine.reclaim(FAMILY, &[3], &[4]).unwrap();
+        assert_eq!(scan(&engine, 9), (3, false));
+    }
+}

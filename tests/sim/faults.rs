@@ -106,8 +106,8 @@ pub enum Healing {
     Room(NodeId),
     /// The operator puts the right disk back.
     RightDisk(NodeId),
-    /// Another node is away now, and the disk of a third is damaged.
-    Turnabout(NodeId),
+    /// Another node is away now, and the disk of a third is damaged so.
+    Turnabout(NodeId, Fault),
     /// The new disk takes the place of the old one again.
     NewDisk(NodeId),
 }
@@ -198,7 +198,7 @@ impl World {
             }
             Fault::FullDisk => self.fill(node),
             Fault::Transfer if is_up => self.transfer(position),
-            Fault::DamageDown if self.shape.bad_moments => self.begin_bad_moment(),
+            Fault::DamageDown | Fault::DamageNewest if self.shape.bad_moments => self.begin_bad_moment(fault),
             Fault::FailDatabase if is_up => self.nodes[position].engine.fail("the simulated database has failed"),
             Fault::DamageDown | Fault::DamageRunning | Fault::DamageNewest | Fault::LoseSync | Fault::DamageState => {
                 return self.damage(fault);
@@ -242,7 +242,7 @@ impl World {
                 here.disk.set_capacity(None);
             }
             Healing::RightDisk(node) => self.put_right_disk(node),
-            Healing::Turnabout(node) => self.turn_about(node),
+            Healing::Turnabout(node, fault) => self.turn_about(node, fault),
             Healing::NewDisk(node) => self.put_new_disk_back(node),
         }
     }
@@ -350,21 +350,21 @@ impl World {
 
     /// One of the nodes whose disks are whole is away for a while, and then another one; between the two a disk is
     /// damaged. What that node has forgotten is what they needed.
-    fn begin_bad_moment(&mut self) {
+    fn begin_bad_moment(&mut self, fault: Fault) {
         let mut whole: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         whole.retain(|node| !self.shape.is_fragile(*node));
         self.chances.nemesis.shuffle(&mut whole);
         if let [first, second, ..] = whole[..] {
             let lasts = self.chances.nemesis.between(SECOND, 2 * SECOND);
             self.isolate(first, lasts);
-            self.heal_after(lasts, Healing::Turnabout(second));
+            self.heal_after(lasts, Healing::Turnabout(second, fault));
         }
     }
 
-    fn turn_about(&mut self, node: NodeId) {
+    fn turn_about(&mut self, node: NodeId, fault: Fault) {
         if !self.calm {
             self.isolate(node, 2 * SECOND);
-            self.damage(Fault::DamageDown);
+            self.damage(fault);
         }
     }
 
