@@ -212,7 +212,7 @@ impl Engine for SimEngine {
         Ok(())
     }
 
-    /// Gives back what is damaged; and dropping files below keys that a crash could bring back is an error worth finding.
+    /// Gives back what is damaged. Dropping files below keys that a crash could bring back is an error worth finding.
     fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
         let mut state = self.state();
         state.check()?;

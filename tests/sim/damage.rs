@@ -60,8 +60,8 @@ const HARMS_OF_PAGES: usize = 6;
 /// Those that can be told from an older state of the log where nothing later follows.
 const HARMS_OF_NEWEST: usize = 9;
 
-/// What the damage of a database is called, by its rows, or as a whole.
-pub const STATE_HARMS: [&str; 7] = ["Records", "Times", "Producers", "Groups", "Meta", "Controller", "Database"];
+/// Rows that can be damaged. Of the index by time there is none before a partition has 4 MiB.
+pub const ROWS: [Family; 5] = [Family::Records, Family::Producers, Family::Groups, Family::Meta, Family::Controller];
 
 fn segments(disk: &SimDisk) -> Vec<String> {
     let names = disk.list().expect("the disk works");
@@ -162,7 +162,8 @@ impl World {
         let names = segments(&here.disk);
         let random = &mut self.chances.nemesis;
         let (runs, power_cut, times) = (random.one_in(3), random.one_in(2), random.between(1, 4));
-        let harms = if runs || names.len() < 2 { HARMS_OF_PAGES } else { HARMS_OF_NEWEST };
+        // A log of which nothing is left can't be repaired, only replaced.
+        let harms = if runs || names.len() < 3 { HARMS_OF_PAGES } else { HARMS_OF_NEWEST };
         let newest = names.last().filter(|name| name.contains(&format!("{number:016}"))).cloned();
         let Some(newest) = newest.filter(|_| proven > 0) else { return false };
         if !runs {
@@ -183,7 +184,7 @@ impl World {
         true
     }
 
-    /// Does it to one of these files, in its first bytes, whether or not the whole file is gone with them.
+    /// Does it to one of these files, to a page that lies before `below`. Whether it could be done.
     fn harm(&mut self, position: usize, harm: Harm, names: &[String], below: u64) -> bool {
         let here = &self.nodes[position];
         let (node, disk, random) = (here.id, here.disk.clone(), &mut self.chances.nemesis);
@@ -218,10 +219,10 @@ impl World {
             Harm::Cut => disk.cut(&name, page + random.below(PAGE)),
             Harm::Lose => disk.lose(&name),
             Harm::Swap => {
-                let all = segments(&disk);
-                let others: Vec<_> =
-                    all.iter().filter(|other| **other != name && *other < all.last().unwrap_or(other)).collect();
-                let Some(other) = others.first().map(|_| *random.pick(&others)) else { return false };
+                let mut others = segments(&disk);
+                others.pop();
+                others.retain(|other| *other != name);
+                let Some(other) = others.first().map(|_| random.pick(&others)) else { return false };
                 let there = disk.contents(other);
                 disk.put(&name, &there);
                 disk.put(other, &contents);
@@ -242,12 +243,13 @@ impl World {
         let (node, Some(process)) = (here.id, here.process.as_ref()) else { return false };
         let (engine, random) = (here.engine.clone(), &mut self.chances.nemesis);
         let groups: Vec<_> = process.core.group_ids().collect();
-        let what = random.below(STATE_HARMS.len() as u64) as usize;
+        // There is most to read of records.
+        let what = if random.one_in(4) { 0 } else { random.below(ROWS.len() as u64 + 1) as usize };
         let (runs, power_cut) = (random.one_in(2), random.one_in(2));
-        let Some(family) = Family::ALL.get(what) else {
+        let Some(family) = ROWS.get(what) else {
             self.end_process(position, power_cut);
             engine.condemn("its files are gone");
-            self.note_damage(node, STATE_HARMS[what]);
+            self.note_damage(node, "Database");
             self.schedule(50 * MILLISECOND, Event::Start { node });
             return true;
         };
@@ -255,13 +257,13 @@ impl World {
         let filled: Vec<_> = groups.iter().map(keys).filter(|keys| !keys.is_empty()).collect();
         let Some(keys) = filled.first().map(|_| random.pick(&filled)) else { return false };
         let first = random.below(keys.len() as u64) as usize;
-        let lost: Vec<_> = keys[first..].iter().take(random.magnitude(1, 20) as usize).cloned().collect();
+        let lost: Vec<_> = keys[first..].iter().take(random.magnitude(1, 100) as usize).cloned().collect();
         if self.shape.sabotage == Sabotage::TrustRows {
             sabotage::lose_rows(&engine, *family, &lost);
         } else {
             engine.damage(*family, &lost);
         }
-        self.note_damage(node, STATE_HARMS[what]);
+        self.note_damage(node, &format!("{family:?}"));
         if !runs {
             self.end_process(position, power_cut);
             self.schedule(50 * MILLISECOND, Event::Start { node });

@@ -135,9 +135,15 @@ impl World {
 
     fn has_majority(&self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {
         let members = self.membership(group);
+        // Who has lost the controller's state may know nobody until the controller names the others.
+        let knows_others = |node| {
+            self.node(node).quarantined(CONTROLLER_GROUP).is_none()
+                || (group != CONTROLLER_GROUP && self.has_majority(CONTROLLER_GROUP, up))
+        };
         let there = |voter: &&ReplicaId| {
             let node = voter.node();
-            up.contains(&node) && self.node(node).replica(group).is_some_and(|replica| replica.id() == **voter)
+            let is_voter = |replica: &ackord::raft::Replica| replica.id() == **voter;
+            up.contains(&node) && self.node(node).replica(group).is_some_and(is_voter) && knows_others(node)
         };
         let majority = |voters: &[ReplicaId]| voters.iter().filter(there).count() > voters.len() / 2;
         majority(&members.voters) && (members.voters_outgoing.is_empty() || majority(&members.voters_outgoing))

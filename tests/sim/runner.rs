@@ -5,7 +5,7 @@
 //! * `REPLACE=1`: nodes are replaced in every one of them.
 
 use crate::coverage::Coverage;
-use crate::damage::{HARMS, Harm, STATE_HARMS};
+use crate::damage::{HARMS, Harm, ROWS};
 use crate::faults::Fault;
 use crate::invariants;
 use crate::jobs::{CrashPoint, Kind};
@@ -250,8 +250,8 @@ fn expected() -> Vec<String> {
     for point in [CrashPoint::Idle, CrashPoint::Start, CrashPoint::Send, CrashPoint::Reply] {
         names.push(format!("crash {point:?}"));
     }
-    let harms = HARMS.iter().map(|harm| format!("{harm:?}")).chain(STATE_HARMS.map(str::to_owned));
-    for harm in harms.chain(["LostSync".to_owned()]) {
+    let harms = HARMS.iter().map(|harm| format!("{harm:?}")).chain(ROWS.map(|family| format!("{family:?}")));
+    for harm in harms.chain(["Database".to_owned(), "LostSync".to_owned()]) {
         names.extend([format!("damage {harm}"), format!("repaired after {harm}")]);
     }
     let of_newest = HARMS.iter().filter(|harm| **harm != Harm::Older);
