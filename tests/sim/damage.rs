@@ -243,8 +243,10 @@ impl World {
         let (node, Some(process)) = (here.id, here.process.as_ref()) else { return false };
         let (engine, random) = (here.engine.clone(), &mut self.chances.nemesis);
         let groups: Vec<_> = process.core.group_ids().collect();
+        // A control leaves out what would show by whole groups that are not there.
+        let kinds = if self.shape.sabotage == Sabotage::TrustRows { 3 } else { ROWS.len() as u64 + 1 };
         // There is most to read of records.
-        let what = if random.one_in(4) { 0 } else { random.below(ROWS.len() as u64 + 1) as usize };
+        let what = if random.one_in(4) { 0 } else { random.below(kinds) as usize };
         let (runs, power_cut) = (random.one_in(2), random.one_in(2));
         let Some(family) = ROWS.get(what) else {
             self.end_process(position, power_cut);
