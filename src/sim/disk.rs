@@ -567,7 +567,7 @@ mod tests {
     fn after_power_cut(seed: u64, synced_later: bool) -> (u8, bool) {
         let disk = SimDisk::new();
         let file = disk.create("file", 2 * PAGE).unwrap();
-        disk.sync_directory().unwrap();
+        file.sync_data().and_then(|()| disk.sync_directory()).unwrap();
         let write = |at: u64| file.write_all_at(&[IoSlice::new(&[7])], at).and_then(|()| file.sync_data()).unwrap();
         disk.lose_sync(1);
         write(0);
