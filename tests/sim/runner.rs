@@ -25,7 +25,7 @@ const SEEDS_DEFAULT: u64 = 100;
 /// With so many seeds everything must have happened.
 const SEEDS_FOR_ALL: u64 = 1_000;
 /// What a run can come to, beside faults and crashes.
-const STATES: [&str; 56] = [
+const STATES: [&str; 54] = [
     "conf change applied",
     "connection broken by silence",
     "crash of several",
@@ -33,8 +33,6 @@ const STATES: [&str; 56] = [
     "damage under a running process",
     "damaged state met by a flush",
     "damaged state met by a reader",
-    "damaged state met by a transfer",
-    "database condemned",
     "database failed",
     "database set aside",
     "delivered to the next process",
