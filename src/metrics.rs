@@ -35,6 +35,10 @@ pub struct Metrics {
     pub repaired_replicas: Counter,
     /// Lost entries of the log that peers have given back.
     pub refilled_entries: Counter,
+    /// Segments of the log that were begun in the file of one that was freed.
+    pub reused_segments: Counter,
+    /// Bytes of live entries that the log has copied out of old segments.
+    pub copied_forward_bytes: Counter,
     /// Seconds from an offset commit's arrival to its acknowledgement.
     pub offset_commit_seconds: Histogram,
     /// Generations of consumer groups that were made up.
@@ -124,6 +128,8 @@ impl Metrics {
             elections: Counter::default(),
             repaired_replicas: Counter::default(),
             refilled_entries: Counter::default(),
+            reused_segments: Counter::default(),
+            copied_forward_bytes: Counter::default(),
             offset_commit_seconds: seconds(),
             group_rebalances: Counter::default(),
         };
@@ -155,6 +161,12 @@ impl Metrics {
             ("elections", "Elections that this node has won", &self.elections),
             ("repaired_replicas", "Quarantined replicas that were repaired from their peers", &self.repaired_replicas),
             ("refilled_entries", "Lost entries of the log that peers have given back", &self.refilled_entries),
+            ("reused_segments", "Segments of the log begun in the file of one that was freed", &self.reused_segments),
+            (
+                "copied_forward_bytes",
+                "Bytes of live entries that the log has copied out of old segments",
+                &self.copied_forward_bytes,
+            ),
             ("group_rebalances", "Generations of consumer groups made up while led here", &self.group_rebalances),
         ];
         for (name, help, counter) in counters {
@@ -277,6 +289,8 @@ mod tests {
             "ackord_turn_bytes_count 0",
             "ackord_produced_bytes_total 10",
             "ackord_elections_total 1",
+            "ackord_reused_segments_total 0",
+            "ackord_copied_forward_bytes_total 0",
             "ackord_group_rebalances_total 0",
             "ackord_offset_commit_seconds_count 0",
             "ackord_groups{state=\"Stable\"} 2",

@@ -27,7 +27,7 @@ mod space;
 
 pub use log::Log;
 pub use read::{Location, Reader};
-pub use space::{Headroom, Spare, SpareOrder, prepare_spare};
+pub use space::{Headroom, RoomMade, Spare, SpareOrder, prepare_spare};
 
 use crate::types::{HardState, LogEntry, LogId, LogIndex, NodeId, RaftGroupId, Term};
 use std::collections::BTreeMap;

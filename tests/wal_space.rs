@@ -5,7 +5,7 @@ use ackord::sim::SimDisk;
 use ackord::types::{LogId, LogIndex, RaftGroupId};
 use ackord::wal::disk::Disk;
 use ackord::wal::real_disk::RealDisk;
-use ackord::wal::{LogChange, LogError, Options, ReadError, prepare_spare};
+use ackord::wal::{LogChange, LogError, Options, ReadError, RoomMade, prepare_spare};
 use wal_common::*;
 
 fn live<D: Disk>(disk: &D) -> Vec<u64> {
@@ -49,6 +49,8 @@ fn released_segments_are_recycled_and_their_entries_are_gone() {
     let stale = Err(ReadError::Released { group: RaftGroupId(1) });
     assert_eq!(reader.read(&early, u64::MAX), stale, "the file has been recycled under the reader's handle");
     assert_eq!(log.reader().read(&early, u64::MAX), stale, "the file has another name");
+    assert!(log.take_room_made().reused_segments >= 4, "and reused");
+    assert_eq!(log.take_room_made(), RoomMade::default(), "each is told once");
     let held = all(&log, 1);
     drop(log);
     let (log, recovery) = open(&disk);
@@ -64,6 +66,7 @@ fn nothing_that_a_group_needs_is_freed() {
     log.append(&turn([born(1)])).expect("append");
     fill(&mut log, &disk, 9, false);
     assert_eq!(live(&disk), (1..=9).collect::<Vec<_>>());
+    assert_eq!(log.take_room_made(), RoomMade::default(), "nothing was freed, and nothing moved");
     let last = log.groups().groups[&RaftGroupId(1)].last.index.0;
     assert_eq!(all(&log, 1).len() as u64, last - 1);
 }
@@ -80,6 +83,7 @@ fn a_group_that_holds_back_a_segment_has_its_entries_copied_forward() {
     log.append(&turn([append(2, 5, 3, 3, 500)])).expect("append");
     fill(&mut log, &disk, 20, true);
     assert!(live(&disk)[0] > 10, "{:?}", live(&disk));
+    assert!(log.take_room_made().copied_bytes >= 4 * 500 + 3 * 100);
     let two = [(2, 1), (3, 1), (4, 1), (5, 3), (6, 3), (7, 3)];
     for _ in 0..3 {
         assert_holds(&log, 2, &two, 500);

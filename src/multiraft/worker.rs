@@ -30,7 +30,7 @@ use crate::raft::RaftMessage;
 use crate::storage::Engine;
 use crate::types::{NodeId, RaftGroupId, Term};
 use crate::wal::disk::Disk;
-use crate::wal::{GroupWrite, Log, LogChange, TurnNumber};
+use crate::wal::{GroupWrite, Log, LogChange, RoomMade, TurnNumber};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -63,6 +63,9 @@ pub trait Outside: Send + Sync + 'static {
 
     /// Lost entries that a peer has given back are on their way to the log.
     fn refilled(&self, _entries: usize) {}
+
+    /// The log has made room.
+    fn room_made(&self, _made: RoomMade) {}
 
     /// A quarantined replica takes part again.
     fn repaired(&self, _group: RaftGroupId) {}

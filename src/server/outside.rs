@@ -16,7 +16,7 @@ use crate::transport::{
     Announcement, BoxFuture, Leaders, PeerRegistry, PeerSender, ProposalOutcome, Proposals, Registered,
 };
 use crate::types::{Incarnation, LogIndex, NodeId, RaftGroupId, ReplicaId, Term};
-use crate::wal::TurnNumber;
+use crate::wal::{RoomMade, TurnNumber};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,6 +70,11 @@ impl Outside for NodeOutside {
 
     fn refilled(&self, entries: usize) {
         self.metrics.refilled_entries.inc_by(entries as u64);
+    }
+
+    fn room_made(&self, made: RoomMade) {
+        self.metrics.reused_segments.inc_by(made.reused_segments);
+        self.metrics.copied_forward_bytes.inc_by(made.copied_bytes);
     }
 
     fn repaired(&self, _group: RaftGroupId) {

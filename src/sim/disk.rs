@@ -35,6 +35,10 @@ struct Content {
     dirty: BTreeMap<u64, Page>,
     /// Pages whose sync failed: programs see them, later syncs skip them, a crash loses what it likes of them.
     forsaken: BTreeMap<u64, Page>,
+    /// Pages whose sync said that it was done, and was not.
+    lied_about: BTreeMap<u64, Page>,
+    /// Something was synced after those: now a power cut takes them.
+    lie_stands: bool,
     /// Blocks that can't be read.
     unreadable: BTreeSet<u64>,
 }
@@ -72,6 +76,8 @@ struct Faults {
     stop_at: Option<u64>,
     /// The sync, counted from now, that fails.
     failing_sync: Option<u64>,
+    /// The sync of a file, counted from now, that says that it is done, and is not.
+    losing_sync: Option<u64>,
     /// The write, counted from now, that fails.
     failing_write: Option<u64>,
     /// The total length of all files that it can take.
@@ -142,7 +148,8 @@ impl State {
 
 impl Content {
     fn page(&self, number: u64) -> Option<&Page> {
-        self.dirty.get(&number).or_else(|| self.forsaken.get(&number)).or_else(|| self.durable.get(&number))
+        let unsynced = self.dirty.get(&number).or_else(|| self.forsaken.get(&number));
+        unsynced.or_else(|| self.lied_about.get(&number)).or_else(|| self.durable.get(&number))
     }
 
     fn read(&self, mut buffer: &mut [u8], mut offset: u64) {
@@ -166,9 +173,10 @@ impl Content {
             let count = bytes.len().min(PAGE as usize - within);
             let (piece, rest) = bytes.split_at(count);
             let number = offset / PAGE;
-            let (durable, forsaken) = (&self.durable, &mut self.forsaken);
+            let (durable, lied_about, forsaken) = (&self.durable, &self.lied_about, &mut self.forsaken);
             let page = self.dirty.entry(number).or_insert_with(|| {
-                let before = forsaken.remove(&number).or_else(|| durable.get(&number).cloned());
+                let before = forsaken.remove(&number);
+                let before = before.or_else(|| lied_about.get(&number).or_else(|| durable.get(&number)).cloned());
                 before.unwrap_or_else(|| Box::new([0; PAGE as usize]))
             });
             page[within..within + count].copy_from_slice(piece);
@@ -178,6 +186,22 @@ impl Content {
     }
 
     fn sync(&mut self) {
+        self.lie_stands |= !self.lied_about.is_empty();
+        self.keep_dirty();
+    }
+
+    /// A sync that says that it is done, and is not. What it loses shows by what is synced after it, so it is lost only
+    /// then; before, it would be a torn tail. One at a time.
+    fn lose_sync(&mut self) {
+        if self.lied_about.is_empty() {
+            self.lied_about = std::mem::take(&mut self.dirty);
+        } else {
+            self.sync();
+        }
+    }
+
+    fn keep_dirty(&mut self) {
+        self.lied_about.retain(|number, _| !self.dirty.contains_key(number));
         // Not `append`, which builds the whole map anew.
         self.durable.extend(std::mem::take(&mut self.dirty));
         self.durable_length = self.length;
@@ -192,6 +216,8 @@ impl Content {
     fn crash(&mut self, random: &mut Random) {
         let fate = random.below(4); // Often all or nothing, because that is what real power cuts often are.
         let survives = |random: &mut Random| fate == 0 || (fate > 1 && random.one_in(2));
+        let lied_about = std::mem::take(&mut self.lied_about);
+        if std::mem::take(&mut self.lie_stands) { &mut self.forsaken } else { &mut self.durable }.extend(lied_about);
         self.forsake();
         for (number, new) in std::mem::take(&mut self.forsaken) {
             let page = self.durable.entry(number).or_insert_with(|| Box::new([0; PAGE as usize]));
@@ -208,7 +234,7 @@ impl Content {
     }
 
     fn cut(&mut self, length: u64) {
-        for pages in [&mut self.durable, &mut self.dirty, &mut self.forsaken] {
+        for pages in [&mut self.durable, &mut self.dirty, &mut self.forsaken, &mut self.lied_about] {
             pages.retain(|&number, _| number * PAGE < length);
             if let Some(page) = pages.get_mut(&(length / PAGE)) {
                 page[(length % PAGE) as usize..].fill(0);
@@ -281,6 +307,18 @@ impl SimDisk {
     /// sync will do it, unless it is written again.
     pub fn fail_sync(&self, count: u64) {
         self.state().faults.failing_sync = Some(count);
+    }
+
+    /// The `count`-th sync of a file from now (1 is the next) says that it is done, and is not: once something else of
+    /// the file is synced after it, a power cut takes what it should have synced.
+    pub fn lose_sync(&self, count: u64) {
+        self.state().faults.losing_sync = Some(count);
+    }
+
+    /// Whether a power cut may take something that a sync has said to be durable.
+    #[must_use]
+    pub fn has_lost_writes(&self) -> bool {
+        self.state().files.values().any(|content| content.lie_stands && !content.lied_about.is_empty())
     }
 
     /// The `count`-th write from now (1 is the next) fails after having written everything; what follows works.
@@ -363,7 +401,7 @@ impl SimDisk {
         content.read(&mut bytes, offset);
         change(&mut bytes);
         content.write(&bytes, offset);
-        content.sync();
+        content.keep_dirty();
     }
 
     /// Cuts a file off.
@@ -508,11 +546,45 @@ impl DiskFile for SimFile {
                 content_of(state, inode).forsake();
                 return Err(io::Error::other("the simulated disk failed to sync"));
             }
-            if !state.faults.lying {
-                content_of(state, inode).sync();
+            let loses = !content_of(state, inode).dirty.is_empty() && count_down(&mut state.faults.losing_sync);
+            let lying = state.faults.lying;
+            match content_of(state, inode) {
+                _ if lying => {}
+                content if loses => content.lose_sync(),
+                content => content.sync(),
             }
             state.syncs += 1;
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is in a file of one page, written before and after the sync that is lost, once the power was cut.
+    fn after_power_cut(seed: u64, synced_later: bool) -> (u8, bool) {
+        let disk = SimDisk::new();
+        let file = disk.create("file", 2 * PAGE).unwrap();
+        file.sync_data().and_then(|()| disk.sync_directory()).unwrap();
+        let write = |at: u64| file.write_all_at(&[IoSlice::new(&[7])], at).and_then(|()| file.sync_data()).unwrap();
+        disk.lose_sync(1);
+        write(0);
+        if synced_later {
+            write(PAGE);
+        }
+        assert_eq!(disk.contents("file")[0], 7, "programs see it");
+        let lost = disk.has_lost_writes();
+        disk.crash(&mut Random::new(seed));
+        assert!(!disk.has_lost_writes(), "a power cut decides");
+        (disk.contents("file")[0], lost)
+    }
+
+    #[test]
+    fn a_sync_that_lies_is_lost_only_behind_one_that_does_not() {
+        assert!((0..50).all(|seed| after_power_cut(seed, false) == (7, false)));
+        let later: BTreeSet<_> = (0..50).map(|seed| after_power_cut(seed, true)).collect();
+        assert_eq!(later, BTreeSet::from([(0, true), (7, true)]), "lost in some power cuts");
     }
 }

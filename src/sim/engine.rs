@@ -28,6 +28,10 @@ struct State {
     unflushed: Vec<WriteBatch>,
     /// Why every further write and flush fails, once one has.
     failed: Option<String>,
+    /// Rows that can't be read where they are durable.
+    damaged: Tables,
+    /// Whether it must be set aside.
+    condemned: bool,
 }
 
 impl Tables {
@@ -91,8 +95,33 @@ impl SimEngine {
     /// A database of its own with the same content; what is not flushed here is not there.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        let durable = self.state().durable.clone();
-        Self(Arc::new(Mutex::new(State { live: durable.clone(), durable, ..State::default() })))
+        let state = self.state();
+        let (durable, damaged, condemned) = (state.durable.clone(), state.damaged.clone(), state.condemned);
+        Self(Arc::new(Mutex::new(State { live: durable.clone(), durable, damaged, condemned, ..State::default() })))
+    }
+
+    /// The durable rows of a family whose keys begin so.
+    #[must_use]
+    pub fn durable_keys(&self, family: Family, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let state = self.state();
+        let rows = state.durable.range(family, prefix, Bound::Unbounded);
+        rows.map(|(key, _)| key.to_vec()).take_while(|key| key.starts_with(prefix)).collect()
+    }
+
+    /// These durable rows can't be read any more: what a file holds of them has another checksum. A newer row under the
+    /// same key can be read alone, and not together with others: the damaged one stays in the way of a scan until its
+    /// file is gone.
+    pub fn damage(&self, family: Family, keys: &[Vec<u8>]) {
+        let mut state = self.state();
+        let State { durable, damaged, .. } = &mut *state;
+        let (durable, damaged) = (durable.0.entry(family).or_default(), damaged.0.entry(family).or_default());
+        damaged.extend(keys.iter().filter_map(|key| durable.get_key_value(key)).map(|(k, v)| (k.clone(), v.clone())));
+    }
+
+    /// Whether it must be set aside, and an empty one take its place.
+    #[must_use]
+    pub fn is_condemned(&self) -> bool {
+        self.state().condemned
     }
 
     /// Makes every further write and flush fail until the next crash, as a full or broken disk does.
@@ -109,20 +138,46 @@ impl State {
     fn check(&self) -> Result<(), EngineError> {
         self.failed.clone().map_or(Ok(()), |reason| Err(EngineError::failed(reason)))
     }
+
+    /// The first damaged row in a range, or the last.
+    fn damaged_key(&self, family: Family, from: &[u8], to: Bound<&[u8]>, last: bool) -> Option<&[u8]> {
+        let mut keys = self.damaged.range(family, from, to).map(|(key, _)| key);
+        if last { keys.next_back() } else { keys.next() }
+    }
+}
+
+fn damaged(family: Family, key: &[u8]) -> EngineError {
+    EngineError::damaged(format!("the simulated database can't read the row {key:02x?} of {family:?}"))
 }
 
 impl Engine for SimEngine {
+    fn failure(&self) -> Option<String> {
+        self.state().failed.clone()
+    }
+
+    fn condemn(&self, _reason: &str) {
+        self.state().condemned = true;
+    }
+
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.state().live.0.get(&family).and_then(|table| table.get(key)).cloned())
+        let state = self.state();
+        let in_table = |tables: &Tables| tables.0.get(&family).and_then(|table| table.get(key)).cloned();
+        let value = in_table(&state.live);
+        match in_table(&state.damaged) {
+            Some(lost) if value.as_ref() == Some(&lost) => Err(damaged(family, key)),
+            _ => Ok(value),
+        }
     }
 
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), EngineError> {
-        for (key, value) in self.state().live.range(family, from, Bound::Excluded(to)) {
+        let state = self.state();
+        let lost = state.damaged_key(family, from, Bound::Excluded(to), false);
+        for (key, value) in state.live.range(family, from, Bound::Excluded(lost.unwrap_or(to))) {
             if visit(key, value).is_break() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+        lost.map_or(Ok(()), |key| Err(damaged(family, key)))
     }
 
     fn last_at_or_before(
@@ -133,7 +188,10 @@ impl Engine for SimEngine {
     ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
         let state = self.state();
         let last = state.live.range(family, from, Bound::Included(at)).next_back();
-        Ok(last.map(|(key, value)| (key.to_vec(), value.clone())))
+        match state.damaged_key(family, from, Bound::Included(at), true) {
+            Some(lost) if last.is_none_or(|(key, _)| key <= lost) => Err(damaged(family, lost)),
+            _ => Ok(last.map(|(key, value)| (key.to_vec(), value.clone()))),
+        }
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
@@ -154,12 +212,63 @@ impl Engine for SimEngine {
         Ok(())
     }
 
-    /// Nothing to give back; but dropping files below keys that a crash could bring back is an error worth finding.
+    /// Gives back what is damaged. Dropping files below keys that a crash could bring back is an error worth finding.
     fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
-        let state = self.state();
+        let mut state = self.state();
+        state.check()?;
         let at_risk = state.durable.range(family, from, Bound::Excluded(to)).next().is_some()
             || state.live.range(family, from, Bound::Excluded(to)).next().is_some();
         assert!(!at_risk, "space of {family:?} is reclaimed although its keys are not durably deleted");
+        let (from, to) = (from.to_vec(), to.to_vec());
+        state.damaged.apply(&Change::DeleteRange { family, from, to });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::ControlFlow;
+
+    const FAMILY: Family = Family::Records;
+
+    fn engine() -> SimEngine {
+        let engine = SimEngine::default();
+        let mut batch = WriteBatch::default();
+        (1..=4).for_each(|key| batch.put(FAMILY, vec![key], vec![key]));
+        engine.write(batch).and_then(|()| engine.flush()).unwrap();
+        engine
+    }
+
+    fn scan(engine: &SimEngine, to: u8) -> (usize, bool) {
+        let mut seen = 0;
+        let result = engine.scan(FAMILY, &[0], &[to], &mut |_, _| {
+            seen += 1;
+            ControlFlow::Continue(())
+        });
+        (seen, result.is_err_and(|error| error.damage))
+    }
+
+    #[test]
+    fn a_damaged_row_is_met_by_whoever_reads_it_until_its_file_is_gone() {
+        let engine = engine();
+        engine.damage(FAMILY, &[vec![3], vec![7]]);
+        assert!(engine.get(FAMILY, &[3]).is_err_and(|error| error.damage));
+        assert!(engine.get(FAMILY, &[2]).unwrap().is_some() && engine.get(FAMILY, &[7]).unwrap().is_none());
+        assert_eq!([scan(&engine, 3), scan(&engine, 9)], [(2, false), (2, true)]);
+        assert!(engine.last_at_or_before(FAMILY, &[0], &[3]).is_err());
+        assert!(engine.last_at_or_before(FAMILY, &[0], &[9]).unwrap().is_some(), "it is behind the last");
+        // A newer row can be read alone.
+        let mut batch = WriteBatch::default();
+        batch.put(FAMILY, vec![3], vec![30]);
+        engine.write(batch).unwrap();
+        assert!(engine.get(FAMILY, &[3]).is_ok() && scan(&engine, 9) == (2, true));
+        engine.crash(0);
+        assert!(engine.get(FAMILY, &[3]).is_err() && engine.duplicate().get(FAMILY, &[3]).is_err());
+        let mut batch = WriteBatch::default();
+        batch.delete_range(FAMILY, vec![3], vec![4]);
+        engine.write(batch).and_then(|()| engine.flush()).unwrap();
+        engine.reclaim(FAMILY, &[3], &[4]).unwrap();
+        assert_eq!(scan(&engine, 9), (3, false));
     }
 }

@@ -10,7 +10,7 @@ use super::layout::{BLOCK, SECTION_HEADER, SEGMENT_BYTES_MAX, SectionHeader, Sec
 use super::layout::{TurnHeader, TurnId, TurnKind};
 use super::read::{Budget, Location, Reader, read_location};
 use super::recover::{Excerpt, Previous, Recovered, recover};
-use super::space::{Spare, spare_number};
+use super::space::{RoomMade, Spare, spare_number};
 use super::{
     GroupRecovery, GroupWrite, Identity, LogChange, LogError, Options, ReadError, Recovery, Turn, TurnNumber,
     segment_name,
@@ -60,6 +60,8 @@ pub struct Log<D: Disk> {
     pub(super) spares: Vec<Spare<D::File>>,
     /// The next spare's number.
     pub(super) next_spare: u64,
+    /// How it has made room since it was asked last.
+    pub(super) room_made: RoomMade,
     /// Whether groups may have existed that nobody remembers.
     incomplete: bool,
     /// See `Recovery::losses`.
@@ -130,6 +132,7 @@ impl<D: Disk> Log<D> {
             next_segment: recovered.next_segment,
             spares: Vec::new(),
             next_spare: names.iter().filter_map(|name| spare_number(name)).max().map_or(1, |highest| highest + 1),
+            room_made: RoomMade::default(),
             incomplete: recovered.incomplete,
             losses: recovered.losses,
             encoder: Encoder::default(),
@@ -230,6 +233,14 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn is_unsealed(&self) -> bool {
         !self.previous.sections.is_empty()
+    }
+
+    /// The segment that is written to, and where in it the newest turn begins: that one proves all before it durable.
+    #[must_use]
+    pub fn proven(&self) -> (u64, u64) {
+        let is_here = |segment: &LiveSegment<_>| segment.identity == self.previous.id.identity;
+        let (number, segment) = self.segments.last_key_value().expect("an open log has a segment");
+        (*number, if is_here(segment) { self.previous.id.offset } else { 0 })
     }
 
     /// Says that `group` needs no entry below `below` any more to rebuild its state machine.
@@ -434,6 +445,7 @@ impl<D: Disk> Log<D> {
             self.disk.sync_directory()
         })();
         self.fatal("beginning a segment", begun)?;
+        self.room_made.reused_segments += u64::from(spare.was_freed);
         let closing = turn_bytes(0, self.previous.sections.len());
         if self.has_room(closing) && self.segments.last_key_value().is_some_and(|(_, last)| last.file.is_some()) {
             self.encoder.begin(&self.previous.sections);

@@ -22,6 +22,8 @@ pub struct Spare<F> {
     pub(super) length: u64,
     /// The file.
     pub(super) file: F,
+    /// Whether this process has freed it: old turns lie in it.
+    pub(super) was_freed: bool,
 }
 
 /// A spare that the log would like to have.
@@ -43,6 +45,15 @@ pub struct Headroom {
     pub spares: usize,
 }
 
+/// How the log has made room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoomMade {
+    /// Segments that were begun in the file of one that was freed.
+    pub reused_segments: u64,
+    /// Bytes of live entries that were copied forward.
+    pub copied_bytes: u64,
+}
+
 /// Makes a spare, durable, on whatever thread. Takes as long as writing the whole file. An error (no space, say) is not
 /// the log's end; whoever drives the log looks at its headroom and refuses new work in time.
 pub fn prepare_spare<D: Disk>(disk: &D, order: SpareOrder) -> io::Result<Spare<D::File>> {
@@ -50,7 +61,7 @@ pub fn prepare_spare<D: Disk>(disk: &D, order: SpareOrder) -> io::Result<Spare<D
     let file = disk.create(&name, length)?;
     file.sync_data()?;
     disk.sync_directory()?;
-    Ok(Spare { name, length, file })
+    Ok(Spare { name, length, file, was_freed: false })
 }
 
 fn spare_name(number: u64) -> String {
@@ -70,6 +81,11 @@ impl<D: Disk> Log<D> {
         let length = self.segments.last_key_value().map_or(0, |(_, segment)| segment.length);
         let bytes = length.saturating_sub(self.end.unwrap_or(length));
         Headroom { bytes, spares: self.spares.len() }
+    }
+
+    /// How it has made room since it was asked last.
+    pub fn take_room_made(&mut self) -> RoomMade {
+        std::mem::take(&mut self.room_made)
     }
 
     /// A spare to prepare, unless there are enough. Each order is for another file, so an order that failed is dropped.
@@ -108,7 +124,7 @@ impl<D: Disk> Log<D> {
             if length == self.options.segment_bytes
                 && self.spares.len() < self.options.spares + self.options.recycled_max
             {
-                self.spares.push(Spare { name: name.clone(), length, file });
+                self.spares.push(Spare { name: name.clone(), length, file, was_freed: false });
             } else {
                 let removed = self.disk.remove(name);
                 self.fatal(doing, removed)?;
@@ -164,7 +180,7 @@ impl<D: Disk> Log<D> {
         }
         let spare = self.next_order().name;
         self.disk.rename(&name, &spare)?;
-        self.spares.push(Spare { name: spare, length, file });
+        self.spares.push(Spare { name: spare, length, file, was_freed: true });
         Ok(())
     }
 
@@ -202,6 +218,7 @@ impl<D: Disk> Log<D> {
             let blank = self.blank(SectionKind::Moved, *group, log.hard_state);
             let last = entries[entries.len() - 1].id;
             self.add_section(SectionHeader { base, last, ..blank }, entries);
+            self.room_made.copied_bytes += section_bytes(entries);
         }
         self.commit(TurnKind::Data, 0, 0).map(|_| ())
     }

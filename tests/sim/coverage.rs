@@ -16,6 +16,7 @@ impl Coverage {
     /// It has happened so many times more.
     pub fn add(&mut self, name: &str, times: u64) {
         match self.0.get_mut(name) {
+            None if times == 0 => {}
             Some(count) => *count += times,
             None => drop(self.0.insert(name.to_owned(), times)),
         }

@@ -4,15 +4,17 @@
 use crate::chance::{Chance, MILLISECOND};
 use crate::faults::Fault;
 use crate::observe::Observation;
+use crate::sabotage::{self, Sabotage};
 use crate::world::{Event, World};
-use ackord::multiraft::apply::machine::Machine;
 use ackord::sim::{Random, SimDisk};
-use ackord::storage::{Engine, Family, WriteBatch};
+use ackord::storage::{Engine, Family};
 use ackord::types::{NodeId, RaftGroupId};
 use ackord::wal::disk::Disk;
 
 /// The unit of damage, in bytes.
 const PAGE: u64 = 4096;
+/// What a disk writes whole, in bytes.
+const SECTOR: u64 = 512;
 
 /// What is done to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub enum Harm {
     Misdirected,
     /// A page is as it was before.
     LostWrite,
+    /// Some sectors of some pages are as they were before.
+    Torn,
     /// A file is cut off.
     Cut,
     /// A file is gone.
@@ -38,17 +42,26 @@ pub enum Harm {
 }
 
 /// Every kind.
-pub const HARMS: [Harm; 9] = [
+pub const HARMS: [Harm; 10] = [
     Harm::Flip,
     Harm::Zero,
     Harm::Unreadable,
     Harm::Misdirected,
     Harm::LostWrite,
+    Harm::Torn,
     Harm::Cut,
     Harm::Lose,
     Harm::Swap,
     Harm::Older,
 ];
+
+/// What a part of a file can suffer, and what becomes of a whole one.
+const HARMS_OF_PAGES: usize = 6;
+/// Those that can be told from an older state of the log where nothing later follows.
+const HARMS_OF_NEWEST: usize = 9;
+
+/// Rows that can be damaged. Of the index by time there is none before a partition has 4 MiB.
+pub const ROWS: [Family; 5] = [Family::Records, Family::Producers, Family::Groups, Family::Meta, Family::Controller];
 
 fn segments(disk: &SimDisk) -> Vec<String> {
     let names = disk.list().expect("the disk works");
@@ -74,19 +87,29 @@ impl World {
         if self.nodes[position].right.is_some() || self.nodes[position].refused.is_some() {
             return false;
         }
+        self.nodes[position].harms.clear();
         match fault {
             Fault::DamageRunning => self.damage_running(position),
+            Fault::DamageNewest => self.damage_newest(position),
             Fault::DamageState => self.damage_state(position),
+            Fault::LoseSync => {
+                let count = self.chances.nemesis.between(1, 6);
+                self.nodes[position].disk.lose_sync(count);
+                true
+            }
             _ => self.damage_down(position),
         }
     }
 
-    fn note_damage(&mut self, node: NodeId, what: &str) {
+    /// Tells that a disk was damaged.
+    pub fn note_damage(&mut self, node: NodeId, what: &str) {
         self.coverage.hit(&format!("damage {what}"));
         self.trace.note(self.now, "damage", &[node.0.into()], || format!("node {node}: {what}"));
         self.watch.tell(&Observation::Damaged { node });
-        self.node_mut(node).damaged = true;
-        self.node_mut(node).older.believed = true;
+        let here = self.node_mut(node);
+        here.damaged = true;
+        here.older.believed = true;
+        here.harms.insert(what.to_owned());
     }
 
     /// The node is down, and has been shut down in order before, so that everything in its log is proven.
@@ -100,7 +123,9 @@ impl World {
         for _ in 0..self.chances.nemesis.between(1, 3) {
             let names = segments(&self.nodes[position].disk);
             let harm = *self.chances.nemesis.pick(&HARMS);
-            self.harm(position, harm, &names);
+            let small = matches!(harm, Harm::Flip | Harm::Zero | Harm::Unreadable);
+            let count = if small { names.len() } else { names.len().saturating_sub(1) };
+            self.harm(position, harm, &names[..count], u64::MAX);
         }
         let after = self.chances.nemesis.between(10 * MILLISECOND, 500 * MILLISECOND);
         self.schedule(after, Event::Start { node });
@@ -122,74 +147,129 @@ impl World {
         if self.nodes[position].process.is_none() || names.is_empty() {
             return false;
         }
-        let harm = *self.chances.nemesis.pick(&HARMS[..5]);
-        self.harm(position, harm, &names);
+        let harm = *self.chances.nemesis.pick(&HARMS[..HARMS_OF_PAGES]);
+        self.harm(position, harm, &names, u64::MAX);
         self.coverage.hit("damage under a running process");
         true
     }
 
-    /// Does it to one of these files; to the newest of a log only what a single page can suffer.
-    fn harm(&mut self, position: usize, harm: Harm, names: &[String]) {
+    /// The segment that is written to, in front of its newest turn, which proves that all this was durable. That one
+    /// stays as it is, sealed or not; under a running process, or one that has just ended.
+    fn damage_newest(&mut self, position: usize) -> bool {
+        let here = &self.nodes[position];
+        let (node, Some(process)) = (here.id, here.process.as_ref()) else { return false };
+        let (number, proven) = process.log.log.proven();
+        let names = segments(&here.disk);
+        let random = &mut self.chances.nemesis;
+        let (runs, power_cut, times) = (random.one_in(3), random.one_in(2), random.between(1, 4));
+        // A log of which nothing is left can't be repaired, only replaced.
+        let harms = if runs || names.len() < 3 { HARMS_OF_PAGES } else { HARMS_OF_NEWEST };
+        let newest = names.last().filter(|name| name.contains(&format!("{number:016}"))).cloned();
+        let Some(newest) = newest.filter(|_| proven > 0) else { return false };
+        if !runs {
+            self.end_process(position, power_cut);
+            let after = self.chances.nemesis.between(10 * MILLISECOND, 500 * MILLISECOND);
+            self.schedule(after, Event::Start { node });
+        }
+        for _ in 0..times {
+            let harm = *self.chances.nemesis.pick(&HARMS[..harms]);
+            if !self.harm(position, harm, std::slice::from_ref(&newest), proven) {
+                continue;
+            }
+            self.coverage.hit(&format!("newest segment: {harm:?}"));
+            if HARMS[HARMS_OF_PAGES..].contains(&harm) {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Does it to one of these files, to a page that lies before `below`. Whether it could be done.
+    fn harm(&mut self, position: usize, harm: Harm, names: &[String], below: u64) -> bool {
         let here = &self.nodes[position];
         let (node, disk, random) = (here.id, here.disk.clone(), &mut self.chances.nemesis);
-        let small = matches!(harm, Harm::Flip | Harm::Zero | Harm::Unreadable);
-        let count = if small { names.len() } else { names.len().saturating_sub(1) };
-        if count == 0 {
-            return;
+        if names.is_empty() {
+            return false;
         }
-        let name = random.pick(&names[..count]).clone();
+        let name = random.pick(names).clone();
         let contents = disk.contents(&name);
-        let Some(page) = used_page(&contents, random) else { return };
+        let within = &contents[..contents.len().min(usize::try_from(below).unwrap_or(usize::MAX))];
+        let Some(page) = used_page(within, random) else { return false };
         let older = here.copies.iter().find(|copy| segments(&copy.disk).contains(&name));
         let older = older.map(|copy| copy.disk.contents(&name));
+        let before = |at: u64, length: u64| {
+            let then = older.as_ref().and_then(|older| older.get(at as usize..(at + length) as usize));
+            then.map_or(vec![0; length as usize], <[u8]>::to_vec)
+        };
         match harm {
             Harm::Flip => disk.flip(&name, page + random.below(PAGE), random.below(8) as u8),
             Harm::Zero => disk.zero(&name, page, PAGE),
             Harm::Unreadable => disk.make_unreadable(&name, page),
             Harm::Misdirected => {
-                let Some(other) = used_page(&contents, random).filter(|other| *other != page) else { return };
-                // A file that was cut off may end within a page.
-                let chunk = |at: u64| contents.get(at as usize..(at + PAGE) as usize);
-                let (Some(from), Some(_)) = (chunk(page), chunk(other)) else { return };
-                disk.overwrite(&name, other, from);
+                let Some(other) = used_page(within, random).filter(|other| *other != page) else { return false };
+                disk.overwrite(&name, other, &contents[page as usize..(page + PAGE) as usize]);
             }
-            Harm::LostWrite => {
-                let before = older.map_or(vec![0; PAGE as usize], |older| {
-                    older.get(page as usize..(page + PAGE) as usize).map_or(vec![0; PAGE as usize], <[u8]>::to_vec)
-                });
-                disk.overwrite(&name, page, &before);
+            Harm::LostWrite => disk.overwrite(&name, page, &before(page, PAGE)),
+            Harm::Torn => {
+                let end = (page + random.between(1, 3) * PAGE).min(within.len() as u64);
+                for sector in (page..end).step_by(SECTOR as usize).filter(|_| random.one_in(2)) {
+                    disk.overwrite(&name, sector, &before(sector, SECTOR.min(end - sector)));
+                }
             }
             Harm::Cut => disk.cut(&name, page + random.below(PAGE)),
             Harm::Lose => disk.lose(&name),
             Harm::Swap => {
-                let other = random.pick(&names[..count]).clone();
-                let there = disk.contents(&other);
+                let mut others = segments(&disk);
+                others.pop();
+                others.retain(|other| *other != name);
+                let Some(other) = others.first().map(|_| random.pick(&others)) else { return false };
+                let there = disk.contents(other);
                 disk.put(&name, &there);
-                disk.put(&other, &contents);
+                disk.put(other, &contents);
             }
             Harm::Older => {
-                let Some(older) = older else { return };
+                let Some(older) = older else { return false };
                 disk.put(&name, &older);
             }
         }
         self.note_damage(node, &format!("{harm:?}"));
         self.trace.note(self.now, "damage", &[page], || format!("{name} at {page}"));
+        true
     }
 
-    /// A group's state loses the row that says what it is.
+    /// Rows of a group that are next to each other can't be read any more, or the whole database can't be opened.
     fn damage_state(&mut self, position: usize) -> bool {
-        let node = self.nodes[position].id;
-        let Some(process) = self.nodes[position].process.as_ref() else { return false };
-        let is_partition = |group: &RaftGroupId| matches!(process.applier.machine(*group), Some(Machine::Partition(_)));
-        let groups: Vec<_> = process.core.group_ids().filter(is_partition).collect();
-        let Some(group) = groups.first().map(|_| *self.chances.nemesis.pick(&groups)) else { return false };
-        self.end_process(position, true);
-        let engine = &self.nodes[position].engine;
-        let mut batch = WriteBatch::default();
-        batch.delete(Family::Meta, [&group.0.to_be_bytes()[..], &[0]].concat());
-        engine.write(batch).and_then(|()| engine.flush()).expect("the simulated database writes");
-        self.note_damage(node, "State");
-        self.schedule(50 * MILLISECOND, Event::Start { node });
+        let here = &self.nodes[position];
+        let (node, Some(process)) = (here.id, here.process.as_ref()) else { return false };
+        let (engine, random) = (here.engine.clone(), &mut self.chances.nemesis);
+        let groups: Vec<_> = process.core.group_ids().collect();
+        // A control leaves out what would show by whole groups that are not there.
+        let kinds = if self.shape.sabotage == Sabotage::TrustRows { 3 } else { ROWS.len() as u64 + 1 };
+        // There is most to read of records.
+        let what = if random.one_in(4) { 0 } else { random.below(kinds) as usize };
+        let (runs, power_cut) = (random.one_in(2), random.one_in(2));
+        let Some(family) = ROWS.get(what) else {
+            self.end_process(position, power_cut);
+            engine.condemn("its files are gone");
+            self.note_damage(node, "Database");
+            self.schedule(50 * MILLISECOND, Event::Start { node });
+            return true;
+        };
+        let keys = |group: &RaftGroupId| engine.durable_keys(*family, &group.0.to_be_bytes());
+        let filled: Vec<_> = groups.iter().map(keys).filter(|keys| !keys.is_empty()).collect();
+        let Some(keys) = filled.first().map(|_| random.pick(&filled)) else { return false };
+        let first = random.below(keys.len() as u64) as usize;
+        let lost: Vec<_> = keys[first..].iter().take(random.magnitude(1, 100) as usize).cloned().collect();
+        if self.shape.sabotage == Sabotage::TrustRows {
+            sabotage::lose_rows(&engine, *family, &lost);
+        } else {
+            engine.damage(*family, &lost);
+        }
+        self.note_damage(node, &format!("{family:?}"));
+        if !runs {
+            self.end_process(position, power_cut);
+            self.schedule(50 * MILLISECOND, Event::Start { node });
+        }
         true
     }
 }

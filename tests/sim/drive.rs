@@ -12,6 +12,7 @@ use crate::trace::mix;
 use crate::workload::{Answer, Request, Seen};
 use crate::world::{Event, TICK, World};
 use ackord::controller::Controller;
+use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Refused, Reply, Source, Ticket};
 use ackord::partition::command::Command;
 use ackord::raft::RaftMessage;
@@ -197,6 +198,7 @@ impl World {
         self.watch.tell(&Observation::Published { node, group, leadership });
         let (true, Some(replica)) = (leads && !led, own) else { return };
         let term = leadership.term;
+        process.led.insert(group, term);
         self.watch.tell(&Observation::Led { node, group, replica, term });
         if let Some((_, before)) = self.leaders.insert(group, (term, replica))
             && before != replica
@@ -225,6 +227,9 @@ impl World {
             format!("node {node}, group {group}, up to {last}")
         });
         self.coverage.hit("repaired");
+        for harm in &self.nodes[position].harms {
+            self.coverage.hit(&format!("repaired after {harm}"));
+        }
         let process = self.nodes[position].process.as_ref().expect("it runs");
         let start = process.log.log.bounds(group).map_or(last, |(start, _)| start);
         self.watch.tell(&Observation::Repaired { node, group, start, last });
@@ -333,8 +338,11 @@ impl World {
                 self.show(position, ticket, (*group, from, bytes_max));
             }
             (Reply::ReadAt(_), What::Offsets(name)) => {
-                let offsets = self.nodes[position].stored_offsets(*group, &name);
-                self.settle(ticket, Answer::Offsets(offsets));
+                let (group, stored) = (*group, self.nodes[position].stored_offsets(*group, &name));
+                match stored {
+                    Ok(offsets) => self.settle(ticket, Answer::Offsets(offsets)),
+                    Err(reason) => self.unreadable(position, ticket, group, &reason),
+                }
             }
             (Reply::ReadAt(_), What::Topics) => {
                 let topics = self.nodes[position].topics();
@@ -363,16 +371,32 @@ impl World {
         let from = from.unwrap_or(view.log_start).max(view.log_start).min(view.high_watermark);
         let records = match here.read(group, from, bytes_max) {
             Ok(records) => records,
-            Err(reason) => {
-                let object = || format!("node {node} can't read group {group} from {from}: {reason}");
-                return self.watch.object(object);
-            }
+            Err(reason) => return self.unreadable(position, ticket, group, &reason),
         };
         let (log_start, end) = (view.log_start, view.high_watermark);
         let ended = Observation::ReadEnded { ticket, node, group, epoch, log_start, end, records: &records };
         self.watch.tell(&ended);
         self.coverage.hit("read served");
         self.settle(ticket, Answer::Read(Seen { log_start, end, records }));
+    }
+}
+
+impl World {
+    /// Rows that a reader needs are not there: what the broker does about it.
+    fn unreadable(&mut self, position: usize, ticket: Ticket, group: RaftGroupId, reason: &str) {
+        self.condemn(position, group, reason);
+        self.settle(ticket, Answer::Reply(Reply::Refused(Refused::NotLeader)));
+    }
+
+    /// Rows of a group can't be read, which only damage explains.
+    pub fn condemn(&mut self, position: usize, group: RaftGroupId, reason: &str) {
+        let here = &self.nodes[position];
+        if !here.damaged {
+            let node = here.id;
+            return self.watch.object(|| format!("node {node} can't read group {group}: {reason}"));
+        }
+        let Some(generation) = here.machine(group).map(Machine::generation) else { return };
+        self.enqueue(position, Job::Condemn { group, generation, reason: reason.to_owned() });
     }
 }
 

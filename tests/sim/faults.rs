@@ -48,8 +48,14 @@ pub enum Fault {
     DamageDown,
     /// A disk is damaged under a running process.
     DamageRunning,
-    /// A database loses rows.
+    /// The segment that is written to is damaged in front of its newest turn.
+    DamageNewest,
+    /// A sync of the log says that it is done, and is not.
+    LoseSync,
+    /// Rows of a database can't be read, or all of it.
     DamageState,
+    /// A database takes no more writes.
+    FailDatabase,
     /// A disk is empty.
     Wipe,
     /// A disk is another node's.
@@ -62,7 +68,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Crash,
         Self::PowerCut,
         Self::Pause,
@@ -79,7 +85,10 @@ impl Fault {
         Self::Transfer,
         Self::DamageDown,
         Self::DamageRunning,
+        Self::DamageNewest,
+        Self::LoseSync,
         Self::DamageState,
+        Self::FailDatabase,
         Self::Wipe,
         Self::Foreign,
         Self::RollBack,
@@ -97,8 +106,8 @@ pub enum Healing {
     Room(NodeId),
     /// The operator puts the right disk back.
     RightDisk(NodeId),
-    /// Another node is away now, and the disk of a third is damaged.
-    Turnabout(NodeId),
+    /// Another node is away now, and the disk of a third is damaged so.
+    Turnabout(NodeId, Fault),
     /// The new disk takes the place of the old one again.
     NewDisk(NodeId),
 }
@@ -189,8 +198,11 @@ impl World {
             }
             Fault::FullDisk => self.fill(node),
             Fault::Transfer if is_up => self.transfer(position),
-            Fault::DamageDown if self.shape.bad_moments => self.begin_bad_moment(),
-            Fault::DamageDown | Fault::DamageRunning | Fault::DamageState => return self.damage(fault),
+            Fault::DamageDown | Fault::DamageNewest if self.shape.bad_moments => self.begin_bad_moment(fault),
+            Fault::FailDatabase if is_up => self.nodes[position].engine.fail("the simulated database has failed"),
+            Fault::DamageDown | Fault::DamageRunning | Fault::DamageNewest | Fault::LoseSync | Fault::DamageState => {
+                return self.damage(fault);
+            }
             Fault::Wipe | Fault::Foreign | Fault::RollBack => return self.replace_disk(fault),
             Fault::Replace => return self.give_up(),
             _ => return false,
@@ -230,7 +242,7 @@ impl World {
                 here.disk.set_capacity(None);
             }
             Healing::RightDisk(node) => self.put_right_disk(node),
-            Healing::Turnabout(node) => self.turn_about(node),
+            Healing::Turnabout(node, fault) => self.turn_about(node, fault),
             Healing::NewDisk(node) => self.put_new_disk_back(node),
         }
     }
@@ -338,21 +350,21 @@ impl World {
 
     /// One of the nodes whose disks are whole is away for a while, and then another one; between the two a disk is
     /// damaged. What that node has forgotten is what they needed.
-    fn begin_bad_moment(&mut self) {
+    fn begin_bad_moment(&mut self, fault: Fault) {
         let mut whole: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         whole.retain(|node| !self.shape.is_fragile(*node));
         self.chances.nemesis.shuffle(&mut whole);
         if let [first, second, ..] = whole[..] {
             let lasts = self.chances.nemesis.between(SECOND, 2 * SECOND);
             self.isolate(first, lasts);
-            self.heal_after(lasts, Healing::Turnabout(second));
+            self.heal_after(lasts, Healing::Turnabout(second, fault));
         }
     }
 
-    fn turn_about(&mut self, node: NodeId) {
+    fn turn_about(&mut self, node: NodeId, fault: Fault) {
         if !self.calm {
             self.isolate(node, 2 * SECOND);
-            self.damage(Fault::DamageDown);
+            self.damage(fault);
         }
     }
 

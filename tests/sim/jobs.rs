@@ -66,6 +66,8 @@ pub enum Job {
     Fetch { group: RaftGroupId, own: ReplicaId, from: ReplicaId, meta: SnapshotMeta },
     /// Switch to a state.
     Install { group: RaftGroupId, at: LogId },
+    /// A reader has found that the rows of this generation can't be read.
+    Condemn { group: RaftGroupId, generation: u64, reason: String },
     /// Something was said about a state in transit.
     Transferred(SnapshotMessage),
     /// Say what the log has of a group.
@@ -204,6 +206,7 @@ impl Job {
                 format!("fetch the snapshot of group {group} at {} from {from}", meta.at)
             }
             Self::Install { group, at } => format!("install the snapshot of group {group} at {at}"),
+            Self::Condemn { group, reason, .. } => format!("condemn the state of group {group}: {reason}"),
             Self::Examine { group, lost } => format!("examine group {group}: {lost:?}"),
             Self::ExamineState { group, .. } => format!("examine the state of group {group}"),
             Self::Transferred(message) => format!("group {}: {}", message.group, describe_transfer(message)),
@@ -261,4 +264,10 @@ pub enum Ended {
     Full(Job),
     /// The process must end.
     Fatal(String),
+}
+
+impl<E: std::fmt::Display> From<Result<(), E>> for Ended {
+    fn from(result: Result<(), E>) -> Self {
+        result.map_or_else(|error| Self::Fatal(error.to_string()), |()| Self::Done)
+    }
 }

@@ -135,9 +135,15 @@ impl World {
 
     fn has_majority(&self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {
         let members = self.membership(group);
+        // Who has lost the controller's state may know nobody until the controller names the others.
+        let knows_others = |node| {
+            self.node(node).quarantined(CONTROLLER_GROUP).is_none()
+                || (group != CONTROLLER_GROUP && self.has_majority(CONTROLLER_GROUP, up))
+        };
         let there = |voter: &&ReplicaId| {
             let node = voter.node();
-            up.contains(&node) && self.node(node).replica(group).is_some_and(|replica| replica.id() == **voter)
+            let is_voter = |replica: &ackord::raft::Replica| replica.id() == **voter;
+            up.contains(&node) && self.node(node).replica(group).is_some_and(is_voter) && knows_others(node)
         };
         let majority = |voters: &[ReplicaId]| voters.iter().filter(there).count() > voters.len() / 2;
         majority(&members.voters) && (members.voters_outgoing.is_empty() || majority(&members.voters_outgoing))
@@ -163,10 +169,24 @@ impl World {
         let deadline = self.now + RECOVERY_MAX;
         loop {
             self.run_until(self.now + LOOK)?;
+            self.read_damaged();
             let open = self.disagreement();
             let Some(open) = open else { return Ok(()) };
             if self.now >= deadline {
                 return Err(format!("liveness: after everybody has come back, {open}"));
+            }
+        }
+    }
+
+    /// Reads all that there is on disks that were damaged: what nobody has met yet is to be repaired, too.
+    fn read_damaged(&mut self) {
+        for position in 0..self.nodes.len() {
+            let node = &self.nodes[position];
+            let Some(process) = node.process.as_ref().filter(|_| node.damaged) else { continue };
+            let error = |group| Some((group, node.read_all(group).err()?));
+            let unreadable: Vec<_> = process.core.group_ids().filter_map(error).collect();
+            for (group, reason) in unreadable {
+                self.condemn(position, group, &reason);
             }
         }
     }
@@ -257,7 +277,7 @@ impl World {
             for node in &self.nodes {
                 let Some(coordinator) = node.coordinator(raft) else { continue };
                 for name in coordinator.groups().keys() {
-                    let offsets = node.stored_offsets(raft, name);
+                    let Ok(offsets) = node.stored_offsets(raft, name) else { continue };
                     let group = (raft, name.as_str());
                     self.watch.tell(&Observation::FinalOffsets { node: node.id, group, offsets: &offsets });
                 }
@@ -267,6 +287,17 @@ impl World {
 }
 
 impl crate::node::Node {
+    /// Reads whatever rows a group has here; the error is the first that can't be read.
+    fn read_all(&self, group: RaftGroupId) -> Result<(), String> {
+        match self.machine(group) {
+            Some(Machine::Partition(_)) => self.records(group).map(drop),
+            Some(Machine::Coordinator(coordinator)) => {
+                coordinator.groups().keys().try_for_each(|name| self.stored_offsets(group, name).map(drop))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The whole state of a group here, as a number.
     pub fn digest(&self, group: RaftGroupId) -> Option<u64> {
         let machine = self.machine(group)?;

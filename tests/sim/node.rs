@@ -30,7 +30,7 @@ use ackord::sim::{Random, SimDisk};
 use ackord::transport::admission::Admission;
 use ackord::transport::{Own, PeerRegistry, Registered};
 use ackord::types::{
-    CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId, TopicId,
+    CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId, Term, TopicId,
 };
 use ackord::wal::{self, GroupRecovery, Log, LogError, Reader, Recovery, Spare, Turn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -169,6 +169,8 @@ pub struct Process {
     pub durable_turn: Arc<AtomicU64>,
     /// What is published of each group.
     pub board: BTreeMap<RaftGroupId, Leadership>,
+    /// In which term it has led each group last.
+    pub led: BTreeMap<RaftGroupId, Term>,
     /// What was told of commits.
     pub commits: BTreeMap<RaftGroupId, LogIndex>,
     /// What was told of the bounds of partitions.
@@ -221,6 +223,8 @@ pub struct Node {
     pub paused_until: u64,
     /// Its disk was damaged in this run.
     pub damaged: bool,
+    /// How, when that was done last.
+    pub harms: BTreeSet<String>,
     /// Its own disk, while a wrong one is in its place.
     pub right: Option<Copy>,
     /// Whether that wrong one is an older state of its own.
@@ -286,6 +290,7 @@ impl Node {
             process: None,
             paused_until: 0,
             damaged: false,
+            harms: BTreeSet::new(),
             right: None,
             rolled_back: false,
             copies: Vec::new(),
@@ -368,6 +373,7 @@ impl Node {
             peers,
             durable_turn,
             board: BTreeMap::new(),
+            led: BTreeMap::new(),
             commits: BTreeMap::new(),
             bounds: BTreeMap::new(),
             disk_writable: true,
@@ -456,9 +462,9 @@ impl Node {
     }
 
     /// The offsets that a consumer group has stored here, by partition.
-    pub fn stored_offsets(&self, raft: RaftGroupId, group: &str) -> BTreeMap<i32, i64> {
-        let stored = offsets::read_all(&self.engine, raft, group).expect("the simulated database reads");
-        stored.into_iter().map(|(_, partition, committed)| (partition, committed.offset)).collect()
+    pub fn stored_offsets(&self, raft: RaftGroupId, group: &str) -> Result<BTreeMap<i32, i64>, String> {
+        let stored = offsets::read_all(&self.engine, raft, group).map_err(|error| error.to_string())?;
+        Ok(stored.into_iter().map(|(_, partition, committed)| (partition, committed.offset)).collect())
     }
 
     /// Records from `from` on, of about so many bytes; the error is what a reader would be told.

@@ -1,27 +1,25 @@
 //! How jobs are done: each when its time is over, as a whole or up to a crash.
 
+mod states;
+
 use crate::chance::{Chance, MILLISECOND};
 use crate::coverage::Coverage;
 use crate::jobs::{CrashPoint, Ended, Job, Kind, Outcome, Thread};
-use crate::node::{Arrived, CLUSTER, Process};
+use crate::node::{Arrived, Process};
 use crate::observe::Observation;
 use crate::sabotage::{self, Sabotage};
-use crate::trace::mix_bytes;
 use crate::watch::Watch;
 use crate::world::{Event, World};
 use ackord::controller::view::GroupPlan;
 use ackord::machine::StateMachine as _;
-use ackord::multiraft::apply::Transferred;
 use ackord::multiraft::apply::machine::Machine;
-use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::{Input, ReadFailure, Room};
-use ackord::partition::trim::Freed;
 use ackord::raft::group_log::Wanted;
-use ackord::server::data::{create_machines, destroy_machines, join_controller};
+use ackord::server::data::destroy_machines;
 use ackord::sim::engine::SimEngine;
 use ackord::storage::Engine;
-use ackord::types::{CONTROLLER_GROUP, EntryKind, LogEntry, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId};
-use ackord::wal::{LogChange, LogError, ReadError, Turn, prepare_spare};
+use ackord::types::{CONTROLLER_GROUP, LogIndex, NodeId, RaftGroupId};
+use ackord::wal::{GroupWrite, LogChange, LogError, ReadError, RoomMade, Turn, prepare_spare};
 use std::sync::Arc;
 
 /// How often a full log tries again, and how long after a failure the next spare is ordered.
@@ -111,7 +109,12 @@ impl World {
             return self.crash(position, CrashPoint::During(kind));
         }
         match ended {
-            Ended::Fatal(reason) => return self.process_ends(position, &reason),
+            Ended::Fatal(reason) => {
+                if self.nodes[position].engine.failure().is_some() {
+                    self.coverage.hit("database failed");
+                }
+                return self.process_ends(position, &reason);
+            }
             Ended::Full(job) => return self.wait_for_room(position, job),
             Ended::Done => {}
         }
@@ -281,8 +284,11 @@ impl World {
             self.enqueue(position, Job::Make(work.create));
         }
         for plan in work.adopt {
-            self.coverage.hit("group adopted");
             let GroupPlan { group, replica, peers: membership, .. } = plan;
+            // At every start all groups of this node are; it matters to those that are not there, or are repaired.
+            if self.nodes[position].replica(group).is_none() {
+                self.coverage.hit("group adopted");
+            }
             self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
         }
         if is_news {
@@ -292,25 +298,9 @@ impl World {
 }
 
 impl Around<'_> {
-    /// Tells how a group's state stands now.
-    fn tell_state(&mut self, process: &mut Process, group: RaftGroupId) {
-        let node = self.node;
-        let Some(machine) = process.applier.machine(group) else { return };
-        // A whole state is large, so only some are looked at; replicas mostly stop at the same entries.
-        if machine.applied().index.0.is_multiple_of(4) && !machine.membership().is_joining() {
-            let (meta, head) = machine.head();
-            let digest = mix_bytes(0, &head);
-            let (membership, log_start) = (&meta.membership, machine.log_start());
-            self.watch.tell(&Observation::Digest { node, group, at: meta.at, log_start, digest, membership });
-        }
-        if let Machine::Partition(partition) = machine {
-            let view = partition.view();
-            let bounds = (view.log_start, view.high_watermark);
-            if process.bounds.insert(group, bounds) != Some(bounds) {
-                let (log_start, high_watermark) = bounds;
-                self.watch.tell(&Observation::Bounds { node, group, log_start, high_watermark });
-            }
-        }
+    fn note_room(&mut self, made: RoomMade) {
+        self.coverage.add("segment reused", made.reused_segments);
+        self.coverage.add("entries copied forward", u64::from(made.copied_bytes > 0));
     }
 }
 
@@ -334,8 +324,10 @@ impl Process {
                 let spare = prepare_spare(&self.log.disk, order);
                 self.log.spares.push_back(spare);
             }
-            Job::Apply { group, entries, memberships } => self.apply(group, &entries, &memberships, around, outcome),
-            Job::BeginFlush => outcome.jobs.push(Job::Flush(self.applier.begin_flush().expect("it works"))),
+            Job::Apply { group, entries, memberships } => {
+                return self.apply(group, &entries, &memberships, around, outcome).into();
+            }
+            Job::BeginFlush => return self.begin_flush(around, outcome).into(),
             Job::Add { group, machine } => {
                 self.applier.add(group, machine);
                 outcome.metadata = true;
@@ -352,13 +344,20 @@ impl Process {
                 }
             }
             Job::Fetch { group, own, from, meta } => {
-                outcome.transferred(group, self.applier.fetch(group, own, from, meta));
+                let next = self.applier.fetch(group, own, from, meta);
+                return self.transferred(group, next, around, outcome).into();
             }
-            Job::Install { group, at } => self.install(group, at, around, outcome),
+            Job::Install { group, at } => return self.install(group, at, around, outcome).into(),
+            Job::Condemn { group, generation, reason } => {
+                if self.applier.condemn(group, Some(generation)) {
+                    around.coverage.hit("damaged state met by a reader");
+                    return self.fail(group, reason, 0, around, outcome).into();
+                }
+            }
             Job::Transferred(message) => {
                 let group = message.group;
-                let transferred = self.applier.transferred(message);
-                outcome.transferred(group, transferred);
+                let next = self.applier.transferred(message);
+                return self.transferred(group, next, around, outcome).into();
             }
             Job::Examine { group, lost } => {
                 if let Some((first, last, reason)) = lost {
@@ -372,23 +371,28 @@ impl Process {
                 let state = machine.map(|machine| (machine.applied(), machine.membership().clone()));
                 outcome.input(Input::Examined { group, recovery, state });
             }
-            Job::Flush(plan) => self.flush(plan, around, outcome),
+            Job::Flush(plan) => return self.flush(plan, around, outcome).into(),
             Job::Reclaim(freed) => {
                 around.coverage.hit("space given back");
-                freed.iter().for_each(|freed| reclaim(freed, engine));
-                engine.merge_deleted().expect("the simulated database merges");
+                let reclaimed = freed.iter().try_for_each(|freed| freed.reclaim(engine));
+                return reclaimed.and_then(|()| engine.merge_deleted()).into();
             }
-            Job::Make(plans) => make(plans, around, outcome),
-            Job::Join { replica } => join(replica, around, outcome),
-            Job::Destroy(groups) => destroy_machines(engine, &groups).expect("the simulated database deletes"),
+            Job::Make(plans) => return states::make(plans, around, outcome).into(),
+            Job::Join { replica } => return states::join(replica, around, outcome).into(),
+            Job::Destroy(groups) => return destroy_machines(engine, &groups).into(),
         }
         Ended::Done
     }
 
     fn append(&mut self, mut turn: Turn, around: &mut Around<'_>, outcome: &mut Outcome) -> Ended {
         sabotage::write(around.sabotage, &mut turn);
+        let cut_off = turn.writes.iter().any(|write| self.cuts_own_entries(write));
         match self.log.log.append(&turn) {
             Ok(number) => {
+                around.note_room(self.log.log.take_room_made());
+                if cut_off {
+                    around.coverage.hit("deposed leader's tail cut off");
+                }
                 self.durable_turn.store(number.0, std::sync::atomic::Ordering::Release);
                 for write in &turn.writes {
                     around.watch.tell(&Observation::Persisted { node: around.node, write });
@@ -402,6 +406,13 @@ impl Process {
             Err(LogError::Full) => Ended::Full(Job::Append(turn)),
             Err(error) => Ended::Fatal(error.to_string()),
         }
+    }
+
+    /// Whether a replica that led the term of its last entry gives that entry up.
+    fn cuts_own_entries(&self, write: &GroupWrite) -> bool {
+        let LogChange::Append(entries) = &write.change else { return false };
+        let (Some(first), Some((_, last))) = (entries.first(), self.log.log.bounds(write.group)) else { return false };
+        first.id.index <= last.index && self.led.get(&write.group) == Some(&last.term)
     }
 
     fn seal(&mut self) -> Ended {
@@ -422,125 +433,6 @@ impl Process {
             Err(error) => outcome.input(read_failed(group, wanted, &error)),
         }
     }
-
-    fn apply(
-        &mut self,
-        group: RaftGroupId,
-        entries: &[LogEntry],
-        memberships: &[(LogIndex, Membership)],
-        around: &mut Around<'_>,
-        outcome: &mut Outcome,
-    ) {
-        let node = around.node;
-        let bytes = entries.iter().map(LogEntry::payload_bytes).sum();
-        let mut was_joint = self.applier.machine(group).is_some_and(|machine| machine.membership().is_joint());
-        match self.applier.apply(group, entries, memberships) {
-            Ok(outcomes) => {
-                let skipped = entries.len() - outcomes.len();
-                for (entry, (_, outcome)) in entries[skipped..].iter().zip(&outcomes) {
-                    around.watch.tell(&Observation::Applied { node, group, entry, outcome });
-                    if entry.kind == EntryKind::ConfChange
-                        && let Some((_, membership)) = memberships.iter().find(|(index, _)| *index == entry.id.index)
-                    {
-                        around.watch.tell(&Observation::Members { group, at: entry.id, membership });
-                        around.coverage.hit("conf change applied");
-                        let is_joint = membership.is_joint();
-                        match std::mem::replace(&mut was_joint, is_joint) {
-                            false if is_joint => around.coverage.hit("joint configuration entered"),
-                            true if !is_joint => around.coverage.hit("joint configuration left"),
-                            _ => {}
-                        }
-                    }
-                }
-                if around.sabotage == Sabotage::ReleaseUnflushed
-                    && let Some((last, _)) = outcomes.last()
-                {
-                    self.log.log.release(group, last.index.next());
-                }
-                outcome.metadata = group == CONTROLLER_GROUP;
-                outcome.input(Input::Applied { group, outcomes, bytes });
-                around.tell_state(self, group);
-            }
-            Err(error) => {
-                self.applier.remove(group);
-                outcome.input(Input::ApplyFailed { group, reason: error.to_string(), bytes });
-            }
-        }
-    }
-
-    fn install(
-        &mut self,
-        group: RaftGroupId,
-        at: ackord::types::LogId,
-        around: &mut Around<'_>,
-        outcome: &mut Outcome,
-    ) {
-        let freed = match self.applier.install(group, at) {
-            Ok(freed) => freed,
-            Err(reason) => return outcome.input(Input::ApplyFailed { group, reason, bytes: 0 }),
-        };
-        around.engine.flush().expect("the simulated database flushes");
-        freed.iter().for_each(|freed| reclaim(freed, around.engine));
-        around.coverage.hit("snapshot installed");
-        if self.core.quarantine_reason(group).is_some() {
-            around.coverage.hit("repaired by a state");
-        }
-        let node = around.node;
-        around.watch.tell(&Observation::Restored { node, group, at });
-        sabotage::installed(around.sabotage, &mut self.applier, group, around.engine);
-        outcome.metadata = group == CONTROLLER_GROUP;
-        outcome.input(Input::SnapshotInstalled { group });
-        around.tell_state(self, group);
-    }
-
-    fn flush(&mut self, plan: ackord::multiraft::apply::FlushPlan, around: &mut Around<'_>, outcome: &mut Outcome) {
-        let (node, engine) = (around.node, around.engine);
-        if around.sabotage == Sabotage::ReclaimUnflushed {
-            plan.freed.iter().for_each(|freed| reclaim(freed, engine));
-        }
-        if around.sabotage == Sabotage::TrimTooMuch && !plan.freed.is_empty() {
-            sabotage::trim_too_much(engine);
-        }
-        engine.flush().expect("the simulated database flushes");
-        around.coverage.hit("flushed");
-        for (group, applied) in &plan.applied {
-            around.watch.tell(&Observation::Flushed { node, group: *group, applied: *applied });
-        }
-        outcome.input(Input::Flushed { applied: plan.applied });
-        if !plan.freed.is_empty() {
-            outcome.jobs.push(Job::Reclaim(plan.freed));
-        }
-    }
-}
-
-fn make(plans: Vec<(GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Outcome) {
-    let wanted: Vec<_> = plans.iter().map(|(plan, _)| (plan.group, plan.kind, plan.members.clone())).collect();
-    let machines = create_machines(around.engine, &wanted).expect("the simulated database writes");
-    for ((plan, preferred), machine) in plans.into_iter().zip(machines) {
-        let (group, replica, membership) = (plan.group, plan.replica, machine.membership().clone());
-        if plan.members.is_joining() {
-            around.coverage.hit("group joined");
-        } else {
-            around.watch.tell(&Observation::Members { group, at: BIRTH, membership: &plan.members });
-            around.coverage.hit("group made");
-        }
-        outcome.jobs.push(Job::Add { group, machine });
-        outcome.input(Input::Create { group, replica, membership, preferred });
-    }
-}
-
-fn join(replica: ReplicaId, around: &mut Around<'_>, outcome: &mut Outcome) {
-    let group = CONTROLLER_GROUP;
-    let made = join_controller(around.engine, CLUSTER, replica).expect("the simulated database writes");
-    let Some(machine) = made else { return };
-    let membership = machine.membership().clone();
-    around.coverage.hit("controller's group joined");
-    outcome.jobs.push(Job::Add { group, machine });
-    outcome.input(Input::Create { group, replica, membership, preferred: false });
-}
-
-fn reclaim(freed: &Freed, engine: &SimEngine) {
-    freed.reclaim(engine).expect("the simulated database reclaims");
 }
 
 fn read_failed(group: RaftGroupId, wanted: Wanted, error: &ReadError) -> Input {
@@ -556,18 +448,5 @@ fn read_failed(group: RaftGroupId, wanted: Wanted, error: &ReadError) -> Input {
 impl Outcome {
     fn input(&mut self, input: Input) {
         self.arrived.push(Arrived::Input(input));
-    }
-
-    fn transferred(&mut self, group: RaftGroupId, transferred: Transferred) {
-        if let Some(reason) = transferred.damaged {
-            self.input(Input::ApplyFailed { group, reason, bytes: 0 });
-        }
-        if let Some(by) = transferred.pulled_by {
-            self.input(Input::SnapshotPulled { group, by });
-        }
-        if let Some((at, generation)) = transferred.done {
-            self.input(Input::SnapshotFetched { group, at, generation });
-        }
-        self.send = transferred.send;
     }
 }

@@ -7,6 +7,7 @@ use crate::observe::Observation;
 use crate::world::{Event, TICK, World};
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Input, Room};
+use ackord::sim::engine::SimEngine;
 use ackord::types::NodeId;
 use ackord::wal::LogError;
 
@@ -29,6 +30,12 @@ impl World {
         if old_disk || self.nodes.iter().any(|other| forgets(other) && other.id != node) {
             return self.schedule(200 * MILLISECOND, Event::Start { node });
         }
+        if self.nodes[position].engine.is_condemned() {
+            // As `storage::rocks::damage` has it: every state is fetched from peers.
+            self.coverage.hit("database set aside");
+            self.watch.tell(&Observation::Damaged { node });
+            self.nodes[position].engine = SimEngine::default();
+        }
         let interrupted = self.crash_due(position, CrashPoint::Start);
         if interrupted {
             self.nodes[position].disk.stop_after(1 + self.chances.points.below(25));
@@ -44,7 +51,7 @@ impl World {
             Err(_) if interrupted => {
                 self.coverage.hit("crash Start");
                 self.trace.note(self.now, "crash", &[node.0.into()], || format!("node {node} while it started"));
-                self.nodes[position].end(true, &mut self.chances.crash);
+                self.end_disk(position, true);
                 self.restart_later(node);
             }
             Err(error) => self.not_started(position, &error),
@@ -80,6 +87,9 @@ impl World {
         });
         if recovery.findings.iter().any(|finding| finding.contains("torn")) {
             self.coverage.hit("torn turn dropped");
+        }
+        if recovery.groups.values().any(|group| group.installing.is_some()) {
+            self.coverage.hit("snapshot interrupted");
         }
         self.watch.tell(&Observation::Started { node, groups: &recovery.groups });
         self.tell_opened(position);
@@ -188,13 +198,23 @@ impl World {
         self.turn_away(position);
         self.lose_asked(node);
         self.watch.tell(&Observation::Crashed { node });
+        self.end_disk(position, power_cut);
         let here = &mut self.nodes[position];
-        here.end(power_cut, &mut self.chances.crash);
         here.paused_until = 0;
         if self.shape.is_fragile(node) && here.right.is_none() && here.copies.len() < COPIES_MAX {
             here.copies.push(Copy { disk: here.disk.duplicate(), engine: here.engine.duplicate() });
         }
         self.end_connections(node, power_cut);
+    }
+
+    /// Ends what runs on a disk and a database. A power cut takes what the disk has only said that it had synced.
+    fn end_disk(&mut self, position: usize, power_cut: bool) {
+        let here = &mut self.nodes[position];
+        let (node, loses) = (here.id, power_cut && here.disk.has_lost_writes());
+        here.end(power_cut, &mut self.chances.crash);
+        if loses {
+            self.note_damage(node, "LostSync");
+        }
     }
 
     /// Says when the disk has too little room for new entries, and when it has enough again.

@@ -5,7 +5,7 @@
 //! * `REPLACE=1`: nodes are replaced in every one of them.
 
 use crate::coverage::Coverage;
-use crate::damage::HARMS;
+use crate::damage::{HARMS, Harm, ROWS};
 use crate::faults::Fault;
 use crate::invariants;
 use crate::jobs::{CrashPoint, Kind};
@@ -25,17 +25,22 @@ const SEEDS_DEFAULT: u64 = 100;
 /// With so many seeds everything must have happened.
 const SEEDS_FOR_ALL: u64 = 1_000;
 /// What a run can come to, beside faults and crashes.
-const STATES: [&str; 48] = [
+const STATES: [&str; 56] = [
     "conf change applied",
     "connection broken by silence",
     "crash of several",
     "crash of the joining node",
-    "damage State",
     "damage under a running process",
+    "damaged state met by a flush",
+    "damaged state met by a reader",
+    "database failed",
+    "database set aside",
     "delivered to the next process",
+    "deposed leader's tail cut off",
     "disk replacement begun",
     "duplicate answered",
     "duplicated",
+    "entries copied forward",
     "greeted again",
     "group adopted",
     "group ended",
@@ -71,7 +76,10 @@ const STATES: [&str; 48] = [
     "replacement begun",
     "replacement finished",
     "right disk put back",
+    "segment reused",
     "snapshot built",
+    "snapshot installed",
+    "snapshot interrupted",
     "torn turn dropped",
     "write left open",
 ];
@@ -242,7 +250,12 @@ fn expected() -> Vec<String> {
     for point in [CrashPoint::Idle, CrashPoint::Start, CrashPoint::Send, CrashPoint::Reply] {
         names.push(format!("crash {point:?}"));
     }
-    names.extend(HARMS.iter().map(|harm| format!("damage {harm:?}")));
+    let harms = HARMS.iter().map(|harm| format!("{harm:?}")).chain(ROWS.map(|family| format!("{family:?}")));
+    for harm in harms.chain(["Database".to_owned(), "LostSync".to_owned()]) {
+        names.extend([format!("damage {harm}"), format!("repaired after {harm}")]);
+    }
+    let of_newest = HARMS.iter().filter(|harm| **harm != Harm::Older);
+    names.extend(of_newest.map(|harm| format!("newest segment: {harm:?}")));
     names.extend(STATES.iter().map(|state| (*state).to_owned()));
     names
 }

@@ -18,7 +18,7 @@ use ackord::multiraft::core::{CoreOptions, GroupStart};
 use ackord::partition::Partition;
 use ackord::raft::{MessageKind, RaftMessage, Role};
 use ackord::sim::engine::SimEngine;
-use ackord::storage::{Engine, Family, WriteBatch};
+use ackord::storage::{Engine, EngineError, Family, WriteBatch};
 use ackord::types::{CONTROLLER_GROUP, HardState, LogIndex, NodeId, RaftGroupId, ReplicaId};
 use ackord::wal::{LogChange, Recovery, Turn};
 use std::collections::BTreeMap;
@@ -62,6 +62,8 @@ pub enum Sabotage {
     ReclaimUnflushed,
     /// With what lies below a log start, a record at or above one is deleted.
     TrimTooMuch,
+    /// Damaged rows are taken for rows that are not there.
+    TrustRows,
     /// Nodes take twice as much as they say.
     TwiceTheLimits,
 }
@@ -174,16 +176,24 @@ pub fn installed(sabotage: Sabotage, applier: &mut Applier<SimEngine>, group: Ra
 }
 
 /// Loses the first record that is still in the log of some group.
-pub fn trim_too_much(engine: &SimEngine) {
+pub fn trim_too_much(engine: &SimEngine) -> Result<(), EngineError> {
     let mut first = None;
     let visit = &mut |key: &[u8], _: &[u8]| {
         first = Some(key.to_vec());
         ControlFlow::Break(())
     };
-    engine.scan(Family::Records, &[], &[0xff; 32], visit).expect("the simulated database reads");
+    engine.scan(Family::Records, &[], &[0xff; 32], visit)?;
     let mut batch = WriteBatch::default();
     first.into_iter().for_each(|key| batch.delete(Family::Records, key));
-    engine.write(batch).expect("the simulated database writes");
+    engine.write(batch)
+}
+
+/// Loses rows, and nobody is told.
+pub fn lose_rows(engine: &SimEngine, family: Family, keys: &[Vec<u8>]) {
+    let mut batch = WriteBatch::default();
+    keys.iter().for_each(|key| batch.delete(family, key.clone()));
+    // A database that has failed loses nothing more.
+    let _failed = engine.write(batch).and_then(|()| engine.flush());
 }
 
 /// A node that is none of the first voters begins its replica of the controller's group empty, as

@@ -40,6 +40,18 @@ pub const ALL: &[Control] = &[
         unwatched: NONE,
     },
     Control {
+        name: "damage in the newest segment taken for torn",
+        shape: newest_damage_cut,
+        found_by: &["leader_completeness", "committed_immutable", "acked_stays", "log_matching", "durable_at_ack"],
+        unwatched: NONE,
+    },
+    Control {
+        name: "damaged rows taken for none",
+        shape: rows_trusted,
+        found_by: &["state_digests", "stored_offsets", "idempotent_once"],
+        unwatched: NONE,
+    },
+    Control {
         name: "hard state lost silently",
         shape: old_promises,
         found_by: &["election_safety", "leader_completeness", "committed_immutable", "durable_at_ack"],
@@ -218,6 +230,21 @@ fn damage_cut(seed: u64) -> Shape {
     let mut shape = damaged(seed);
     shape.log.omit.damage = true;
     shape
+}
+
+fn newest_damage_cut(seed: u64) -> Shape {
+    let mut shape = damage_cut(seed);
+    only(&mut shape, 4 * SECOND, &[(Fault::DamageNewest, 1)]);
+    shape
+}
+
+fn rows_trusted(seed: u64) -> Shape {
+    let mut shape = with_consumers(seed);
+    shape.fragile = vec![NodeId(1 + (seed % 3) as u32)];
+    only(&mut shape, SECOND, &[(Fault::DamageState, 1)]);
+    short_log(&mut shape);
+    shape.load.idempotent_percent = 100;
+    broken(Sabotage::TrustRows, shape)
 }
 
 fn old_promises(seed: u64) -> Shape {

@@ -145,6 +145,13 @@ impl Logs {
                 let logs = groups.iter().map(|(group, recovery)| (*group, DurableLog::of(recovery))).collect();
                 self.nodes.insert(*node, logs);
             }
+            Observation::Repaired { node, group, start, .. } => {
+                // It may begin behind what was lost, if a flushed state covers that.
+                let log = self.nodes.get_mut(node).and_then(|logs| logs.get_mut(group));
+                if let Some(log) = log.filter(|log| log.start.index < start.index) {
+                    log.start_after(*start);
+                }
+            }
             Observation::Persisted { node, write } => {
                 let _reported_elsewhere = take_in(self.nodes.entry(*node).or_default(), write);
             }

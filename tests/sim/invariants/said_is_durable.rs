@@ -13,7 +13,8 @@ pub struct SaidIsDurable {
     /// What every node's logs hold.
     logs: Logs,
     /// How far each of them has reached since its process started: an answer may leave after what it speaks of was cut
-    /// off by entries of a later term, which it does not speak for.
+    /// off by entries of a later term, which it does not speak for. These may even have come before it was written:
+    /// then it leaves when they are durable, and nothing can bring back a log without them.
     reached: BTreeMap<(NodeId, RaftGroupId), LogIndex>,
 }
 
@@ -38,7 +39,11 @@ impl SaidIsDurable {
             _ if hard_state.term < message.term => "its term",
             MessageKind::RequestVote if !votes_for(message.from) => "its own vote",
             MessageKind::RequestVoteResponse if !message.reject && !votes_for(message.to) => "its vote",
-            MessageKind::AppendResponse if !message.reject && reached < message.index => "those entries",
+            MessageKind::AppendResponse
+                if !message.reject && reached < message.index && log.last.term <= message.term =>
+            {
+                "those entries"
+            }
             _ => return Ok(()),
         };
         let (kind, term, index) = (message.kind, message.term, message.index);
@@ -97,6 +102,8 @@ mod tests {
         let late = [persisted(&birth), persisted(&entries), persisted(&cut), sent(&answer)];
         holds(&mut SaidIsDurable::default(), &late);
         let early = says(MessageKind::AppendResponse, 2, 5);
+        let never_written = [persisted(&birth), persisted(&entries), persisted(&cut), sent(&early)];
+        holds(&mut SaidIsDurable::default(), &never_written);
         breaks(&mut SaidIsDurable::default(), &[persisted(&birth), persisted(&entries), sent(&early)], "those entries");
         let refusal = RaftMessage { reject: true, ..early };
         holds(&mut SaidIsDurable::default(), &[persisted(&birth), persisted(&entries), sent(&refusal)]);

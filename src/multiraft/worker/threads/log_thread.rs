@@ -126,6 +126,7 @@ impl<D: Disk> LogThread<D> {
         self.surroundings.tell(Input::Appended);
         let bytes = turn.writes.iter().map(payload_bytes).sum();
         self.surroundings.outside.turn_done(number, start.elapsed(), bytes);
+        self.surroundings.outside.room_made(self.log.take_room_made());
         Ok(())
     }
 
