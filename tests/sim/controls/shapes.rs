@@ -165,7 +165,7 @@ fn one_partition(seed: u64, nodes: u32) -> Shape {
     shape.coordinators.clear();
     shape.fragile.clear();
     shape.topics = false;
-    shape.load.pause = (10 * MILLISECOND, 40 * MILLISECOND);
+    (shape.load.burst, shape.load.pause) = (1, (10 * MILLISECOND, 40 * MILLISECOND));
     shape.faults.down = (10 * MILLISECOND, SECOND);
     shape.faults.lasts = (200 * MILLISECOND, 3 * SECOND);
     shape
