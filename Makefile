@@ -7,6 +7,9 @@
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
 
+# Runs seeds of the simulated cluster.
+SIM = $(CARGO_LINKED) test --profile sim --locked --test sim seeds -- --nocapture --exact
+
 # What `make jepsen` has built.
 HARNESS = "$${CARGO_TARGET_DIR:-target}"/release/ackord-jepsen
 
@@ -29,13 +32,13 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 	cargo fmt --all --check
 	$(CARGO_LINKED) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO_LINKED) test --workspace --locked
+	SEEDS=5000 && export SEEDS && $(SIM)
 	cd tools && python3 -m unittest -q clients.test_history
 	tools/demo --records 20000 --binary "$${CARGO_TARGET_DIR:-target}"/debug/ackord
 	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && $(CARGO_LINKED) doc --workspace --no-deps --locked
 
 sim: setup ## Runs SEEDS=1000 seeds of the simulated cluster (from FIRST=0 on), or SEED=n alone, line by line
-	SEEDS=$(or $(SEEDS),1000) && export SEEDS && \
-	$(CARGO_LINKED) test --profile sim --locked --test sim seeds -- --nocapture --exact
+	SEEDS=$(or $(SEEDS),1000) && export SEEDS && $(SIM)
 
 test-clients: build ## Real clients, alone and in groups, against a real cluster; writes docs/clients.md and README.md
 	tools/test-clients

@@ -93,6 +93,10 @@ impl Sight for Eyes<'_> {
         self.world.guess(group)
     }
 
+    fn is_worth_asking(&mut self, group: RaftGroupId) -> bool {
+        self.world.nodes.iter().any(|node| node.serves(group)) || self.world.chances.clients.one_in(8)
+    }
+
     fn groups(&self, kind: GroupKind) -> Vec<RaftGroupId> {
         self.world.groups_of(kind)
     }

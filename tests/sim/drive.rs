@@ -270,6 +270,9 @@ impl World {
 
     /// What the broker and the handle do with a request.
     fn admit(&mut self, position: usize, ticket: Ticket, ticketed: Ticketed) {
+        if let Some(answer) = self.answers_at_once(position, &ticketed) {
+            return self.settle(ticket, answer);
+        }
         let Ticketed { group, request, .. } = ticketed;
         let bytes = Process::room_of(&request);
         let engine = self.nodes[position].engine.clone();
@@ -348,7 +351,10 @@ impl World {
                 let topics = self.nodes[position].topics();
                 self.settle(ticket, Answer::Topics(topics));
             }
-            _ => self.settle(ticket, Answer::Reply(reply)),
+            _ => {
+                let reply = self.tamper_with_reply(reply);
+                self.settle(ticket, Answer::Reply(reply));
+            }
         }
     }
 
@@ -369,11 +375,11 @@ impl World {
         };
         let epoch = process.board.get(&group).copied().unwrap_or_default().term;
         let from = from.unwrap_or(view.log_start).max(view.log_start).min(view.high_watermark);
-        let records = match here.read(group, from, bytes_max) {
+        let mut records = match here.read(group, from, bytes_max) {
             Ok(records) => records,
             Err(reason) => return self.unreadable(position, ticket, group, &reason),
         };
-        let (log_start, end) = (view.log_start, view.high_watermark);
+        let (log_start, end) = (view.log_start, self.tamper_with_read(view.high_watermark, &mut records));
         let ended = Observation::ReadEnded { ticket, node, group, epoch, log_start, end, records: &records };
         self.watch.tell(&ended);
         self.coverage.hit("read served");

@@ -3,6 +3,7 @@
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
 use crate::clients::Eyes;
+use crate::node::Node;
 use crate::observe::Observation;
 use crate::trace::mix_bytes;
 use crate::workload::probe::{Acknowledged, Probe};
@@ -202,7 +203,7 @@ impl World {
                 return waiting;
             }
         }
-        let is_down = |node: &&crate::node::Node| node.process.is_none() && node.refused.is_none();
+        let is_down = |node: &&Node| node.process.is_none() && node.refused.is_none();
         let down = self.nodes.iter().find(|node| is_down(node) && !self.office.is_gone(node.id));
         if let Some(node) = down {
             return Some(format!("node {} is down", node.id));
@@ -211,10 +212,11 @@ impl World {
             let all: Vec<_> = self.groups().into_iter().map(|group| self.describe(group)).collect();
             return Some(format!("{open}\n{}", all.join("\n")));
         }
-        self.groups().into_iter().find_map(|group| {
-            let differ = self.differ(group)?;
-            Some(format!("group {group}: {differ}:\n{}", self.describe(group)))
-        })
+        // Whole states are compared once nobody is behind.
+        let (groups, describe) =
+            (self.groups(), |group, reason| format!("group {group}: {reason}:\n{}", self.describe(group)));
+        let behind = groups.iter().find_map(|group| Some(describe(*group, self.is_behind(*group)?)));
+        behind.or_else(|| groups.iter().find_map(|group| Some(describe(*group, self.differ(*group)?))))
     }
 
     /// The voters that the controller wants a group to have.
@@ -228,8 +230,8 @@ impl World {
         }
     }
 
-    /// How the replicas of a group differ, if they do.
-    fn differ(&self, group: RaftGroupId) -> Option<String> {
+    /// Why a group is not what it should be, before its replicas are compared.
+    fn is_behind(&self, group: RaftGroupId) -> Option<String> {
         let members = self.membership(group);
         let wanted = self.wanted(group);
         if members.is_joint() || members.voters.iter().any(|voter| !wanted.contains(voter)) {
@@ -239,22 +241,26 @@ impl World {
         if let Some(removed) = hosts.map(ackord::raft::Replica::id).find(|replica| !members.contains(*replica)) {
             return Some(format!("{removed} was removed, and is still there"));
         }
-        let mut first: Option<(NodeId, u64)> = None;
-        for voter in self.voters(group) {
-            let node = self.node(voter.node());
-            if node.process.is_none() {
-                continue; // it refused to start
-            }
-            if node.quarantined(group).is_some() {
-                return Some(format!("node {} is not repaired", node.id));
-            }
-            let Some(digest) = node.digest(group) else { return Some(format!("node {} has it not", node.id)) };
-            let (other, expected) = *first.get_or_insert((node.id, digest));
-            if digest != expected {
-                return Some(format!("nodes {other} and {} differ", node.id));
-            }
-        }
-        None
+        let newest = self.hosts(group).filter_map(|node| node.machine(group)).map(|machine| machine.applied()).max();
+        self.hosts(group).find_map(|node| match (node.quarantined(group), node.machine(group)) {
+            (Some(_), _) => Some(format!("node {} is not repaired", node.id)),
+            (None, None) => Some(format!("node {} has it not", node.id)),
+            (None, Some(machine)) if Some(machine.applied()) < newest => Some(format!("node {} is behind", node.id)),
+            _ => None,
+        })
+    }
+
+    /// The nodes of a group's voters, but for those that have refused to start.
+    fn hosts(&self, group: RaftGroupId) -> impl Iterator<Item = &Node> {
+        self.voters(group).into_iter().map(|voter| self.node(voter.node())).filter(|node| node.process.is_some())
+    }
+
+    /// How the replicas of a group differ, if they do.
+    fn differ(&self, group: RaftGroupId) -> Option<String> {
+        let mut all = self.hosts(group).map(|node| (node.id, node.digest(group)));
+        let (first, expected) = all.next()?;
+        let (other, _) = all.find(|(_, digest)| *digest != expected)?;
+        Some(format!("nodes {first} and {other} differ"))
     }
 
     /// How the replicas of a group stand.
@@ -286,7 +292,7 @@ impl World {
     }
 }
 
-impl crate::node::Node {
+impl Node {
     /// Reads whatever rows a group has here; the error is the first that can't be read.
     fn read_all(&self, group: RaftGroupId) -> Result<(), String> {
         match self.machine(group) {

@@ -22,7 +22,6 @@ mod runner;
 mod sabotage;
 mod sight;
 mod swarm;
-mod toy;
 mod trace;
 mod watch;
 mod workload;

@@ -83,6 +83,8 @@ const STATES: [&str; 56] = [
     "torn turn dropped",
     "write left open",
 ];
+/// How often a long run says how far it is.
+const PROGRESS_SECONDS: f64 = 10.0;
 /// Failures that are reported in full.
 const FAILURES_MAX: usize = 3;
 
@@ -149,6 +151,8 @@ struct Total {
     events: u64,
     /// What happened how often.
     coverage: Coverage,
+    /// In how many seeds it happened.
+    seeds: Coverage,
     /// What was broken.
     failures: Vec<Failure>,
 }
@@ -161,6 +165,7 @@ impl Total {
                 self.virtual_us += report.virtual_us;
                 self.events += report.events;
                 self.coverage.absorb(&report.coverage);
+                report.coverage.0.keys().for_each(|name| self.seeds.hit(name));
             }
             Err((sentence, _)) => {
                 eprintln!("seed {seed}: {sentence}");
@@ -169,20 +174,77 @@ impl Total {
         }
     }
 
+    fn done(&self) -> u64 {
+        (self.counts.len() + self.failures.len()) as u64
+    }
+
     fn median(&self, which: usize) -> u64 {
         let mut all: Vec<_> = self.counts.iter().map(|counts| counts[which]).collect();
         all.sort_unstable();
         all.get(all.len() / 2).copied().unwrap_or_default()
     }
 
-    fn sum(&self, which: usize) -> u64 {
-        self.counts.iter().map(|counts| counts[which]).sum()
+    /// What took so many seconds, of all processors together so many.
+    fn print(&self, took: f64, processor: f64) {
+        let (done, acknowledged) = (self.done(), self.counts.iter().map(|counts| counts[0]).sum::<u64>());
+        let virtual_s = self.virtual_us as f64 / 1e6;
+        println!("{:>10}  {:>8}  what happened", "times", "in seeds");
+        for (name, count) in &self.coverage.0 {
+            println!("{count:>10}  {:>8}  {name}", self.seeds.count(name));
+        }
+        println!("{done} seeds in {took:.0} s, {} violations", self.failures.len());
+        println!(
+            "medians of a seed: {} writes acknowledged, {} messages, {} changes of leader",
+            self.median(0),
+            self.median(1),
+            self.median(2)
+        );
+        println!(
+            "{:.0} writes acknowledged in a second of a processor; {:.1} ms of it for a seed with {} events",
+            acknowledged as f64 / processor,
+            processor * 1e3 / done.max(1) as f64,
+            self.events / done.max(1)
+        );
+        println!("{virtual_s:.0} s of virtual time, {:.0} in a second", virtual_s / took);
     }
+}
+
+/// How far a long run is.
+struct Progress {
+    /// When it began.
+    begun: Instant,
+    /// When it was told last, in seconds since then.
+    told: f64,
+    /// Seeds to be run.
+    count: u64,
+}
+
+impl Progress {
+    fn tell(&mut self, total: &Total) {
+        let (took, done) = (self.begun.elapsed().as_secs_f64(), total.done());
+        if took < self.told + PROGRESS_SECONDS {
+            return;
+        }
+        self.told = took;
+        let (rate, left) = (done as f64 / took, (self.count - done) as f64);
+        let (count, violations) = (self.count, total.failures.len());
+        eprintln!("{done} of {count} seeds, {rate:.1} a second, {:.0} s left, {violations} violations", left / rate);
+    }
+}
+
+/// The time that this process has taken of all processors, in seconds, as Linux counts it.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    // In user mode and in the kernel, in hundredths of a second.
+    fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn run_many(first: u64, count: u64) -> Total {
     remember_panics();
-    let (next, total, begun) = (AtomicU64::new(first), Mutex::new(Total::default()), Instant::now());
+    let (begun, processor) = (Instant::now(), processor_seconds());
+    let next = AtomicU64::new(first);
+    let both = Mutex::new((Total::default(), Progress { begun, told: 0.0, count }));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..cores {
@@ -193,50 +255,17 @@ fn run_many(first: u64, count: u64) -> Total {
                         return;
                     }
                     let result = run(shape_of(seed), Keep::Hash);
-                    let mut total = total.lock().expect("no panic while it is held");
+                    let (total, progress) = &mut *both.lock().expect("no panic while it is held");
                     total.take(seed, result);
-                    let done = total.counts.len() + total.failures.len();
-                    if done.is_multiple_of(500) {
-                        progress(&total, done, begun);
-                    }
+                    progress.tell(total);
                 }
             });
         }
     });
     let _default = std::panic::take_hook();
-    let total = total.into_inner().expect("every thread has ended");
-    report(&total, begun, cores);
+    let (total, _) = both.into_inner().expect("every thread has ended");
+    total.print(begun.elapsed().as_secs_f64(), processor_seconds() - processor);
     total
-}
-
-fn progress(total: &Total, done: usize, begun: Instant) {
-    let took = begun.elapsed().as_secs_f64();
-    eprintln!(
-        "{done} seeds, {:.1} a second, {} writes acknowledged, {} failures, {:.0} s of virtual time in a second",
-        done as f64 / took,
-        total.sum(0),
-        total.failures.len(),
-        total.virtual_us as f64 / 1e6 / took
-    );
-}
-
-fn report(total: &Total, begun: Instant, cores: usize) {
-    let done = total.counts.len() + total.failures.len();
-    progress(total, done, begun);
-    let took = begun.elapsed().as_secs_f64();
-    println!(
-        "{} events; medians of a seed: {} writes acknowledged, {} messages, {} changes of leader; {:.0} writes \
-         acknowledged in a second of a core, {:.1} ms for a seed",
-        total.events,
-        total.median(0),
-        total.median(1),
-        total.median(2),
-        total.sum(0) as f64 / took / cores as f64,
-        took * cores as f64 * 1e3 / done.max(1) as f64
-    );
-    for (name, count) in &total.coverage.0 {
-        println!("{count:>10}  {name}");
-    }
 }
 
 /// What must have happened in many seeds; otherwise they have tested less than they say.

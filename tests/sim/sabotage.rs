@@ -4,22 +4,25 @@
 //! it is written, in what a start has found. So everything else is what it always is.
 
 use crate::chance::SECOND;
+use crate::clients::Ticketed;
 use crate::jobs::{CrashPoint, Kind};
 use crate::node::{Arrived, CLUSTER, Node};
 use crate::swarm::Shape;
+use crate::workload::{Answer, Request};
 use crate::world::World;
 use ackord::controller::Controller;
 use ackord::coordinator::Coordinator;
+use ackord::machine::Outcome;
 use ackord::multiraft::apply::Applier;
 use ackord::multiraft::apply::machine::Machine;
-use ackord::multiraft::core::effect::Input;
+use ackord::multiraft::core::effect::{Input, Refused, Reply};
 use ackord::multiraft::core::membership::WantedMembers;
 use ackord::multiraft::core::{CoreOptions, GroupStart};
 use ackord::partition::Partition;
 use ackord::raft::{MessageKind, RaftMessage, Role};
 use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, EngineError, Family, WriteBatch};
-use ackord::types::{CONTROLLER_GROUP, HardState, LogIndex, NodeId, RaftGroupId, ReplicaId};
+use ackord::types::{CONTROLLER_GROUP, HardState, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId};
 use ackord::wal::{LogChange, Recovery, Turn};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -46,7 +49,7 @@ pub enum Sabotage {
     SnapshotsWithoutProducers,
     /// Snapshots of coordinators carry no offsets.
     SnapshotsWithoutOffsets,
-    /// Linearizable reads are served from what this node has, without asking a majority.
+    /// Linearizable reads, and those of topics, are served from what this node has, without asking a majority.
     ReadsUnconfirmed,
     /// Entries are written without the commit index beside them.
     CommitsUnwritten,
@@ -66,6 +69,12 @@ pub enum Sabotage {
     TrustRows,
     /// Nodes take twice as much as they say.
     TwiceTheLimits,
+    /// Some batches are acknowledged that nobody has taken.
+    AcknowledgeLost,
+    /// Some batches are refused that are in the log.
+    RefuseWhatIsDone,
+    /// Some readers are shown less than there is.
+    ReadShort,
 }
 
 /// What a node had promised at earlier starts.
@@ -279,6 +288,40 @@ impl World {
         let answers: Vec<_> = appends.map(answer).collect();
         if !answers.is_empty() {
             self.arrive(position, Arrived::Messages(answers));
+        }
+    }
+
+    /// What a node answers by itself.
+    pub fn answers_at_once(&mut self, position: usize, ticketed: &Ticketed) -> Option<Answer> {
+        let (here, group) = (&self.nodes[position], ticketed.group);
+        match (self.shape.sabotage, &ticketed.request) {
+            (Sabotage::ReadsUnconfirmed, Request::Topics) => Some(Answer::Topics(here.topics())),
+            (Sabotage::AcknowledgeLost, Request::Produce { .. })
+                if here.serves(group) && self.chances.points.one_in(20) =>
+            {
+                let (at, base_offset) = (here.machine(group)?.applied(), here.view(group)?.high_watermark);
+                Some(Answer::Reply(Reply::Applied { at, outcome: Outcome::Appended { base_offset, duplicate: false } }))
+            }
+            _ => None,
+        }
+    }
+
+    /// What becomes of a reply before a client hears it.
+    pub fn tamper_with_reply(&mut self, reply: Reply) -> Reply {
+        let is_done = matches!(reply, Reply::Applied { outcome: Outcome::Appended { .. }, .. });
+        let breaks = self.shape.sabotage == Sabotage::RefuseWhatIsDone && is_done && self.chances.points.one_in(20);
+        if breaks { Reply::Refused(Refused::Overwritten) } else { reply }
+    }
+
+    /// What becomes of a log's end, and the records below it, before a reader sees them.
+    pub fn tamper_with_read(&mut self, end: Offset, records: &mut Vec<(Offset, u64)>) -> Offset {
+        let last = records.last().map(|(offset, _)| *offset);
+        match last.filter(|_| self.shape.sabotage == Sabotage::ReadShort && self.chances.points.one_in(10)) {
+            Some(last) => {
+                records.pop();
+                last
+            }
+            None => end,
         }
     }
 

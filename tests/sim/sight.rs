@@ -29,6 +29,9 @@ pub trait Sight {
     /// Whom a client would ask about a group: mostly the node that serves it.
     fn guess(&mut self, group: RaftGroupId) -> NodeId;
 
+    /// Whether a client would ask about a group now: while no node serves it, mostly not.
+    fn is_worth_asking(&mut self, group: RaftGroupId) -> bool;
+
     /// The groups of one kind that there are, as the controller has it.
     fn groups(&self, kind: GroupKind) -> Vec<RaftGroupId>;
 

@@ -70,7 +70,9 @@ pub struct Load {
     pub idempotent_percent: u64,
     /// Batches that a producer has on the way at once.
     pub inflight: usize,
-    /// The pause between two batches of a producer.
+    /// Batches that a producer sends at once, at most.
+    pub burst: u64,
+    /// The pause between two times that a producer sends.
     pub pause: Span,
     /// The bytes of a record's padding.
     pub record_bytes: Span,
@@ -138,7 +140,7 @@ impl Shape {
             load,
             bad_moments: false,
             topics: random.one_in(3),
-            lasts: 30 * SECOND + random.below(5 * SECOND),
+            lasts: 30 * SECOND + random.below(SECOND),
             sabotage: Sabotage::default(),
         }
     }
@@ -262,7 +264,7 @@ fn draw_speeds(random: &mut Random) -> Speeds {
         disk: (append.0, append.1 * 4),
         apply: *random.pick(&[(10, 100), (50, 2_000), (500, 20_000)]),
         flush: *random.pick(&[(1_000, 10_000), (10_000, 400_000)]),
-        worker: *random.pick(&[(1, 20), (10, 500)]),
+        worker: *random.pick(&[(1, 20), (10, 500), (100, 3_000)]),
         reorders: random.one_in(2),
         ghosts: random.one_in(3),
     }
@@ -295,15 +297,18 @@ fn draw_faults(random: &mut Random) -> Faults {
 }
 
 fn draw_load(random: &mut Random, partitions: u64) -> Load {
-    // All producers together write some 12 to 40 batches a second, while they can.
+    // All producers together write some 10 to 32 batches a second, while they can.
     let producers = random.between(1, 3);
-    let batches = random.between(12, 40);
-    let pause = (SECOND * partitions * producers / batches).max(MILLISECOND);
+    let batches = random.between(10, 32);
+    let inflight = random.between(1, 5);
+    let burst = random.between(1, inflight);
+    let pause = (SECOND * partitions * producers * (1 + burst) / (2 * batches)).max(MILLISECOND);
     let trims = random.one_in(2);
     Load {
         producers,
         idempotent_percent: *random.pick(&[0, 50, 50, 100]),
-        inflight: random.between(1, 5) as usize,
+        inflight: inflight as usize,
+        burst,
         pause: (pause / 2, pause * 3 / 2),
         record_bytes: (0, random.magnitude(16, 8 << 10)),
         read_pause: (100 * MILLISECOND, random.magnitude(500 * MILLISECOND, 3 * SECOND)),

@@ -139,6 +139,25 @@ pub const ALL: &[Control] = &[
         found_by: &["offsets_dense", "no batch holds offset"],
         unwatched: NONE,
     },
+    Control {
+        name: "acknowledged, and not taken",
+        shape: acknowledge_lost,
+        found_by: &["committed_immutable"],
+        unwatched: NONE,
+    },
+    Control { name: "refused, and done", shape: refuse_what_is_done, found_by: &["only_written"], unwatched: NONE },
+    Control {
+        name: "reads cut short",
+        shape: read_short,
+        found_by: &["linearizable_end", "monotone_reads"],
+        unwatched: NONE,
+    },
+    Control {
+        name: "topics without ReadIndex",
+        shape: topics_unconfirmed,
+        found_by: &["topics_kept"],
+        unwatched: NONE,
+    },
     Control { name: "twice the limits", shape: twice_the_limits, found_by: &["bounded_memory"], unwatched: NONE },
 ];
 
@@ -158,7 +177,7 @@ fn one_partition(seed: u64, nodes: u32) -> Shape {
     shape.coordinators.clear();
     shape.fragile.clear();
     shape.topics = false;
-    shape.load.pause = (10 * MILLISECOND, 40 * MILLISECOND);
+    (shape.load.burst, shape.load.pause) = (1, (10 * MILLISECOND, 40 * MILLISECOND));
     shape.faults.down = (10 * MILLISECOND, SECOND);
     shape.faults.lasts = (200 * MILLISECOND, 3 * SECOND);
     shape
@@ -373,4 +392,23 @@ fn twice_the_limits(seed: u64) -> Shape {
     shape.load.record_bytes = (0, 4 << 10);
     (shape.load.producers, shape.load.inflight) = (3, 5);
     broken(Sabotage::TwiceTheLimits, shape)
+}
+
+fn acknowledge_lost(seed: u64) -> Shape {
+    broken(Sabotage::AcknowledgeLost, one_partition(seed, 3))
+}
+
+fn refuse_what_is_done(seed: u64) -> Shape {
+    broken(Sabotage::RefuseWhatIsDone, one_partition(seed, 3))
+}
+
+fn read_short(seed: u64) -> Shape {
+    broken(Sabotage::ReadShort, one_partition(seed, 3))
+}
+
+fn topics_unconfirmed(seed: u64) -> Shape {
+    let mut shape = one_partition(seed, 3);
+    only(&mut shape, 500 * MILLISECOND, &[(Fault::Isolate, 1), (Fault::OneWay, 1), (Fault::Pause, 1)]);
+    shape.topics = true;
+    broken(Sabotage::ReadsUnconfirmed, shape)
 }

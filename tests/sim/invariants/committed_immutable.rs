@@ -7,6 +7,7 @@ use crate::observe::{Invariant, Observation};
 use ackord::machine::Outcome;
 use ackord::types::{LogId, RaftGroupId, Term};
 use std::collections::BTreeMap;
+use std::fmt::Arguments;
 
 /// What is known of a committed entry.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub struct CommittedImmutable {
 }
 
 impl CommittedImmutable {
-    fn check(&mut self, group: RaftGroupId, id: LogId, what: &str) -> Result<&mut Known, String> {
+    fn check(&mut self, group: RaftGroupId, id: LogId, what: Arguments<'_>) -> Result<&mut Known, String> {
         let slot = self.known.entry(group).or_default().slot(id.index.0);
         let known = slot.get_or_insert(Known { term: id.term, applied: None });
         if known.term == id.term {
@@ -43,31 +44,30 @@ impl Invariant for CommittedImmutable {
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
             Observation::Committed { node, group, commit, .. } => {
-                self.check(*group, *commit, &format!("is committed for node {node}"))?;
+                self.check(*group, *commit, format_args!("is committed for node {node}"))?;
             }
             Observation::Restored { node, group, at } => {
-                self.check(*group, *at, &format!("is the snapshot of node {node}"))?;
+                self.check(*group, *at, format_args!("is the snapshot of node {node}"))?;
             }
             Observation::Opened { node, group, applied } => {
-                self.check(*group, *applied, &format!("is in the database of node {node}"))?;
+                self.check(*group, *applied, format_args!("is in the database of node {node}"))?;
             }
             Observation::Applied { node, group, entry, outcome } => {
                 let id = entry.id;
-                let known = self.check(*group, id, &format!("is applied by node {node}"))?;
-                let applied = (hash(entry), (*outcome).clone());
-                let first = known.applied.get_or_insert_with(|| applied.clone());
-                if first.0 != applied.0 {
+                let known = self.check(*group, id, format_args!("is applied by node {node}"))?;
+                let hash = hash(entry);
+                let (first, theirs) = known.applied.get_or_insert_with(|| (hash, (*outcome).clone()));
+                if *first != hash {
                     return Err(format!("node {node} applied another entry {id} of group {group} than others"));
                 }
-                if first.1 != applied.1 {
-                    let (ours, theirs) = (&applied.1, &first.1);
+                if theirs != *outcome {
                     return Err(format!(
-                        "entry {id} of group {group} came to {ours:?} at node {node}, and to {theirs:?} elsewhere"
+                        "entry {id} of group {group} came to {outcome:?} at node {node}, and to {theirs:?} elsewhere"
                     ));
                 }
             }
             Observation::Acked { node, group, at, outcome, .. } => {
-                let known = self.check(*group, *at, &format!("is acknowledged by node {node}"))?;
+                let known = self.check(*group, *at, format_args!("is acknowledged by node {node}"))?;
                 match &known.applied {
                     Some((_, applied)) if applied == *outcome => {}
                     other => {

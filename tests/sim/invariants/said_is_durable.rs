@@ -35,15 +35,13 @@ impl SaidIsDurable {
         let hard_state = log.hard_state;
         let votes_for = |whom: ReplicaId| hard_state.term > message.term || hard_state.vote == Some(whom);
         let reached = self.reached.get(&(node, group)).copied().unwrap_or_default();
+        // What entries of a later term cut off within one turn was never on the disk, and is as good as cut off there.
+        let is_cut = log.terms.iter().any(|begin| begin.term > message.term && begin.index <= message.index);
         let why = match message.kind {
             _ if hard_state.term < message.term => "its term",
             MessageKind::RequestVote if !votes_for(message.from) => "its own vote",
             MessageKind::RequestVoteResponse if !message.reject && !votes_for(message.to) => "its vote",
-            MessageKind::AppendResponse
-                if !message.reject && reached < message.index && log.last.term <= message.term =>
-            {
-                "those entries"
-            }
+            MessageKind::AppendResponse if !message.reject && reached < message.index && !is_cut => "those entries",
             _ => return Ok(()),
         };
         let (kind, term, index) = (message.kind, message.term, message.index);
@@ -101,6 +99,14 @@ mod tests {
         holds(&mut SaidIsDurable::default(), &[persisted(&birth), persisted(&entries), sent(&answer)]);
         let late = [persisted(&birth), persisted(&entries), persisted(&cut), sent(&answer)];
         holds(&mut SaidIsDurable::default(), &late);
+        let at_once = append(3, 2..=2);
+        holds(&mut SaidIsDurable::default(), &[persisted(&birth), persisted(&at_once), sent(&answer)]);
+        let before = says(MessageKind::AppendResponse, 3, 3);
+        breaks(
+            &mut SaidIsDurable::default(),
+            &[persisted(&birth), persisted(&at_once), sent(&before)],
+            "those entries",
+        );
         let early = says(MessageKind::AppendResponse, 2, 5);
         let never_written = [persisted(&birth), persisted(&entries), persisted(&cut), sent(&early)];
         holds(&mut SaidIsDurable::default(), &never_written);

@@ -21,7 +21,7 @@ impl Around<'_> {
         let node = self.node;
         let Some(machine) = process.applier.machine(group) else { return };
         // A whole state is large, so only some are looked at; replicas mostly stop at the same entries.
-        if machine.applied().index.0.is_multiple_of(4) && !machine.membership().is_joining() {
+        if machine.applied().index.0.is_multiple_of(8) && !machine.membership().is_joining() {
             let (meta, head) = machine.head();
             let digest = mix_bytes(0, &head);
             let (membership, log_start) = (&meta.membership, machine.log_start());

@@ -114,6 +114,7 @@ impl Consume {
     fn act(&mut self, place: usize, sight: &mut dyn Sight) {
         match self.consumers[place].doing {
             Doing::Asking => {}
+            _ if !sight.is_worth_asking(self.consumers[place].raft) => {}
             Doing::Out => self.join(place, sight),
             Doing::Joining { generation } => self.look_for_generation(place, generation, sight),
             Doing::Syncing { generation } => self.look_for_share(place, generation, sight),
@@ -274,6 +275,9 @@ impl Consume {
         }
         let consumer = sight.chance().pick(&self.consumers);
         let (raft, name) = (consumer.raft, consumer.name.clone());
+        if !sight.is_worth_asking(raft) {
+            return;
+        }
         let node = sight.guess(raft);
         let ticket = sight.ask(node, raft, Request::Offsets { group: name.clone() });
         sight.tell(&Observation::OffsetsReadBegan { ticket, group: (raft, &name) });
@@ -296,7 +300,7 @@ impl Actor for Consume {
             OFFSETS => {
                 if !self.is_calm {
                     self.read_offsets(sight);
-                    let after = sight.chance().between(50 * MILLISECOND, 400 * MILLISECOND);
+                    let after = sight.chance().between(50 * MILLISECOND, 1_000 * MILLISECOND);
                     sight.wake(OFFSETS, after);
                 }
             }
@@ -307,7 +311,7 @@ impl Actor for Consume {
             }
             _ => {
                 self.act(tag as usize - 1, sight);
-                let after = sight.chance().between(20 * MILLISECOND, 300 * MILLISECOND);
+                let after = sight.chance().between(20 * MILLISECOND, 600 * MILLISECOND);
                 sight.wake(tag, after);
             }
         }

@@ -186,8 +186,12 @@ impl Actor for Produce {
             (lane.repeat, lane.has_ended) = (false, true);
             return lane.queue.clear(); // its topic is gone
         }
-        self.repeat(place, sight);
-        self.begin(place, sight);
+        if sight.is_worth_asking(self.lanes[place].group) {
+            self.repeat(place, sight);
+            for _ in 0..sight.chance().between(1, self.load.burst) {
+                self.begin(place, sight);
+            }
+        }
         let (low, high) = self.load.pause;
         let after = sight.chance().between(low, high);
         sight.wake(tag, after);

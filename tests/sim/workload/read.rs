@@ -61,7 +61,8 @@ impl Read {
 
     fn read(&mut self, place: usize, sight: &mut dyn Sight) {
         let reader = &mut self.readers[place];
-        if reader.ticket.is_some() || (self.is_calm && reader.has_ended) {
+        let has_nothing_to_ask = reader.ticket.is_some() || (self.is_calm && reader.has_ended);
+        if has_nothing_to_ask || !sight.is_worth_asking(reader.group) {
             return;
         }
         let bytes_max = sight.chance().magnitude(1, 64 << 10) as usize;
