@@ -15,7 +15,6 @@ use ackord::machine::StateMachine as _;
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Input, ReadFailure, Room};
 use ackord::raft::group_log::Wanted;
-use ackord::server::data::destroy_machines;
 use ackord::sim::engine::SimEngine;
 use ackord::storage::Engine;
 use ackord::types::{CONTROLLER_GROUP, LogIndex, NodeId, RaftGroupId};
@@ -306,7 +305,6 @@ impl Around<'_> {
 
 impl Process {
     fn perform(&mut self, job: Job, around: &mut Around<'_>, outcome: &mut Outcome) -> Ended {
-        let engine = around.engine;
         match job {
             Job::Append(turn) => return self.append(turn, around, outcome),
             Job::Seal => return self.seal(),
@@ -324,41 +322,6 @@ impl Process {
                 let spare = prepare_spare(&self.log.disk, order);
                 self.log.spares.push_back(spare);
             }
-            Job::Apply { group, entries, memberships } => {
-                return self.apply(group, &entries, &memberships, around, outcome).into();
-            }
-            Job::BeginFlush => return self.begin_flush(around, outcome).into(),
-            Job::Add { group, machine } => {
-                self.applier.add(group, machine);
-                outcome.metadata = true;
-                around.tell_state(self, group);
-            }
-            Job::Remove { group } => {
-                self.applier.remove(group);
-                outcome.jobs.push(Job::Destroy([group].into()));
-            }
-            Job::Build { group } => {
-                if let Some(meta) = self.applier.build_snapshot(group) {
-                    around.coverage.hit("snapshot built");
-                    outcome.input(Input::SnapshotBuilt { group, meta });
-                }
-            }
-            Job::Fetch { group, own, from, meta } => {
-                let next = self.applier.fetch(group, own, from, meta);
-                return self.transferred(group, next, around, outcome).into();
-            }
-            Job::Install { group, at } => return self.install(group, at, around, outcome).into(),
-            Job::Condemn { group, generation, reason } => {
-                if self.applier.condemn(group, Some(generation)) {
-                    around.coverage.hit("damaged state met by a reader");
-                    return self.fail(group, reason, 0, around, outcome).into();
-                }
-            }
-            Job::Transferred(message) => {
-                let group = message.group;
-                let next = self.applier.transferred(message);
-                return self.transferred(group, next, around, outcome).into();
-            }
             Job::Examine { group, lost } => {
                 if let Some((first, last, reason)) = lost {
                     self.log.log.mark_lost(group, first, last, &reason);
@@ -366,20 +329,7 @@ impl Process {
                 let recovery = self.log.log.examine(group);
                 outcome.arrived.push(Arrived::Examined { group, recovery });
             }
-            Job::ExamineState { group, recovery } => {
-                let machine = self.applier.machine(group);
-                let state = machine.map(|machine| (machine.applied(), machine.membership().clone()));
-                outcome.input(Input::Examined { group, recovery, state });
-            }
-            Job::Flush(plan) => return self.flush(plan, around, outcome).into(),
-            Job::Reclaim(freed) => {
-                around.coverage.hit("space given back");
-                let reclaimed = freed.iter().try_for_each(|freed| freed.reclaim(engine));
-                return reclaimed.and_then(|()| engine.merge_deleted()).into();
-            }
-            Job::Make(plans) => return states::make(plans, around, outcome).into(),
-            Job::Join { replica } => return states::join(replica, around, outcome).into(),
-            Job::Destroy(groups) => return destroy_machines(engine, &groups).into(),
+            job => return self.perform_on_states(job, around, outcome),
         }
         Ended::Done
     }

@@ -1,7 +1,7 @@
 //! What the state machines have to do, as production's apply thread does it, and those beside it.
 
 use super::Around;
-use crate::jobs::{Job, Outcome};
+use crate::jobs::{Ended, Job, Outcome};
 use crate::node::{CLUSTER, Process};
 use crate::observe::Observation;
 use crate::sabotage::{self, Sabotage};
@@ -12,7 +12,7 @@ use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::apply::{FlushPlan, Transferred};
 use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::Input;
-use ackord::server::data::{create_machines, join_controller};
+use ackord::server::data::{create_machines, destroy_machines, join_controller};
 use ackord::storage::{Engine, EngineError};
 use ackord::types::{CONTROLLER_GROUP, EntryKind, LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
 
@@ -39,7 +39,66 @@ impl Around<'_> {
 }
 
 impl Process {
-    pub(super) fn apply(
+    /// What is not the log's.
+    pub(super) fn perform_on_states(&mut self, job: Job, around: &mut Around<'_>, outcome: &mut Outcome) -> Ended {
+        let engine = around.engine;
+        match job {
+            Job::Apply { group, entries, memberships } => {
+                return self.apply(group, &entries, &memberships, around, outcome).into();
+            }
+            Job::BeginFlush => return self.begin_flush(around, outcome).into(),
+            Job::Add { group, machine } => {
+                self.applier.add(group, machine);
+                outcome.metadata = true;
+                around.tell_state(self, group);
+            }
+            Job::Remove { group } => {
+                self.applier.remove(group);
+                outcome.jobs.push(Job::Destroy([group].into()));
+            }
+            Job::Build { group } => {
+                if let Some(meta) = self.applier.build_snapshot(group) {
+                    around.coverage.hit("snapshot built");
+                    outcome.input(Input::SnapshotBuilt { group, meta });
+                }
+            }
+            Job::Fetch { group, own, from, meta } => {
+                let next = self.applier.fetch(group, own, from, meta);
+                return self.transferred(group, next, around, outcome).into();
+            }
+            Job::Install { group, at } => return self.install(group, at, around, outcome).into(),
+            Job::Condemn { group, generation, reason } => {
+                if self.applier.condemn(group, Some(generation)) {
+                    around.coverage.hit("damaged state met by a reader");
+                    return self.fail(group, reason, 0, around, outcome).into();
+                }
+            }
+            Job::Transferred(message) => {
+                let group = message.group;
+                let next = self.applier.transferred(message);
+                return self.transferred(group, next, around, outcome).into();
+            }
+            Job::ExamineState { group, recovery } => {
+                let machine = self.applier.machine(group);
+                let state = machine.map(|machine| (machine.applied(), machine.membership().clone()));
+                outcome.input(Input::Examined { group, recovery, state });
+            }
+            Job::Flush(plan) => return self.flush(plan, around, outcome).into(),
+            Job::Reclaim(freed) => {
+                around.coverage.hit("space given back");
+                let reclaimed = freed.iter().try_for_each(|freed| freed.reclaim(engine));
+                return reclaimed.and_then(|()| engine.merge_deleted()).into();
+            }
+            Job::Make(plans) => return make(plans, around, outcome).into(),
+            Job::Join { replica } => return join(replica, around, outcome).into(),
+            Job::Destroy(groups) => return destroy_machines(engine, &groups).into(),
+            Job::Append(_) | Job::Seal | Job::Release(_) | Job::Prepare(_) => unreachable!("the log's"),
+            Job::Locate { .. } | Job::Read { .. } | Job::Examine { .. } => unreachable!("the log's"),
+        }
+        Ended::Done
+    }
+
+    fn apply(
         &mut self,
         group: RaftGroupId,
         entries: &[LogEntry],
@@ -86,7 +145,7 @@ impl Process {
     }
 
     /// A group's state machine can't go on, as production's worker has it. The error ends the process.
-    pub(super) fn fail(
+    fn fail(
         &self,
         group: RaftGroupId,
         reason: String,
@@ -104,7 +163,7 @@ impl Process {
         Ok(())
     }
 
-    pub(super) fn begin_flush(&mut self, around: &mut Around<'_>, outcome: &mut Outcome) -> Result<(), String> {
+    fn begin_flush(&mut self, around: &mut Around<'_>, outcome: &mut Outcome) -> Result<(), String> {
         let mut plan = self.applier.begin_flush().map_err(|error| error.to_string())?;
         for (group, reason) in std::mem::take(&mut plan.damaged) {
             around.coverage.hit("damaged state met by a flush");
@@ -114,7 +173,7 @@ impl Process {
         Ok(())
     }
 
-    pub(super) fn transferred(
+    fn transferred(
         &mut self,
         group: RaftGroupId,
         transferred: Transferred,
@@ -135,7 +194,7 @@ impl Process {
         Ok(())
     }
 
-    pub(super) fn install(
+    fn install(
         &mut self,
         group: RaftGroupId,
         at: LogId,
@@ -164,12 +223,7 @@ impl Process {
         Ok(())
     }
 
-    pub(super) fn flush(
-        &mut self,
-        plan: FlushPlan,
-        around: &mut Around<'_>,
-        outcome: &mut Outcome,
-    ) -> Result<(), EngineError> {
+    fn flush(&mut self, plan: FlushPlan, around: &mut Around<'_>, outcome: &mut Outcome) -> Result<(), EngineError> {
         let (node, engine) = (around.node, around.engine);
         if around.sabotage == Sabotage::ReclaimUnflushed {
             plan.freed.iter().try_for_each(|freed| freed.reclaim(engine))?;
@@ -191,11 +245,7 @@ impl Process {
 }
 
 /// Makes the state machines of new groups.
-pub(super) fn make(
-    plans: Vec<(GroupPlan, bool)>,
-    around: &mut Around<'_>,
-    outcome: &mut Outcome,
-) -> Result<(), MachineError> {
+fn make(plans: Vec<(GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Outcome) -> Result<(), MachineError> {
     let wanted: Vec<_> = plans.iter().map(|(plan, _)| (plan.group, plan.kind, plan.members.clone())).collect();
     let machines = create_machines(around.engine, &wanted)?;
     for ((plan, preferred), machine) in plans.into_iter().zip(machines) {
@@ -213,7 +263,7 @@ pub(super) fn make(
 }
 
 /// Begins a replica of the controller's group.
-pub(super) fn join(replica: ReplicaId, around: &mut Around<'_>, outcome: &mut Outcome) -> Result<(), EngineError> {
+fn join(replica: ReplicaId, around: &mut Around<'_>, outcome: &mut Outcome) -> Result<(), EngineError> {
     let group = CONTROLLER_GROUP;
     let Some(machine) = join_controller(around.engine, CLUSTER, replica)? else { return Ok(()) };
     let membership = machine.membership().clone();
