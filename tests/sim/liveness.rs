@@ -133,8 +133,11 @@ impl World {
         may
     }
 
+    /// Whether a majority is up, of the members as those know them: that a change is over may be known only to others.
     fn has_majority(&self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {
-        let members = self.membership(group);
+        let machines = up.iter().filter_map(|node| self.node(*node).machine(group));
+        let newest = machines.max_by_key(|machine| machine.applied().index);
+        let members = newest.map(|machine| machine.membership().clone()).unwrap_or_default();
         let there = |voter: &&ReplicaId| {
             let node = voter.node();
             up.contains(&node) && self.node(node).replica(group).is_some_and(|replica| replica.id() == **voter)

@@ -13,7 +13,8 @@ pub struct SaidIsDurable {
     /// What every node's logs hold.
     logs: Logs,
     /// How far each of them has reached since its process started: an answer may leave after what it speaks of was cut
-    /// off by entries of a later term, which it does not speak for.
+    /// off by entries of a later term, which it does not speak for. If those came before it was written, it never is:
+    /// its log is what it would be if it had been.
     reached: BTreeMap<(NodeId, RaftGroupId), LogIndex>,
 }
 
@@ -33,12 +34,15 @@ impl SaidIsDurable {
         let log = self.logs.of(node, group).ok_or_else(|| format!("node {node} says {message:?} before its birth"))?;
         let hard_state = log.hard_state;
         let votes_for = |whom: ReplicaId| hard_state.term > message.term || hard_state.vote == Some(whom);
+        let was_cut_off = log.last.term > message.term;
         let reached = self.reached.get(&(node, group)).copied().unwrap_or_default();
         let why = match message.kind {
             _ if hard_state.term < message.term => "its term",
             MessageKind::RequestVote if !votes_for(message.from) => "its own vote",
             MessageKind::RequestVoteResponse if !message.reject && !votes_for(message.to) => "its vote",
-            MessageKind::AppendResponse if !message.reject && reached < message.index => "those entries",
+            MessageKind::AppendResponse if !message.reject && !was_cut_off && reached < message.index => {
+                "those entries"
+            }
             _ => return Ok(()),
         };
         let (kind, term, index) = (message.kind, message.term, message.index);
@@ -96,6 +100,8 @@ mod tests {
         holds(&mut SaidIsDurable::default(), &[persisted(&birth), persisted(&entries), sent(&answer)]);
         let late = [persisted(&birth), persisted(&entries), persisted(&cut), sent(&answer)];
         holds(&mut SaidIsDurable::default(), &late);
+        let never_written = [persisted(&birth), persisted(&cut), sent(&answer)];
+        holds(&mut SaidIsDurable::default(), &never_written);
         let early = says(MessageKind::AppendResponse, 2, 5);
         breaks(&mut SaidIsDurable::default(), &[persisted(&birth), persisted(&entries), sent(&early)], "those entries");
         let refusal = RaftMessage { reject: true, ..early };
