@@ -197,6 +197,21 @@ fn a_follower_whose_disk_stands_still_drops_entries() {
     }
 }
 
+/// The same for what its state machines have not applied, beside what may be admitted here.
+#[test]
+fn a_follower_whose_state_machines_stand_still_drops_entries() {
+    let options = CoreOptions { admitted_bytes_max: 1 << 20, unapplied_bytes_max: 1 << 20, ..CoreOptions::default() };
+    let mut world = World::new(options, &[OWN, OTHER]);
+    for (group, message) in large_entries() {
+        let commit = message.index.next();
+        world.tell(Input::Messages(vec![(group, RaftMessage { commit, ..message })]));
+        world.write();
+    }
+    let taken = (2 << 20) / (100 << 10) + 1;
+    assert_eq!(world.core.unapplied_bytes(), taken * (100 << 10), "up to the limit, and the one that crosses it");
+    assert_eq!(world.core.replica(GROUP).map(|replica| replica.log().last().index.0), Some(1 + taken as u64));
+}
+
 /// A hundred entries of a leader in term 2, each in a message of its own.
 fn large_entries() -> Vec<(RaftGroupId, RaftMessage)> {
     let data = Bytes::from(vec![7; 100 << 10]);
