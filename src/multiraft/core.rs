@@ -13,6 +13,7 @@
 //! * [`membership`]: how a group gets the members it is to have.
 //! * [`options`]: the limits.
 //! * [`repair`]: how a replica that lost something is made whole by its peers.
+//! * [`replay`]: whose committed entries are read back from the log next.
 //! * [`snapshot`]: how a replica that fell behind the log gets the state instead.
 //! * [`turn`]: what waits for the log, and what leaves once it is durable.
 
@@ -21,6 +22,7 @@ pub mod group;
 pub mod membership;
 pub mod options;
 pub mod repair;
+pub mod replay;
 pub mod snapshot;
 pub mod turn;
 
@@ -33,9 +35,10 @@ use crate::wal::{GroupRecovery, GroupWrite, LogChange};
 use effect::{Effect, Input, Proposal, ReadFailure, Refused, Reply, Room, Ticket};
 use group::Group;
 pub use options::{CoreOptions, PROPOSAL_OVERHEAD_BYTES};
-use repair::{Cause, Repair, Serving};
+use repair::{Cause, Repair, Serving, Steps};
+use replay::Replays;
 use std::collections::{BTreeMap, BTreeSet};
-use turn::{Done, Then, TurnQueue};
+use turn::{Done, Payload, Then, TurnQueue};
 
 /// The entry that every group is born with: index 1 of term 1, committed, with the first members. A replica that joins
 /// later starts from nothing and gets a snapshot; replayed from index 1, a log would miss the first members.
@@ -99,6 +102,8 @@ pub struct Core {
     flush_started: u64,
     /// Payload handed to state machines and not applied yet, of all groups, in bytes.
     unapplied_bytes: usize,
+    /// Whose committed entries are read back from the log.
+    replays: Replays,
     /// Where there is no room for new entries.
     full: BTreeSet<Room>,
     /// What is being done to repair other nodes' replicas.
@@ -128,6 +133,7 @@ impl Core {
             flush_wanted: false,
             flush_started: 0,
             unapplied_bytes: 0,
+            replays: Replays::default(),
             full: BTreeSet::new(),
             serving: Serving::default(),
             attempts: 0,
@@ -226,6 +232,7 @@ impl Core {
             let done = self.queue.take_without_write(self.options.omit_turn_order);
             self.finish(done);
         }
+        self.begin_replays();
         self.start_turn();
         self.flush_if_due();
         let mut effects = std::mem::take(&mut self.effects);
@@ -272,18 +279,20 @@ impl Core {
         self.now += 1;
         let election_ticks = u64::from(self.options.replica.election_ticks);
         let stuck = self.queue.in_flight() && self.now - self.turn_started > election_ticks;
-        let mut broken = Vec::new();
+        let (mut broken, mut steps) = (Vec::new(), Steps::default());
         for (id, slot) in &mut self.groups {
-            let Slot::Live(group) = slot else { continue };
+            let group = match slot {
+                Slot::Live(group) => group,
+                Slot::Quarantined(repair) => {
+                    repair.tick(self.now, election_ticks, &mut steps);
+                    continue;
+                }
+            };
             if group.expire(self.now, &mut self.effects) {
                 self.touched.insert(*id);
             }
             group.fetch_again(self.now, &mut self.effects);
-            if group.is_gated() {
-                self.touched.insert(*id); // a replay may have paused
-                continue;
-            }
-            if stuck {
+            if stuck || group.is_gated() {
                 continue;
             }
             match group.tick(self.now) {
@@ -297,18 +306,24 @@ impl Core {
         for (id, reason) in broken {
             self.quarantine(id, reason, Some(Cause::Promises), None);
         }
-        self.tick_repairs();
+        self.take_steps(steps);
     }
 
     /// Entries are dropped, not queued, beyond the limits: Raft sends them again.
     fn receive(&mut self, id: RaftGroupId, message: RaftMessage) {
-        let has_entries = !message.entries.is_empty();
-        let full = has_entries && self.drops_entries();
+        let Some(Slot::Live(group)) = self.groups.get(&id) else { return };
+        if group.is_gated() {
+            return;
+        }
+        if !message.entries.is_empty() {
+            if group.is_fetching() || !self.full.is_empty() || self.is_behind() {
+                return;
+            }
+            let brought = message.entries.iter().map(LogEntry::payload_bytes).sum();
+            self.queue.hold(id, Payload { brought, ..Payload::default() });
+        }
         let now = self.now;
         self.with_group(id, |group, effects| {
-            if full || group.is_gated() || (has_entries && group.is_fetching()) {
-                return Ok(());
-            }
             if message.kind == MessageKind::Snapshot {
                 return group.snapshot_offered(message, now, effects);
             }
@@ -323,24 +338,24 @@ impl Core {
             self.effects.extend(replies.map(|(ticket, reply)| Effect::Reply { ticket, reply }));
             return;
         }
-        let full = !self.full.is_empty();
+        let bytes = proposals.iter().map(Proposal::payload_bytes).sum();
+        let has_space = self.full.is_empty();
+        let has_room = self.options.takes_proposals(self.queue.payload().proposed, bytes);
         let pending_max = self.options.pending_proposals_max();
+        let mut taken = Payload::default();
         self.with_group(id, |group, effects| {
-            let refused = match full {
-                true => Some(Refused::NoSpace),
-                false => (group.pending_count() + proposals.len() > pending_max).then_some(Refused::Busy),
+            let is_one_too_many = || group.pending_count() + proposals.len() > pending_max;
+            let refused = match has_space {
+                false => Some(Refused::NoSpace),
+                true => (!has_room || is_one_too_many()).then_some(Refused::Busy),
             };
             match refused {
                 Some(refused) => group.refuse(&proposals, refused, effects),
-                None => group.propose(proposals, effects)?,
+                None => taken.proposed = group.propose(proposals, effects)?,
             }
             Ok(())
         });
-    }
-
-    /// Whether no entries of peers are taken now.
-    fn drops_entries(&self) -> bool {
-        !self.full.is_empty() || self.options.drops_entries(self.queue.bytes(), self.unapplied_bytes)
+        self.queue.hold(id, taken);
     }
 
     fn read_index(&mut self, id: RaftGroupId, ticket: Ticket) {
@@ -413,7 +428,7 @@ impl Core {
     fn remove(&mut self, id: RaftGroupId) {
         assert!(id != CONTROLLER_GROUP, "the controller's group never ends: the cluster could not be changed any more");
         let Some(slot) = self.groups.remove(&id) else { return };
-        self.queue.forget(id);
+        self.forget(id);
         let mut hard_state = HardState::default();
         if let Slot::Live(mut group) = slot {
             group.abandon(&mut self.effects);
@@ -451,12 +466,12 @@ impl Core {
     fn drain(&mut self, id: RaftGroupId) {
         let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
         let mut readies = Vec::new();
-        let may_replay = self.unapplied_bytes <= self.options.unapplied_bytes_max;
         let tail_bytes = self.options.tail_bytes_per_group;
-        if let Err(Broken(reason)) = group.drain(self.now, tail_bytes, may_replay, &mut readies, &mut self.effects) {
+        if let Err(Broken(reason)) = group.drain(self.now, tail_bytes, &mut readies, &mut self.effects) {
             return self.quarantine(id, reason, Some(Cause::Promises), None);
         }
-        let mut announcement = group.announcement();
+        self.replays.note(id, group.replay());
+        let (mut announcement, gives_out_all) = (group.announcement(), !group.is_gated());
         for ready in readies {
             self.post(id, ready.send_now);
             if let Some((_, write)) = announcement.take_if(|(number, _)| *number == ready.number) {
@@ -471,6 +486,9 @@ impl Core {
                 self.effects.push(Effect::Apply { group: id, entries, memberships });
             }
             self.queue.push_ready(id, ready.number, ready.write, ready.send_after, self.options.turn_bytes_max);
+        }
+        if gives_out_all {
+            self.queue.let_go(id);
         }
     }
 
@@ -557,10 +575,10 @@ impl Core {
         }
     }
 
-    /// Payload that waits for the log, in bytes.
+    /// Payload that was taken in and is not durable yet.
     #[must_use]
-    pub fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
+    pub fn queued(&self) -> Payload {
+        self.queue.payload()
     }
 
     /// Payload handed to state machines and not applied yet, in bytes.

@@ -212,9 +212,9 @@ pub(crate) struct TurnHeader {
     pub link: u64,
     /// The identity of that segment.
     pub link_identity: u128,
-    /// Of a checkpoint: groups that nobody remembers may have existed.
+    /// Groups that nobody remembers may have existed. Every turn says so: a checkpoint's header may be lost, too.
     pub incomplete: bool,
-    /// Of a checkpoint: see `Recovery::losses`.
+    /// See `Recovery::losses`.
     pub losses: u8,
 }
 

@@ -373,8 +373,8 @@ impl<D: Disk> Log<D> {
             sections: 0,
             link,
             link_identity,
-            incomplete: kind == TurnKind::Checkpoint && self.incomplete,
-            losses: if kind == TurnKind::Checkpoint { self.losses } else { 0 },
+            incomplete: self.incomplete,
+            losses: self.losses,
         };
         self.encoder.finish(&mut header, self.owner);
         assert!(header.id.end() <= segment.length, "room was made for this turn");

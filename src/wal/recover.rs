@@ -118,9 +118,9 @@ struct Replay {
     unlisted: usize,
     /// See `Recovered::incomplete`.
     incomplete: bool,
-    /// Losses that the newest checkpoint counts.
+    /// Losses that the log has counted.
     losses: u8,
-    /// Whether turns were lost behind it.
+    /// Whether turns were lost behind the newest checkpoint.
     lost: bool,
     /// Segments in which something is damaged.
     flawed: BTreeSet<u64>,
@@ -336,12 +336,14 @@ impl Replay {
             TurnKind::Checkpoint => {
                 self.oldest = header.link;
                 self.headless = false;
-                self.incomplete = header.incomplete || lost_some;
-                (self.losses, self.lost) = (header.losses, lost_some);
+                // All groups are named again: what was lost before is settled.
+                (self.incomplete, self.lost) = (lost_some, lost_some);
             }
             TurnKind::Close => self.successor = Some((header.link, header.link_identity)),
             TurnKind::Data | TurnKind::Seal => {}
         }
+        self.incomplete |= header.incomplete;
+        self.losses = self.losses.max(header.losses);
     }
 
     /// Takes in a turn whose header is gone: its sections may still be in their place, and if not there are copies.

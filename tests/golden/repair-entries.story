@@ -48,8 +48,8 @@ $ settle
   node 3 wants to look at its log and its state
   node 3 has done: look at its log and its state
   node 3 REPAIRED, its log ends at 5@2
-  node 3 wants to read entries 2 to 4
   node 3 term 2: leader nobody
+  node 3 wants to read entries 2 to 4
   node 3 has done: read entries 2 to 4
   node 3 wants to apply 2@2 to 4@2
   node 3 has done: apply 2@2 to 4@2

@@ -40,8 +40,8 @@ $ settle
   node 2 receives from node 1 a heartbeat, commit 6 (term 2)
   node 2 sends node 1 an answer to its heartbeat (term 2)
   node 3 receives from node 1 a heartbeat, commit 3 (term 2)
-  node 3 wants to read entries 3 to 3
   node 3 term 2: leader 1
+  node 3 wants to read entries 3 to 3
   node 3 has done: read entries 3 to 3
   node 3 wants to apply 3@2
   node 3 sends node 1 an answer to its heartbeat (term 2)

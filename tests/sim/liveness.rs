@@ -134,8 +134,11 @@ impl World {
         may
     }
 
+    /// Whether a majority is up, of the members as those know them: that a change is over may be known only to others.
     fn has_majority(&self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {
-        let members = self.membership(group);
+        let machines = up.iter().filter_map(|node| self.node(*node).machine(group));
+        let newest = machines.max_by_key(|machine| machine.applied().index);
+        let members = newest.map(|machine| machine.membership().clone()).unwrap_or_default();
         // Who has lost the controller's state may know nobody until the controller names the others.
         let knows_others = |node| {
             self.node(node).quarantined(CONTROLLER_GROUP).is_none()

@@ -1,15 +1,13 @@
 //! How much a node uses of what is bounded, told whenever it is more than its process has ever used.
 //!
-//! The limits are those that follow from `CoreOptions`. Peers' entries are dropped only once too much waits, so what
-//! one round of the worker brings goes beyond (and stays until it is written); and what is admitted here goes beyond it
-//! once more.
+//! The limits are those that `CoreOptions` promises, and what it says of how they may be exceeded.
 
 use crate::node::Process;
 use crate::observe::Observation;
 use crate::swarm::Shape;
 use crate::watch::Watch;
 use crate::world::World;
-use ackord::raft::{MessageKind, RaftMessage};
+use ackord::raft::{MessageKind, RaftMessage, Role};
 use ackord::types::{LogEntry, NodeId, RaftGroupId};
 
 impl World {
@@ -17,21 +15,21 @@ impl World {
     pub fn tell_load(&mut self, position: usize) {
         let (node, core) = (self.nodes[position].id, &self.shape.core);
         let process = self.nodes[position].process.as_mut().expect("it runs");
-        let (queued, unapplied) = (process.core.queued_bytes(), process.core.unapplied_bytes());
-        let brought = process.brought();
+        let (queued, unapplied) = (process.core.queued(), process.core.unapplied_bytes());
         let admitted = process.admitted_bytes;
         // Something that is larger than the mailbox passes alone.
         let alone = if process.waiting.len() == 1 { admitted } else { 0 };
         let all = core.admitted_bytes_max;
         process.used(&mut self.watch, (node, "admitted bytes"), admitted, all.max(alone));
-        let limit = 2 * all + core.queued_bytes_max + brought;
-        process.used(&mut self.watch, (node, "bytes that wait for the log"), queued, limit);
-        // What is committed at once was admitted by those who led.
-        let led = 2 * all * self.shape.nodes as usize;
-        // A replay comes in pieces, and each group asks for the next one before the last is counted.
-        let piece = core.replica.max_committed_bytes as usize + largest_batch(&self.shape);
-        let replays = 2 * piece * process.core.group_ids().count();
-        let limit = core.unapplied_bytes_max + led + replays + brought;
+        process.used(&mut self.watch, (node, "proposals that wait for the log"), queued.proposed, all.max(alone));
+        let (entry, piece) = (largest_batch(&self.shape), core.replica.max_committed_bytes as usize);
+        let message = entry.max(core.replica.max_message_bytes as usize);
+        let limit = core.queued_bytes_max + message;
+        process.used(&mut self.watch, (node, "peers' entries that wait for the log"), queued.brought, limit);
+        // Each piece that was asked for may be one entry that is larger.
+        let pieces = process.core.group_ids().count().min(core.unapplied_bytes_max / piece + 1);
+        let replays = piece + pieces * entry.saturating_sub(piece);
+        let limit = core.unapplied_bytes_max + all + all.max(replays) + process.uncommitted();
         process.used(&mut self.watch, (node, "bytes that wait for state machines"), unapplied, limit);
     }
 
@@ -51,10 +49,9 @@ impl World {
         process.used(&mut self.watch, (node, "bytes of a group's tail"), tail, core.tail_bytes_per_group);
     }
 
-    /// What a worker's round begins with: what is counted, and which followers are heard of.
+    /// What a worker's round begins with: which followers are heard of.
     pub fn note_arrived(process: &mut Process, messages: &[(RaftGroupId, RaftMessage)]) {
         for (group, message) in messages {
-            process.round_bytes += message.entries.iter().map(LogEntry::payload_bytes).sum::<usize>();
             if message.kind == MessageKind::AppendResponse {
                 process.answered.push((*group, message.from));
             }
@@ -80,15 +77,17 @@ fn largest_batch(shape: &Shape) -> usize {
 }
 
 impl Process {
-    /// The most that peers' entries have brought at once. What reaches a group that waits for a replay stays within
-    /// Raft until then, and the group takes no more.
-    fn brought(&mut self) -> usize {
-        self.brought_max = self.brought_max.max(self.round_bytes);
-        let holds = |group| self.core.replica(group).is_some_and(ackord::raft::Replica::has_ready);
-        if self.round_bytes > 0 && !self.core.group_ids().any(holds) {
-            self.round_bytes = 0;
-        }
-        self.brought_max
+    /// The most that was ever taken from peers, and not committed.
+    fn uncommitted(&mut self) -> usize {
+        let followers = self.core.group_ids().filter_map(|group| self.core.replica(group));
+        let followers = followers.filter(|replica| replica.role() != Role::Leader);
+        let now = followers.map(|replica| {
+            let (log, first) = (replica.log(), replica.handed().next());
+            let entries = if log.in_tail(first) { log.pinned(first, log.last().index.next()) } else { Vec::new() };
+            entries.iter().map(LogEntry::payload_bytes).sum::<usize>()
+        });
+        self.uncommitted_max = self.uncommitted_max.max(now.sum());
+        self.uncommitted_max
     }
 
     fn used(&mut self, watch: &mut Watch, (node, name): (NodeId, &'static str), used: usize, limit: usize) {

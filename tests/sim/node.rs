@@ -181,10 +181,8 @@ pub struct Process {
     pub peaks: BTreeMap<&'static str, usize>,
     /// Followers that have answered in this round.
     pub answered: Vec<(RaftGroupId, ReplicaId)>,
-    /// Payload of entries that came from peers and have not been taken from Raft, in bytes.
-    pub round_bytes: usize,
-    /// The most that it ever was.
-    pub brought_max: usize,
+    /// The most payload that it has had from peers uncommitted, in bytes.
+    pub uncommitted_max: usize,
     /// The highest turn that each other node has told of.
     pub remembers: BTreeMap<NodeId, u64>,
     /// It has no copy of the controller's state, and asks for one; whether there may be one.
@@ -379,8 +377,7 @@ impl Node {
             disk_writable: true,
             peaks: BTreeMap::new(),
             answered: Vec::new(),
-            round_bytes: 0,
-            brought_max: 0,
+            uncommitted_max: 0,
             remembers: BTreeMap::new(),
             joins,
             registered: false,

@@ -31,6 +31,14 @@ pub struct Proposal {
     pub data: Bytes,
 }
 
+impl Proposal {
+    /// What it weighs in queues and limits.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.context.len() + self.data.len()
+    }
+}
+
 /// Why nothing was written. Definite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {

@@ -4,6 +4,7 @@
 
 use super::effect::{Effect, Leadership, Proposal, Refused, Reply, Source, Ticket};
 use super::repair::message::{RepairBody, RepairMessage};
+use super::replay::Replay;
 use super::snapshot::{Incoming, Install, Outgoing};
 use crate::machine::Outcome;
 use crate::raft::group_log::Wanted;
@@ -146,8 +147,9 @@ impl Group {
         self.applied.index
     }
 
-    /// Proposes all of these or none; but for those whose source has to repeat an earlier one.
-    pub fn propose(&mut self, proposals: Vec<Proposal>, effects: &mut Vec<Effect>) -> Result<(), Broken> {
+    /// Proposes all of these or none; but for those whose source has to repeat an earlier one. Returns the payload that
+    /// was taken, in bytes.
+    pub fn propose(&mut self, proposals: Vec<Proposal>, effects: &mut Vec<Effect>) -> Result<usize, Broken> {
         let undecided = self.undecided_sources();
         let in_turn = |proposal: &Proposal| {
             proposal
@@ -157,8 +159,9 @@ impl Group {
         let (proposals, overtaking): (Vec<_>, Vec<_>) = proposals.into_iter().partition(in_turn);
         self.refuse(&overtaking, Refused::OutOfTurn, effects);
         if proposals.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
+        let bytes = proposals.iter().map(Proposal::payload_bytes).sum();
         let commands = proposals.iter().map(|proposal| (proposal.context.clone(), proposal.data.clone())).collect();
         match self.replica.propose(commands)? {
             Ok(first) => {
@@ -169,10 +172,13 @@ impl Group {
                         self.overwritten(&lost, effects);
                     }
                 }
+                Ok(bytes)
             }
-            Err(error) => self.refuse(&proposals, refused(error), effects),
+            Err(error) => {
+                self.refuse(&proposals, refused(error), effects);
+                Ok(0)
+            }
         }
-        Ok(())
     }
 
     /// Refuses proposals. Later ones of their sources are refused, too, until these refusals are known.
@@ -380,17 +386,16 @@ impl Group {
         self.replica.fetched(wanted, entries)
     }
 
-    /// Takes everything the replica wants done, and keeps `tail_bytes` of recent payload in memory. A replay pauses
-    /// while the state machines are behind (`may_replay`).
+    /// Takes everything the replica wants done, up to entries that must be read back first, and keeps `tail_bytes` of
+    /// recent payload in memory.
     pub fn drain(
         &mut self,
         now: u64,
         tail_bytes: usize,
-        may_replay: bool,
         readies: &mut Vec<Ready>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Broken> {
-        while self.installing().is_none() && !self.wait_for_replay(may_replay, effects) {
+        while self.installing().is_none() && self.replay() == Replay::Nothing {
             let Some(mut ready) = self.replica.take_ready()? else { break };
             if let Some(meta) = ready.snapshot.take() {
                 self.accept_snapshot(meta, &mut ready);
@@ -430,20 +435,20 @@ impl Group {
         }));
     }
 
-    /// Whether committed entries must come from the disk before the replica goes on; asks for them, one read at a time.
-    fn wait_for_replay(&mut self, may_replay: bool, effects: &mut Vec<Effect>) -> bool {
-        if self.replaying.is_some() {
-            return true;
+    /// Whether committed entries must come from the disk before the replica goes on.
+    pub(super) fn replay(&self) -> Replay {
+        match self.replaying {
+            Some(_) => Replay::Reading,
+            None if self.installing().is_some() || self.replica.holds_replay() => Replay::Nothing,
+            None if self.replica.replay_wanted().is_some() => Replay::Wanted,
+            None => Replay::Nothing,
         }
-        if self.replica.holds_replay() {
-            return false;
-        }
-        let Some(wanted) = self.replica.replay_wanted() else { return false };
-        if may_replay {
-            self.replaying = Some(wanted);
-            effects.push(Effect::ReadEntries { group: self.id, wanted });
-        }
-        true
+    }
+
+    /// Asks for the next piece of them.
+    pub(super) fn begin_replay(&mut self) -> Option<Effect> {
+        self.replaying = self.replica.replay_wanted();
+        self.replaying.map(|wanted| Effect::ReadEntries { group: self.id, wanted })
     }
 
     fn confirm_read(&mut self, context: &[u8], index: LogIndex) {

@@ -5,8 +5,8 @@
 //! the core's limits on proposals are not set but follow from `admitted_bytes_max`, and its other limits are on what
 //! peers send, which Raft sends again.
 //!
-//! What is in memory is bounded all the same: proposals by `admitted_bytes_max`, wherever they are between admission
-//! and answer; what peers send by the other limits and the one delivery that crosses them.
+//! What is in memory is bounded all the same: proposals by `admitted_bytes_max`, what peers send by the other limits,
+//! each of which says by how much it may be exceeded. Membership changes are small, and not counted.
 
 use crate::raft::ReplicaOptions;
 
@@ -19,14 +19,21 @@ pub struct CoreOptions {
     /// Limits and timing of each replica; its `max_uncommitted_bytes` is taken from `admitted_bytes_max`.
     pub replica: ReplicaOptions,
     /// What the driver admits: proposals of all groups that wait for their outcomes, in bytes of payload, and
-    /// `PROPOSAL_OVERHEAD_BYTES` for each. Within it none is refused because there would be too many.
+    /// `PROPOSAL_OVERHEAD_BYTES` for each; one that is larger passes alone. Within it none is refused because there
+    /// would be too many. What of them waits for the log is bounded by the same number: only where the log stood still
+    /// for so long that some were given up, and gave their room back, later ones are refused until those are written.
     pub admitted_bytes_max: usize,
     /// Payload that one turn of the log carries, in bytes; one larger entry still goes.
     pub turn_bytes_max: usize,
-    /// Payload waiting for the log beyond what was admitted here, before more from peers is dropped, in bytes.
+    /// Payload of peers that waits for the log, before more of theirs is dropped, in bytes. The message that crosses it
+    /// is taken: `max_message_bytes`, or one larger entry.
     pub queued_bytes_max: usize,
-    /// Payload handed to state machines and not applied yet, beyond what was admitted here, before more from peers is
-    /// dropped, in bytes. A replay pauses at as much.
+    /// Payload handed to state machines and not applied yet, beyond `admitted_bytes_max`, before more from peers is
+    /// dropped, in bytes. Replays pause at as much.
+    ///
+    /// What has been taken is handed over whenever it is committed, so there may be more: what was admitted here, and
+    /// what peers had sent before that was not committed. All replays together cross it by one piece of at most
+    /// `max_committed_bytes`; every single entry that is larger adds what it has beyond that.
     pub unapplied_bytes_max: usize,
     /// Recent payload kept in memory per group, in bytes.
     pub tail_bytes_per_group: usize,
@@ -74,10 +81,15 @@ impl CoreOptions {
         (self.admitted_bytes_max / PROPOSAL_OVERHEAD_BYTES).max(1)
     }
 
-    /// Whether peers' entries are dropped with so much waiting for the log and for the state machines. Proposals take
-    /// their part of both without leaving less for peers.
-    pub(super) fn drops_entries(&self, queued_bytes: usize, unapplied_bytes: usize) -> bool {
-        queued_bytes.saturating_sub(self.admitted_bytes_max) > self.queued_bytes_max
+    /// Whether proposals of so many bytes are taken, with so many that wait for the log.
+    pub(super) fn takes_proposals(&self, proposed_bytes: usize, bytes: usize) -> bool {
+        proposed_bytes == 0 || proposed_bytes + bytes <= self.admitted_bytes_max
+    }
+
+    /// Whether peers' entries are dropped, with so many bytes of theirs that wait for the log, and so many of anybody's
+    /// for the state machines. Proposals take their part of both without leaving less for peers.
+    pub(super) fn drops_entries(&self, brought_bytes: usize, unapplied_bytes: usize) -> bool {
+        brought_bytes > self.queued_bytes_max
             || unapplied_bytes.saturating_sub(self.admitted_bytes_max) > self.unapplied_bytes_max
     }
 }

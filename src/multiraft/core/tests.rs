@@ -155,13 +155,67 @@ fn more_than_was_to_be_admitted_is_refused() {
     assert_eq!(world.replies.get(&beyond.start), Some(&Reply::Refused(Refused::Busy)));
 }
 
-/// What a follower holds of its leader's entries is bounded although no mailbox admits them.
+/// Room is given back when a proposal is given up, and the log still holds what was proposed.
+#[test]
+fn what_was_given_up_takes_room_until_it_is_written() {
+    let options = CoreOptions { admitted_bytes_max: 1 << 20, ..CoreOptions::default() };
+    let (mut world, data) = (World::new(options, &[OWN, OTHER]), Bytes::from(vec![7; 600 << 10]));
+    let (group, membership) = (RaftGroupId(2), Membership::of_voters([OWN]));
+    world.tell(Input::Create { group, replica: OWN, membership, preferred: true });
+    world.write();
+    world.elect(2);
+    let [first, second, third] = [(); 3].map(|()| world.proposal(None, data.clone()));
+    let tickets = [&first, &second, &third].map(|proposal| proposal.ticket.0);
+    world.tell(Input::Propose { group: GROUP, proposals: vec![first] });
+    let message = RaftMessage { from: OTHER, to: OWN, term: Term(3), ..RaftMessage::default() };
+    world.tell(Input::Messages(vec![(GROUP, RaftMessage { kind: MessageKind::Heartbeat, ..message })]));
+    (0..10).for_each(|_| world.tell(Input::Tick));
+    assert_eq!(world.replies.get(&tickets[0]), Some(&Reply::Undecided));
+    world.tell(Input::Propose { group, proposals: vec![second] });
+    assert_eq!(world.refusal(tickets[1]), Some(Refused::Busy));
+    assert_eq!(world.core.queued(), Payload { proposed: 600 << 10, brought: 0 });
+    world.write();
+    world.tell(Input::Propose { group, proposals: vec![third] });
+    assert_eq!(world.refusal(tickets[2]), None);
+}
+
+/// What a follower holds of its leader's entries is bounded although no mailbox admits them: whether they come one by
+/// one or all in one round.
 #[test]
 fn a_follower_whose_disk_stands_still_drops_entries() {
-    let options = CoreOptions { admitted_bytes_max: 1 << 20, queued_bytes_max: 1 << 20, ..CoreOptions::default() };
+    for at_once in [false, true] {
+        let mut world = World::new(CoreOptions { queued_bytes_max: 1 << 20, ..CoreOptions::default() }, &[OWN, OTHER]);
+        for messages in large_entries().chunks(if at_once { 100 } else { 1 }) {
+            world.tell(Input::Messages(messages.to_vec()));
+        }
+        let last = world.core.replica(GROUP).map(|replica| replica.log().last().index);
+        let taken = (1 << 20) / (100 << 10) + 1;
+        assert_eq!(last, Some(LogIndex(1 + taken)), "up to the limit, and the one that crosses it");
+        assert_eq!(world.core.queued(), Payload { proposed: 0, brought: taken as usize * (100 << 10) });
+        world.write();
+        assert_eq!(world.core.queued(), Payload::default());
+    }
+}
+
+/// The same for what its state machines have not applied, beside what may be admitted here.
+#[test]
+fn a_follower_whose_state_machines_stand_still_drops_entries() {
+    let options = CoreOptions { admitted_bytes_max: 1 << 20, unapplied_bytes_max: 1 << 20, ..CoreOptions::default() };
     let mut world = World::new(options, &[OWN, OTHER]);
+    for (group, message) in large_entries() {
+        let commit = message.index.next();
+        world.tell(Input::Messages(vec![(group, RaftMessage { commit, ..message })]));
+        world.write();
+    }
+    let taken = (2 << 20) / (100 << 10) + 1;
+    assert_eq!(world.core.unapplied_bytes(), taken * (100 << 10), "up to the limit, and the one that crosses it");
+    assert_eq!(world.core.replica(GROUP).map(|replica| replica.log().last().index.0), Some(1 + taken as u64));
+}
+
+/// A hundred entries of a leader in term 2, each in a message of its own.
+fn large_entries() -> Vec<(RaftGroupId, RaftMessage)> {
     let data = Bytes::from(vec![7; 100 << 10]);
-    for number in 1..=100 {
+    let message = |number| {
         let entry = LogEntry { id: LogId::new(number + 1, 2), data: data.clone(), ..LogEntry::default() };
         let (index, log_term) = (LogIndex(number), Term(if number == 1 { 1 } else { 2 }));
         let message = RaftMessage {
@@ -174,11 +228,9 @@ fn a_follower_whose_disk_stands_still_drops_entries() {
             entries: vec![entry],
             ..RaftMessage::default()
         };
-        world.tell(Input::Messages(vec![(GROUP, message)]));
-    }
-    let last = world.core.replica(GROUP).map(|replica| replica.log().last().index);
-    let taken = (2 << 20) / (100 << 10) + 1;
-    assert_eq!(last, Some(LogIndex(1 + taken)), "up to the limit, and the one that crosses it");
+        (GROUP, message)
+    };
+    (1..=100).map(message).collect()
 }
 
 const WRITER: Source = Source(1);

@@ -8,7 +8,46 @@ use crate::raft::RaftMessage;
 use crate::raft::Write;
 use crate::types::{LogEntry, RaftGroupId};
 use crate::wal::{GroupWrite, LogChange, Turn};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::{AddAssign, SubAssign};
+
+/// Payload, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// Of proposals, which were admitted here.
+    pub proposed: usize,
+    /// Of what peers have sent.
+    pub brought: usize,
+}
+
+impl Payload {
+    /// All of it.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.proposed + self.brought
+    }
+
+    /// Splits off the next `bytes`: proposals as far as there are any. What nobody proposed counts as brought.
+    fn split_off(&mut self, bytes: usize) -> Self {
+        let proposed = bytes.min(self.proposed);
+        self.proposed -= proposed;
+        Self { proposed, brought: bytes - proposed }
+    }
+}
+
+impl AddAssign for Payload {
+    fn add_assign(&mut self, other: Self) {
+        self.proposed += other.proposed;
+        self.brought += other.brought;
+    }
+}
+
+impl SubAssign for Payload {
+    fn sub_assign(&mut self, other: Self) {
+        self.proposed -= other.proposed;
+        self.brought -= other.brought;
+    }
+}
 
 /// One step of one group.
 #[derive(Debug)]
@@ -17,8 +56,8 @@ struct Item {
     group: RaftGroupId,
     /// What must be durable, if anything.
     write: Option<GroupWrite>,
-    /// Payload bytes of `write`.
-    bytes: usize,
+    /// What is in `write`.
+    payload: Payload,
     /// What happens once it is.
     done: Done,
 }
@@ -53,12 +92,14 @@ pub enum Then {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct TurnQueue {
+    /// Taken in by a group, and not wanted written by it yet.
+    held: BTreeMap<RaftGroupId, Payload>,
     /// Not handed to the log yet.
     waiting: VecDeque<Item>,
-    /// Payload bytes in `waiting`.
-    waiting_bytes: usize,
-    /// Payload bytes of the turn in flight.
-    flying_bytes: usize,
+    /// What is in the turn in flight.
+    flying_payload: Payload,
+    /// What is held, waits or is in flight.
+    payload: Payload,
     /// What the turn in flight will have done; `None` when there is none.
     flying: Option<Vec<Done>>,
 }
@@ -70,22 +111,42 @@ impl TurnQueue {
         self.flying.is_some()
     }
 
-    /// Payload bytes that are not durable yet.
+    /// What was taken in and is not durable yet.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.waiting_bytes + self.flying_bytes
+    pub fn payload(&self) -> Payload {
+        self.payload
     }
 
     /// Payload bytes of the turn in flight.
     #[must_use]
     pub fn flying_bytes(&self) -> usize {
-        self.flying_bytes
+        self.flying_payload.bytes()
     }
 
-    /// Queues a change that is not Raft's: birth, tombstone.
+    /// A group takes this in.
+    pub fn hold(&mut self, group: RaftGroupId, payload: Payload) {
+        if payload.bytes() > 0 {
+            *self.held.entry(group).or_default() += payload;
+            self.payload += payload;
+        }
+    }
+
+    /// A group has given out everything that it wants written of what it took in.
+    pub fn let_go(&mut self, group: RaftGroupId) -> Payload {
+        let held = self.held.remove(&group).unwrap_or_default();
+        self.payload -= held;
+        held
+    }
+
+    /// Queues a change that is not Raft's: birth, tombstone, a step of a repair.
     pub fn push_change(&mut self, write: GroupWrite, then: Then) {
+        let brought = match &write.change {
+            LogChange::Refill(entries) => entries.iter().map(LogEntry::payload_bytes).sum(),
+            _ => 0,
+        };
+        let payload = Payload { brought, ..Payload::default() };
         let done = Done { group: write.group, ready: None, send_after: Vec::new(), then };
-        self.push(Item { group: write.group, write: Some(write), bytes: 0, done });
+        self.push(Item { group: write.group, write: Some(write), payload, done });
     }
 
     /// Queues a `Ready`. One whose entries exceed `turn_bytes_max` is spread over several turns; only the last
@@ -98,19 +159,23 @@ impl TurnQueue {
         send_after: Vec<RaftMessage>,
         turn_bytes_max: usize,
     ) {
+        let mut held = match &write {
+            Some(write) if !write.entries.is_empty() => self.let_go(group),
+            _ => Payload::default(),
+        };
         let mut parts = write.map(|write| split(group, write, turn_bytes_max)).unwrap_or_default();
         let last = parts.pop();
         for (write, bytes) in parts {
             let done = Done { group, ready: None, send_after: Vec::new(), then: Then::Nothing };
-            self.push(Item { group, write: Some(write), bytes, done });
+            self.push(Item { group, write: Some(write), payload: held.split_off(bytes), done });
         }
         let (write, bytes) = last.map_or((None, 0), |(write, bytes)| (Some(write), bytes));
-        let ready = Some(number);
-        self.push(Item { group, write, bytes, done: Done { group, ready, send_after, then: Then::Nothing } });
+        let done = Done { group, ready: Some(number), send_after, then: Then::Nothing };
+        self.push(Item { group, write, payload: held.split_off(bytes), done });
     }
 
     fn push(&mut self, item: Item) {
-        self.waiting_bytes += item.bytes;
+        self.payload += item.payload;
         self.waiting.push_back(item);
     }
 
@@ -136,32 +201,37 @@ impl TurnQueue {
         if self.flying.is_some() || self.waiting.is_empty() {
             return None;
         }
-        let (mut turn, mut flying, mut bytes) = (Turn::default(), Vec::new(), 0);
+        let (mut turn, mut flying, mut payload) = (Turn::default(), Vec::new(), Payload::default());
         while let Some(item) = self.waiting.front() {
-            if !turn.writes.is_empty() && bytes + item.bytes > turn_bytes_max {
+            if !turn.writes.is_empty() && payload.bytes() + item.payload.bytes() > turn_bytes_max {
                 break;
             }
             let item = self.waiting.pop_front().expect("the queue was just seen not to be empty");
-            bytes += item.bytes;
+            payload += item.payload;
             turn.writes.extend(item.write);
             flying.push(item.done);
         }
-        self.waiting_bytes -= bytes;
-        self.flying_bytes = bytes;
+        self.flying_payload = payload;
         self.flying = Some(flying);
         Some(turn)
     }
 
     /// The turn in flight is durable.
     pub fn complete(&mut self) -> Vec<Done> {
-        self.flying_bytes = 0;
+        self.payload -= std::mem::take(&mut self.flying_payload);
         self.flying.take().expect("a turn completes only while one is in flight")
     }
 
     /// A group is gone or must stay silent: nothing it still wanted written is written, nothing it wanted said is said.
     pub fn forget(&mut self, group: RaftGroupId) {
-        self.waiting.retain(|item| item.group != group);
-        self.waiting_bytes = self.waiting.iter().map(|item| item.bytes).sum();
+        self.let_go(group);
+        self.waiting.retain(|item| {
+            let stays = item.group != group;
+            if !stays {
+                self.payload -= item.payload;
+            }
+            stays
+        });
         for done in self.flying.iter_mut().flatten().filter(|done| done.group == group) {
             done.ready = None;
             done.send_after.clear();

@@ -89,7 +89,7 @@ impl Core {
             unreachable!("the slot was just seen to be live")
         };
         group.abandon(&mut self.effects);
-        self.queue.forget(id);
+        self.forget(id);
         self.effects.push(Effect::Quarantined { group: id, reason: reason.clone() });
         let lost = lost.map(|(first, last)| (first, last, reason));
         self.effects.push(Effect::Examine { group: id, lost });
@@ -141,19 +141,8 @@ impl Core {
         self.touched.insert(id);
     }
 
-    /// Lets every repair ask again that has waited long enough.
-    pub(in super::super) fn tick_repairs(&mut self) {
-        let (now, patience) = (self.now, u64::from(self.options.replica.election_ticks));
-        let mut steps = Steps::default();
-        for slot in self.groups.values_mut() {
-            if let Slot::Quarantined(repair) = slot {
-                repair.tick(now, patience, &mut steps);
-            }
-        }
-        self.take_steps(steps);
-    }
-
-    fn take_steps(&mut self, steps: Steps) {
+    /// Does what repairs want done.
+    pub(in super::super) fn take_steps(&mut self, steps: Steps) {
         self.effects.extend(steps.effects);
         for (write, then) in steps.writes {
             self.queue.push_change(write, then);
@@ -168,7 +157,11 @@ impl Core {
         self.take_steps(steps);
     }
 
+    /// Entries are dropped beyond the limits: the repair asks again.
     pub(super) fn hear_answer(&mut self, group: RaftGroupId, (own, from): (ReplicaId, ReplicaId), body: RepairBody) {
+        if matches!(body, RepairBody::Entries(_)) && self.is_behind() {
+            return;
+        }
         self.with_repair(group, |repair, steps| {
             if repair.own == own {
                 repair.hear(from, body, steps);

@@ -6,6 +6,7 @@ use super::message::{Lack, RepairBody, RepairMessage};
 use crate::raft::{MessageKind, RaftMessage, SnapshotMeta};
 use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use crate::wal::{Damage, GroupRecovery, Hole, LogChange};
+use bytes::Bytes;
 
 const GROUP: RaftGroupId = RaftGroupId(1);
 const OWN: ReplicaId = ReplicaId::new(NodeId(1), 0);
@@ -93,6 +94,28 @@ fn a_damaged_replica_says_nothing_to_raft() {
     assert!(!core.poll().iter().any(speaks));
     (0..100).for_each(|_| core.handle(Input::Tick));
     assert!(!core.poll().iter().any(speaks), "it does not campaign");
+}
+
+/// Many groups may be repaired at once, and what they are given waits for the log like everything else.
+#[test]
+fn what_fills_holes_is_bounded() {
+    let (groups, entries) = ([GROUP, RaftGroupId(2)], || {
+        let data = Bytes::from_static(&[7; 100]);
+        RepairBody::Entries([4, 5].map(|index| LogEntry { data: data.clone(), ..entry(index, 3) }).to_vec())
+    });
+    let starts = groups.map(|group| GroupStart { group, ..start(hole(4, 5)) });
+    let mut core = Core::new(CoreOptions { queued_bytes_max: 100, ..CoreOptions::default() }, starts.to_vec());
+    assert_eq!(questions(&mut core).len(), 2);
+    for group in groups {
+        core.handle(Input::Repair(RepairMessage { group, from: SECOND, to: OWN, body: entries() }));
+    }
+    assert_eq!(core.queued().brought, 200, "the second group's are dropped");
+    assert!(written(&mut core).is_some());
+    core.handle(Input::Appended);
+    assert_eq!(core.queued().brought, 0);
+    assert_eq!(questions(&mut core).len(), 1, "it asks again");
+    core.handle(Input::Repair(RepairMessage { group: groups[1], from: SECOND, to: OWN, body: entries() }));
+    assert!(written(&mut core).is_some());
 }
 
 #[test]
