@@ -205,6 +205,7 @@ impl Replica {
             message.commit = LogIndex(0);
             message.commit_term = Term(0);
         }
+        self.note_installed(&message)?;
         let (kind, from, restores) = (message.kind, message.from, !self.options.omit.next_index);
         if self.node.raft.prs().get(from.0).is_some() {
             self.heard.insert(from, self.ticks);
@@ -220,6 +221,19 @@ impl Replica {
                 progress.next_idx = progress.next_idx.max(progress.matched + 1);
             }
         })
+    }
+
+    /// A follower that has committed as far as the snapshot it was sent has installed it: its answer may be lost, and
+    /// raft-rs would not speak to it before somebody gives up.
+    fn note_installed(&mut self, message: &RaftMessage) -> Result<(), Broken> {
+        let Some(progress) = self.node.raft.prs().get(message.from.0) else { return Ok(()) };
+        let awaited = progress.state == raft_rs::ProgressState::Snapshot
+            && message.kind == MessageKind::HeartbeatResponse
+            && message.term == self.term();
+        if awaited && message.commit.0 >= progress.pending_snapshot {
+            self.report_snapshot(message.from, true)?;
+        }
+        Ok(())
     }
 
     /// Appends commands to the leader's log; all of them or none. Returns the first one's place.

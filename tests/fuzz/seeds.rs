@@ -163,6 +163,7 @@ fn repair_bodies() -> Vec<(String, Body)> {
         ("state", Repair::State(peer::SnapshotMetadata { index: 9, term: 2, membership: membership() })),
         ("no-state", Repair::NoState(peer::NoState { applied: 4 })),
         ("want-floor", Repair::WantFloor(peer::WantFloor { nonce: 7 })),
+        ("led", Repair::Led(peer::RepairLed { by: 3 })),
         ("term", Repair::Term(peer::RepairTerm { nonce: 7, term: 2 })),
         ("floor", Repair::Floor(peer::RepairFloor { nonce: 7, term: 2, last: 9, membership: membership() })),
     ];

@@ -212,6 +212,7 @@ fn describe(cargo: &Cargo) -> String {
             RepairBody::NoEntries { first, lack } => format!("that it can't give entries from {first} on: {lack:?}"),
             RepairBody::WantState { at_least } => format!("for a state at {at_least} or later"),
             RepairBody::State(meta) => format!("that it has the state at {}", meta.at),
+            RepairBody::Led { by } => format!("that node {} leads", by.node()),
             RepairBody::NoState { applied } => format!("that its state is at {applied} only"),
             RepairBody::WantFloor { .. } => "that it does not know its promises".to_owned(),
             RepairBody::Term { term, .. } => format!("that it is in term {term}"),

@@ -39,6 +39,7 @@ $ settle
   node 1 sends node 3 a heartbeat, commit 3 (term 2)
   node 2 receives from node 3 that it does not know its promises
   node 2 sends node 3 that it is in term 2
+  node 2 sends node 3 that node 1 leads
   node 2 receives from node 1 a heartbeat, commit 3 (term 2)
   node 2 sends node 1 an answer to its heartbeat (term 2)
   node 3 receives from node 1 that it is in term 2
@@ -46,6 +47,7 @@ $ settle
   node 3 receives from node 1 a heartbeat, commit 3 (term 2)
   node 1 receives from node 2 an answer to its heartbeat (term 2)
   node 1 sends node 3 that a majority has confirmed that it leads term 2, with a log up to 3
+  node 3 receives from node 2 that node 1 leads
   node 3 receives from node 1 that a majority has confirmed that it leads term 2, with a log up to 3
 # It is asked again every election timeout.
 $ tick 3 11

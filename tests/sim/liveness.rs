@@ -246,11 +246,20 @@ impl World {
         }
         let newest = self.hosts(group).filter_map(|node| node.machine(group)).map(|machine| machine.applied()).max();
         self.hosts(group).find_map(|node| match (node.quarantined(group), node.machine(group)) {
+            (Some(_), _) if self.waits_for_word(group, node) => None,
             (Some(_), _) => Some(format!("node {} is not repaired", node.id)),
             (None, None) => Some(format!("node {} has it not", node.id)),
             (None, Some(machine)) if Some(machine.applied()) < newest => Some(format!("node {} is behind", node.id)),
             _ => None,
         })
+    }
+
+    /// Whether a replica does not know its promises and one of the voters can't say its term, because its node does not
+    /// start: that one has to be replaced first.
+    fn waits_for_word(&self, group: RaftGroupId, node: &Node) -> bool {
+        let step = node.process.as_ref().and_then(|process| process.core.repair_step(group));
+        let silent = |voter: ReplicaId| self.node(voter.node()).refused.is_some();
+        step.is_some_and(|step| step.contains("say of their terms")) && self.voters(group).into_iter().any(silent)
     }
 
     /// The nodes of a group's voters, but for those that have refused to start.
@@ -260,7 +269,8 @@ impl World {
 
     /// How the replicas of a group differ, if they do.
     fn differ(&self, group: RaftGroupId) -> Option<String> {
-        let mut all = self.hosts(group).map(|node| (node.id, node.digest(group)));
+        let whole = self.hosts(group).filter(|node| node.quarantined(group).is_none());
+        let mut all = whole.map(|node| (node.id, node.digest(group)));
         let (first, expected) = all.next()?;
         let (other, _) = all.find(|(_, digest)| *digest != expected)?;
         Some(format!("nodes {first} and {other} differ"))

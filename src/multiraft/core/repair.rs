@@ -114,6 +114,8 @@ pub(super) struct Repair {
     applied: Option<LogId>,
     /// The members as far as they are known here.
     membership: Membership,
+    /// Who leads, as peers said last: it may be none of them.
+    leader: Option<ReplicaId>,
     /// See the type.
     stage: Stage,
     /// What peers have said since the last progress.
@@ -139,6 +141,7 @@ impl Repair {
             recovery: None,
             applied: None,
             membership,
+            leader: None,
             stage: Stage::Examining,
             said: BTreeMap::new(),
             asked: 0,
@@ -226,6 +229,7 @@ impl Repair {
             .into_iter()
             .flatten()
             .flat_map(Membership::all)
+            .chain(self.leader)
             .filter(|peer| *peer != self.own)
             .collect();
         peers.sort_unstable();
@@ -321,6 +325,7 @@ impl Repair {
             RepairBody::Floor { nonce, term, last, membership } if nonce == self.nonce => {
                 self.hear_floor(from, term, last, membership);
             }
+            RepairBody::Led { by } => self.leader = Some(by),
             _ => {}
         }
     }

@@ -93,6 +93,7 @@ fn nothing_takes_more_on_the_wire_than_it_costs() {
         repair(RepairBody::State(SnapshotMeta { at, membership: members.clone() })),
         repair(RepairBody::NoState { applied: index }),
         repair(RepairBody::WantFloor { nonce: most }),
+        repair(RepairBody::Led { by: from }),
         repair(RepairBody::Term { nonce: most, term: Term(most) }),
         repair(RepairBody::Floor { nonce: most, term: Term(most), last: index, membership: members }),
         Item::Proposal { id: most, command: vec![1; 1 << 20].into(), timeout: Duration::MAX },

@@ -31,6 +31,7 @@ fn body_to_wire(body: RepairBody) -> Body {
         RepairBody::State(meta) => Body::State(meta_to_wire(&meta)),
         RepairBody::NoState { applied } => Body::NoState(peer::NoState { applied: applied.0 }),
         RepairBody::WantFloor { nonce } => Body::WantFloor(peer::WantFloor { nonce }),
+        RepairBody::Led { by } => Body::Led(peer::RepairLed { by: by.0 }),
         RepairBody::Term { nonce, term } => Body::Term(peer::RepairTerm { nonce, term: term.0 }),
         RepairBody::Floor { nonce, term, last, membership } => {
             let membership = Some((&membership).into());
@@ -70,6 +71,7 @@ fn body_from_wire(body: Body) -> Result<RepairBody, Malformed> {
         Body::State(meta) => RepairBody::State(meta_from_wire(meta)?),
         Body::NoState(state) => RepairBody::NoState { applied: LogIndex(state.applied) },
         Body::WantFloor(want) => RepairBody::WantFloor { nonce: want.nonce },
+        Body::Led(peer::RepairLed { by }) => RepairBody::Led { by: ReplicaId(by) },
         Body::Term(peer::RepairTerm { nonce, term }) => RepairBody::Term { nonce, term: Term(term) },
         Body::Floor(peer::RepairFloor { nonce, term, last, membership }) => {
             let membership = members_from_wire(membership)?;

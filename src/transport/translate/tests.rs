@@ -130,6 +130,7 @@ fn repair_body() -> impl Strategy<Value = RepairBody> {
         }),
         index().prop_map(|applied| RepairBody::NoState { applied }),
         any::<u64>().prop_map(|nonce| RepairBody::WantFloor { nonce }),
+        any::<u64>().prop_map(|by| RepairBody::Led { by: ReplicaId(by) }),
         (any::<u64>(), any::<u64>()).prop_map(|(nonce, term)| RepairBody::Term { nonce, term: Term(term) }),
         (any::<u64>(), any::<u64>(), index(), members()).prop_map(|(nonce, term, last, membership)| {
             RepairBody::Floor { nonce, term: Term(term), last, membership }

@@ -42,6 +42,8 @@ pub enum RepairBody {
     /// A majority that does not count you has confirmed, after you asked, that I lead in this term. Whatever you have
     /// promised is settled at `last`, where my log ended when you asked.
     Floor { nonce: u64, term: Term, last: LogIndex, membership: Membership },
+    /// I can't help, or not alone, and this one leads. It may have become a member while you were away.
+    Led { by: ReplicaId },
 }
 
 /// Why a replica can't give entries.

@@ -123,6 +123,7 @@ impl Core {
             return;
         }
         self.answer(id, (own, to), RepairBody::NoState { applied });
+        self.name_leader(id, (own, to));
         self.with_group(id, |group, _| group.grow_to(at_least));
     }
 
@@ -151,6 +152,15 @@ impl Core {
             _ => {}
         }
         self.answer(id, (own, to), RepairBody::Term { nonce, term });
+        self.name_leader(id, (own, to));
+    }
+
+    /// Whoever has been away may not know the leader: its members may all have been replaced meanwhile.
+    fn name_leader(&mut self, id: RaftGroupId, ends: (ReplicaId, ReplicaId)) {
+        let Some(Slot::Live(group)) = self.groups.get(&id) else { return };
+        if let Some(by) = group.replica.leader().filter(|leader| *leader != ends.0) {
+            self.answer(id, ends, RepairBody::Led { by });
+        }
     }
 }
 

@@ -221,6 +221,23 @@ fn promises_to_a_removed_voter_are_not_waited_for() {
     assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(22) }), "{asked:?}");
 }
 
+/// While this replica was away another took a member's place, and leads by now.
+#[test]
+fn a_leader_that_is_not_known_here_is_named_by_the_others() {
+    let mut core = core(start(doubt()));
+    let asked = questions(&mut core);
+    let RepairBody::WantFloor { nonce } = asked[0].1 else { panic!("{asked:?}") };
+    hear(&mut core, SECOND, RepairBody::Led { by: FOURTH });
+    let asked: Vec<_> = questions(&mut core).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(asked, [SECOND, THIRD, FOURTH]);
+    let membership = Membership::of_voters([OWN, SECOND, FOURTH]);
+    let floor = RepairBody::Floor { nonce, term: Term(6), last: LogIndex(20), membership };
+    hear(&mut core, SECOND, RepairBody::Term { nonce, term: Term(6) });
+    hear(&mut core, FOURTH, floor);
+    let asked = questions(&mut core);
+    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
+}
+
 /// The third is lost, and the one that is to take its place is damaged before it votes.
 #[test]
 fn a_learner_has_promised_nothing_to_anybody() {
