@@ -422,6 +422,13 @@ impl Replica {
         Ok(applied.map_or_else(|_| self.membership.clone(), |state| membership_from_raft(&state)))
     }
 
+    /// Whether a snapshot has taken the log's place that is not durable yet: raft-rs looks for the entries before it
+    /// when it campaigns.
+    #[must_use]
+    pub fn is_restoring(&self) -> bool {
+        self.node.raft.raft_log.applied < self.log().start().index.0
+    }
+
     /// The writes of every `Ready` up to `number` are durable.
     pub fn persisted(&mut self, number: u64) -> Result<(), Broken> {
         assert!(number >= self.persisted_number, "readies become durable in order");

@@ -301,7 +301,11 @@ impl Index {
             }
             _ => {}
         }
-        let log = self.groups.entry(group).or_default();
+        // A group that nothing has named before was named in what is lost. A moved section does not settle what it was.
+        let log = self.groups.entry(group).or_insert_with(|| GroupLog {
+            doubt: Some("the turns that named it first are missing".to_owned()),
+            ..GroupLog::default()
+        });
         let commit = log.hard_state.commit.max(section.hard_state.commit);
         log.hard_state = HardState { commit, ..section.hard_state };
         match section.kind {

@@ -258,6 +258,9 @@ impl World {
             node.paused_until = node.paused_until.min(self.now);
             node.disk.behave();
         }
+        for node in self.nodes.iter().map(|node| node.id).collect::<Vec<_>>() {
+            self.schedule(0, Event::Resume { node });
+        }
     }
 
     fn cut_power(&mut self) {

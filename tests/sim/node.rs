@@ -8,6 +8,7 @@ use crate::jobs::{Job, Queue, Thread};
 use crate::sabotage::{self, Sabotage};
 use crate::swarm::Shape;
 use crate::workload::Request;
+use crate::world::Event;
 use ackord::broker::node::members::Keeper;
 use ackord::controller::Controller;
 use ackord::controller::view::{MetadataView, Topic};
@@ -219,6 +220,8 @@ pub struct Node {
     pub process: Option<Process>,
     /// Until when the process does nothing.
     pub paused_until: u64,
+    /// What has happened to it meanwhile.
+    pub held_up: VecDeque<Event>,
     /// Its disk was damaged in this run.
     pub damaged: bool,
     /// How, when that was done last.
@@ -287,6 +290,7 @@ impl Node {
             life: 0,
             process: None,
             paused_until: 0,
+            held_up: VecDeque::new(),
             damaged: false,
             harms: BTreeSet::new(),
             right: None,

@@ -204,6 +204,7 @@ impl World {
         if self.shape.is_fragile(node) && here.right.is_none() && here.copies.len() < COPIES_MAX {
             here.copies.push(Copy { disk: here.disk.duplicate(), engine: here.engine.duplicate() });
         }
+        self.schedule(0, Event::Resume { node });
         self.end_connections(node, power_cut);
     }
 

@@ -56,6 +56,8 @@ pub enum Event {
     Silent { from: NodeId, to: NodeId, opened: u64 },
     /// A node learns that its connection is broken.
     Broken { from: NodeId, to: NodeId, life: u64 },
+    /// A process that stood still goes on, if it is time.
+    Resume { node: NodeId },
     /// A client's request reaches a node.
     Request { node: NodeId, ticket: Ticket, ticketed: Box<Ticketed> },
     /// An answer reaches its client.
@@ -288,13 +290,9 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if let Some(node) = event.node()
-            && self.node(node).paused_until > self.now
-        {
-            let until = self.node(node).paused_until;
-            return self.schedule_at(until, event);
-        }
+        let Some(event) = self.hold_up(event) else { return };
         match event {
+            Event::Resume { node } => self.resume(node),
             Event::Tick { node, life } => self.alive(node, life, Self::tick),
             Event::Work { node, life } => self.alive(node, life, Self::work),
             Event::Done { node, life, thread } => self.alive(node, life, |world, place| world.done(place, thread)),
@@ -314,6 +312,33 @@ impl World {
             Event::Start { node } => self.start(node),
             Event::Nemesis => self.disturb(),
             Event::Heal { number } => self.heal(number),
+        }
+    }
+
+    /// Keeps what happens to a process that stands still, in order; everything else is given back.
+    fn hold_up(&mut self, event: Event) -> Option<Event> {
+        let (Some(node), now) = (event.node(), self.now) else { return Some(event) };
+        let here = self.node_mut(node);
+        if here.paused_until <= now && here.held_up.is_empty() {
+            return Some(event);
+        }
+        let (is_first, until) = (here.held_up.is_empty(), here.paused_until);
+        here.held_up.push_back(event);
+        if is_first {
+            self.schedule_at(until, Event::Resume { node });
+        }
+        None
+    }
+
+    fn resume(&mut self, node: NodeId) {
+        let now = self.now;
+        let here = self.node_mut(node);
+        if here.paused_until > now {
+            let until = here.paused_until;
+            return self.schedule_at(until, Event::Resume { node });
+        }
+        for event in std::mem::take(&mut here.held_up) {
+            self.happen(event);
         }
     }
 

@@ -132,7 +132,7 @@ impl Group {
     /// is being made durable.
     #[must_use]
     pub fn is_gated(&self) -> bool {
-        self.installing().is_some() || self.replica.replay_wanted().is_some()
+        self.installing().is_some() || self.replica.is_restoring() || self.replica.replay_wanted().is_some()
     }
 
     /// Proposals that wait for their outcome.

@@ -437,14 +437,16 @@ impl Repair {
         }
     }
 
-    /// What is promised from now on: what was, or if that is not known, never to vote in a term of before.
+    /// What is promised from now on: what was, or if that is not known, never to vote in a term of before. A vote that is
+    /// known was the only one of its term.
     fn promise(&self, floor: &Floor) -> HardState {
         let was = self.recovery.as_ref().map(|recovery| recovery.hard_state).unwrap_or_default();
         if floor.members.is_none() {
             return was;
         }
         let term = floor.terms.values().copied().max().unwrap_or_default().max(was.term);
-        HardState { term, vote: Some(self.own), commit: was.commit }
+        let vote = was.vote.filter(|_| term == was.term).or(Some(self.own));
+        HardState { term, vote, commit: was.commit }
     }
 
     /// The announcement is durable: the switch.
