@@ -75,12 +75,12 @@ $ settle
   node 1 receives from node 3 for records 0 to 0
   node 1 sends node 3 1 batches of records
   node 3 receives from node 1 1 batches of records
-  node 3 wants to write that it will switch to the state at 3@2 (term 2, vote for node 3, commit 1)
-  node 3 has done: write that it will switch to the state at 3@2 (term 2, vote for node 3, commit 1)
+  node 3 wants to write that it will switch to the state at 3@2 (term 2, vote for node 1, commit 1)
+  node 3 has done: write that it will switch to the state at 3@2 (term 2, vote for node 1, commit 1)
   node 3 wants to switch to the state at 3@2
   node 3 has done: switch to the state at 3@2
-  node 3 wants to write that it has switched to the state at 3@2 (term 2, vote for node 3, commit 3)
-  node 3 has done: write that it has switched to the state at 3@2 (term 2, vote for node 3, commit 3)
+  node 3 wants to write that it has switched to the state at 3@2 (term 2, vote for node 1, commit 3)
+  node 3 has done: write that it has switched to the state at 3@2 (term 2, vote for node 1, commit 3)
   node 3 wants to look at its log and its state
   node 3 has done: look at its log and its state
   node 3 REPAIRED, its log ends at 3@2

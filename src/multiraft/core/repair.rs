@@ -437,8 +437,8 @@ impl Repair {
         }
     }
 
-    /// What is promised from now on: what was, or if that is not known, never to vote in a term of before. A vote that is
-    /// known was the only one of its term.
+    /// What is promised from now on: what was, or if that is not known, never to vote in a term of before. A vote that
+    /// is known was the only one of its term.
     fn promise(&self, floor: &Floor) -> HardState {
         let was = self.recovery.as_ref().map(|recovery| recovery.hard_state).unwrap_or_default();
         if floor.members.is_none() {
