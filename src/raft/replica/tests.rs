@@ -1,7 +1,7 @@
 //! What a replica does that raft-rs leaves to its user.
 
 use super::*;
-use crate::raft::MemberChange;
+use crate::raft::{MemberChange, SnapshotMeta};
 use crate::types::NodeId;
 
 /// Takes everything; the number of the last `Ready`.
@@ -19,43 +19,75 @@ fn make_durable(replica: &mut Replica) {
     drain(replica);
 }
 
-/// A change that was proposed before may remove the leader, with entries of its own still on their way to its disk.
-#[test]
-fn a_leader_that_was_removed_steps_down() {
-    let [own, other] = [1, 2].map(|node| ReplicaId::new(NodeId(node), 0));
+/// What `from` says in term 2.
+fn says(from: ReplicaId, kind: MessageKind, index: u64) -> RaftMessage {
+    let to = ReplicaId::new(NodeId(1), 0);
+    RaftMessage { kind, from, to, term: Term(2), index: LogIndex(index), ..RaftMessage::default() }
+}
+
+fn hear(replica: &mut Replica, message: RaftMessage) {
+    replica.step(message).expect("raft goes on");
+}
+
+/// Replica 1, elected in term 2 by the second voter; its first entry, 2@2, is committed.
+fn leader(voters: &[ReplicaId]) -> Replica {
     let birth = LogId::new(1, 1);
     let start = ReplicaStart {
         group: RaftGroupId(1),
-        replica: own,
+        replica: voters[0],
         hard_state: HardState { term: birth.term, vote: None, commit: birth.index },
         start: birth,
         last: birth,
         terms: Vec::new(),
         applied: birth.index,
-        membership: Membership::of_voters([own, other]),
+        membership: Membership::of_voters(voters.iter().copied()),
     };
     let mut replica = Replica::new(start, ReplicaOptions::default()).expect("it fits");
-    let hear = |replica: &mut Replica, kind, index| {
-        let (from, to, term, index) = (other, own, Term(2), LogIndex(index));
-        replica.step(RaftMessage { kind, from, to, term, index, ..RaftMessage::default() }).expect("raft goes on");
-    };
     replica.campaign().expect("raft goes on");
     make_durable(&mut replica);
-    hear(&mut replica, MessageKind::RequestPreVoteResponse, 0);
-    make_durable(&mut replica);
-    hear(&mut replica, MessageKind::RequestVoteResponse, 0);
-    make_durable(&mut replica);
-    assert_eq!(replica.role(), Role::Leader);
-    hear(&mut replica, MessageKind::AppendResponse, 2);
-    make_durable(&mut replica);
+    for (kind, index) in [
+        (MessageKind::RequestPreVoteResponse, 0),
+        (MessageKind::RequestVoteResponse, 0),
+        (MessageKind::AppendResponse, 2),
+    ] {
+        hear(&mut replica, says(voters[1], kind, index));
+        make_durable(&mut replica);
+    }
+    assert_eq!((replica.role(), replica.commit()), (Role::Leader, LogIndex(2)));
+    replica
+}
 
+#[test]
+fn a_follower_whose_answer_to_a_snapshot_was_lost_is_spoken_to_again() {
+    let [own, second, third] = [1, 2, 3].map(|node| ReplicaId::new(NodeId(node), 0));
+    let mut replica = leader(&[own, second, third]);
+    replica.log_mut().advance_start(LogIndex(2));
+    let membership = Membership::of_voters([own, second, third]);
+    replica.log_mut().offer_snapshot(SnapshotMeta { at: LogId::new(2, 2), membership });
+    hear(&mut replica, RaftMessage { reject: true, ..says(third, MessageKind::AppendResponse, 1) });
+    make_durable(&mut replica);
+    let waits = |replica: &Replica| replica.followers().iter().any(|follower| follower.snapshot);
+    let beats = |commit| RaftMessage { commit: LogIndex(commit), ..says(third, MessageKind::HeartbeatResponse, 0) };
+    assert!(waits(&replica), "it was told of the snapshot");
+    hear(&mut replica, beats(1));
+    assert!(waits(&replica), "it has not installed it yet");
+    hear(&mut replica, beats(2));
+    assert!(!waits(&replica));
+}
+
+/// A change that was proposed before may remove the leader, with entries of its own still on their way to its disk.
+#[test]
+fn a_leader_that_was_removed_steps_down() {
+    let [own, other] = [1, 2].map(|node| ReplicaId::new(NodeId(node), 0));
+    let mut replica = leader(&[own, other]);
+    let reaches = |replica: &mut Replica, index| hear(replica, says(other, MessageKind::AppendResponse, index));
     let change = MemberChange { remove: vec![own], ..MemberChange::default() };
     assert_eq!(replica.propose_change(&change).expect("raft goes on"), Some(LogId::new(3, 2)));
     make_durable(&mut replica);
     let entry = replica.propose(vec![(Bytes::new(), Bytes::new())]).expect("raft goes on");
     assert_eq!(entry, Ok(LogId::new(4, 2)));
     let number = drain(&mut replica);
-    hear(&mut replica, MessageKind::AppendResponse, 3);
+    reaches(&mut replica, 3);
     drain(&mut replica);
     assert_eq!((replica.commit(), replica.role()), (LogIndex(3), Role::Follower));
     assert_eq!(replica.membership(), &Membership::of_voters([other]));
