@@ -93,6 +93,8 @@ pub struct Own {
     pub first_turn: u64,
     /// How many starts have found that its log had lost its newest turns; see `wal::Recovery::losses`.
     pub losses: u8,
+    /// All that its replicas had promised is in doubt to itself, so that none of them takes part.
+    pub in_doubt: bool,
     /// Where its peers reach it, as `host:port`.
     pub address: String,
 }

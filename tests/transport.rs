@@ -249,6 +249,7 @@ async fn intrude(node: &Node) -> TcpStream {
         life: proto::id_bytes(1),
         first_turn: 10,
         losses: 0,
+        in_doubt: false,
         registration: None,
     };
     stream.write_all(&frame(Body::Hello(hello))).await.unwrap();
@@ -336,7 +337,15 @@ async fn silent_peer(a: &Node) -> TcpStream {
     a.peers.send_replace([(B, listener.local_addr().unwrap().to_string())].into());
     let (mut stream, _) = listener.accept().await.unwrap();
     let (incarnation, life) = (proto::id_bytes(incarnation(B).0), proto::id_bytes(1));
-    let welcome = peer::Welcome { incarnation, durable_turn: 10, life, first_turn: 10, losses: 0, registration: None };
+    let welcome = peer::Welcome {
+        incarnation,
+        durable_turn: 10,
+        life,
+        first_turn: 10,
+        losses: 0,
+        in_doubt: false,
+        registration: None,
+    };
     stream.write_all(&frame(Body::Welcome(welcome))).await.unwrap();
     within("connected", || a.sender.alive(B)).await;
     stream

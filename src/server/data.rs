@@ -227,6 +227,15 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     Ok(groups)
 }
 
+/// Whether all that the log's groups had promised is in doubt, because its newest turns are lost: none of them takes
+/// part before it is repaired.
+#[must_use]
+pub fn is_in_doubt(incomplete: bool, starts: &[GroupStart]) -> bool {
+    let in_doubt =
+        |start: &GroupStart| start.forgotten || start.recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
+    incomplete && starts.iter().all(in_doubt)
+}
+
 impl OpenedGroups {
     /// Whether the node has no copy of the controller's state that knows of others: it asks for a replica.
     #[must_use]

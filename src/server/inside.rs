@@ -70,6 +70,7 @@ impl Inside {
             durable_turn: Arc::clone(&durable_turn),
             metrics,
         };
+        let in_doubt = data::is_in_doubt(incomplete, &starts);
         let groups: BTreeSet<_> = starts.iter().map(|start| start.group).collect();
         let known = Known::new(identity.node, groups, ended, incomplete);
         let outside: Arc<dyn Outside> = Arc::new(outside);
@@ -82,7 +83,7 @@ impl Inside {
                 .map_err(|_| ServerError::Fatal("the Raft worker has stopped".to_owned()))?;
         }
         let (cluster, node, incarnation) = (identity.cluster, identity.node, identity.incarnation);
-        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, losses, address };
+        let own = Own { cluster, node, incarnation, durable_turn, life, first_turn, losses, in_doubt, address };
         let cluster = Arc::new(Cluster { node, identity, views, handle, sender, announced: Mutex::default() });
         Ok(Self { worker, cluster, engine, known, joins, own })
     }

@@ -91,6 +91,8 @@ struct Said {
     turn: u64,
     /// The losses of turns that its log has counted.
     losses: u32,
+    /// Whether all that its replicas had promised is in doubt to itself.
+    in_doubt: bool,
     /// How it is registered, if it is.
     claim: Option<Claim>,
 }
@@ -101,7 +103,7 @@ impl Said {
         incarnation: &[u8],
         life: &[u8],
         (first_turn, turn): (u64, u64),
-        losses: u32,
+        (losses, in_doubt): (u32, bool),
         registration: Option<&peer::Registration>,
     ) -> Result<Self, String> {
         let id = |bytes: &[u8]| proto::read_id(bytes).map_err(|error| error.to_string());
@@ -113,7 +115,7 @@ impl Said {
             registered: Registered { at: LogIndex(said.index), incarnation },
             address: said.address.clone(),
         });
-        Ok(Self { incarnation, life, first_turn, turn, losses, claim })
+        Ok(Self { incarnation, life, first_turn, turn, losses, in_doubt, claim })
     }
 }
 
@@ -143,6 +145,7 @@ impl Admission {
             life: proto::id_bytes(self.own.life),
             first_turn: self.own.first_turn,
             losses: self.own.losses.into(),
+            in_doubt: self.own.in_doubt,
             registration: self.own_claim(),
         }
     }
@@ -156,6 +159,7 @@ impl Admission {
             life: proto::id_bytes(self.own.life),
             first_turn: self.own.first_turn,
             losses: self.own.losses.into(),
+            in_doubt: self.own.in_doubt,
             registration: self.own_claim(),
         }
     }
@@ -195,8 +199,9 @@ impl Admission {
             return Err(format!("this is node {}, not node {wanted}; check the addresses of the peers", own.node));
         }
         let node = NodeId(hello.from_node);
-        let peer::Hello { incarnation, life, first_turn, durable_turn, losses, registration, .. } = hello;
-        let said = Said::read(incarnation, life, (*first_turn, *durable_turn), *losses, registration.as_ref())?;
+        let peer::Hello { incarnation, life, first_turn, durable_turn, losses, in_doubt, registration, .. } = hello;
+        let said =
+            Said::read(incarnation, life, (*first_turn, *durable_turn), (*losses, *in_doubt), registration.as_ref())?;
         self.check(node, &said)?;
         Ok(Admitted { node, incarnation: said.incarnation })
     }
@@ -222,8 +227,9 @@ impl Admission {
 
     /// Whether the node that was connected to is the one that was meant, or why not.
     pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<Admitted, String> {
-        let peer::Welcome { incarnation, life, first_turn, durable_turn, losses, registration } = welcome;
-        let said = Said::read(incarnation, life, (*first_turn, *durable_turn), *losses, registration.as_ref())?;
+        let peer::Welcome { incarnation, life, first_turn, durable_turn, losses, in_doubt, registration } = welcome;
+        let said =
+            Said::read(incarnation, life, (*first_turn, *durable_turn), (*losses, *in_doubt), registration.as_ref())?;
         self.check(node, &said)?;
         Ok(Admitted { node, incarnation: said.incarnation })
     }
@@ -327,11 +333,10 @@ impl Admission {
             known.turn = known.turn.max(said.turn);
             return Ok(());
         }
-        let turn_before = match said.losses > known.losses {
-            true => 0, // it has lost them and knows it: what it had promised was in doubt to itself, too
-            false => known.turn.max(known.turn_before),
-        };
-        if said.first_turn < turn_before || said.losses < known.losses {
+        // It has lost turns and knows it: what it had promised is, or was, in doubt to itself, too.
+        let knows_its_loss = said.in_doubt || said.losses > known.losses;
+        let turn_before = if knows_its_loss { 0 } else { known.turn.max(known.turn_before) };
+        if !knows_its_loss && (said.first_turn < turn_before || said.losses < known.losses) {
             return Err(format!(
                 "node {node} had turn {turn_before} of its log on disk and has started with turn {}: its disk was \
                  rolled back and has forgotten promises. Do not start it on this disk; replace the node",

@@ -168,6 +168,7 @@ fn hello(process: &Process) -> peer::Hello {
         life: id_bytes(78),
         first_turn: u64::MAX,
         losses: 1,
+        in_doubt: true,
         registration: None,
     }
 }

@@ -126,6 +126,7 @@ fn greeted_as(cluster: &TestCluster, position: usize, by: usize) -> Body {
         life: id_bytes(1),
         first_turn: u64::MAX,
         losses: 0,
+        in_doubt: false,
         registration: Some(peer::Registration { index: u64::MAX, address: String::new() }),
     };
     cluster.runtime.block_on(async {

@@ -187,8 +187,15 @@ fn peer_bodies() -> Vec<(String, Body)> {
     let id = || Bytes::from_static(&[7; 16]);
     let hello = peer::Hello { protocol: 1, cluster_id: id(), incarnation: id(), life: id(), ..peer::Hello::default() };
     let registration = Some(peer::Registration { index: 5, address: "n1.example:9094".into() });
-    let welcome =
-        peer::Welcome { incarnation: id(), durable_turn: 7, life: id(), first_turn: 3, losses: 1, registration };
+    let welcome = peer::Welcome {
+        incarnation: id(),
+        durable_turn: 7,
+        life: id(),
+        first_turn: 3,
+        losses: 1,
+        in_doubt: true,
+        registration,
+    };
     let leader = peer::LeaderAnnouncement { group: 3, term: 2, node: 1 };
     let mut bodies = vec![
         named("hello", Body::Hello(hello)),

@@ -22,7 +22,7 @@ use ackord::multiraft::core::{Core, CoreOptions};
 use ackord::multiraft::handle::order::{Order, Sequence};
 use ackord::partition::read::PartitionView;
 use ackord::raft::{RaftMessage, Replica};
-use ackord::server::data::{OpenedGroups, destroy_machines, open_groups};
+use ackord::server::data::{OpenedGroups, destroy_machines, is_in_doubt, open_groups};
 use ackord::server::groups::Known;
 use ackord::server::identity::{FirstVoter, Identity};
 use ackord::server::outside::Disks;
@@ -344,7 +344,7 @@ impl Node {
             jobs.push(Job::Add { group: CONTROLLER_GROUP, machine });
             inputs.push(Input::Create { group: CONTROLLER_GROUP, replica, membership, preferred });
         }
-        let losses = recovery.losses;
+        let (losses, in_doubt) = (recovery.losses, is_in_doubt(recovery.incomplete, &starts));
         let known = starts.iter().map(|start| start.group).collect();
         let first_turn = recovery.durable_turn.0;
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
@@ -356,7 +356,8 @@ impl Node {
         let (cluster, node, incarnation, life) = (CLUSTER, self.id, self.identity.incarnation, self.process_id());
         let durable = Arc::clone(&durable_turn);
         let address = format!("node-{node}");
-        let own = Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, losses, address };
+        let own =
+            Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, losses, in_doubt, address };
         self.process = Some(Process {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..sabotage::limits(shape) }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),

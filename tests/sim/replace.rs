@@ -229,7 +229,7 @@ impl World {
             let is_open = view.cluster().replacements.iter().any(|known| known.old == open.old);
             if !is_open && view.cluster().retired.contains(&open.incarnation) {
                 self.finish_replacement(open);
-            } else if self.is_refused(open.new) {
+            } else if self.is_refused(open.new) || self.is_registered_otherwise(open, &view) {
                 self.give_up_again(open, &view);
             }
             return;
@@ -248,6 +248,14 @@ impl World {
     fn is_refused(&self, node: NodeId) -> bool {
         let here = self.node(node);
         here.refused.is_some() && here.right.is_none() && self.watch.deaf_to != Some(node)
+    }
+
+    /// Whether a disk that was lost was registered after the next one was put in its place.
+    fn is_registered_otherwise(&self, open: Replacing, view: &MetadataView) -> bool {
+        let here = self.node(open.new);
+        let present = [open.incarnation, here.identity.incarnation];
+        let is_its_own = here.right.is_none() && self.watch.deaf_to != Some(open.new);
+        is_its_own && view.broker(open.new).is_some_and(|known| !present.contains(&known.incarnation))
     }
 
     /// The disk that was to take a lost one's place is lost, too.

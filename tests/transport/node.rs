@@ -214,6 +214,7 @@ impl Node {
             life: u128::from(LIVES.fetch_add(1, Ordering::Relaxed)),
             first_turn: setup.durable_turn,
             losses: 0,
+            in_doubt: false,
             address: format!("127.0.0.1:{port}"),
         };
         let heard = Arc::new(Heard {

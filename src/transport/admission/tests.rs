@@ -27,6 +27,7 @@ fn process(node: u32, life: u128, first_turn: u64) -> Admission {
         life,
         first_turn,
         losses: 0,
+        in_doubt: false,
         address: String::new(),
     };
     Admission::new(own, Arc::new(Known))
@@ -107,6 +108,19 @@ fn a_process_that_knows_of_its_losses_is_let_in_and_the_next_is_measured_by_it()
     assert!(here.admit(&less.hello(NodeId(1))).is_err(), "less than the damaged one had");
     assert!(here.admit(&process(2, 4, 20).hello(NodeId(1))).is_err(), "a disk from before the loss");
     here.admit(&with_losses(1, process(2, 5, 9)).hello(NodeId(1))).unwrap();
+}
+
+/// The count of an earlier loss was among what is lost now.
+#[test]
+fn a_process_in_doubt_is_let_in_whatever_it_has_counted() {
+    let (here, mut there) = (process(1, 1, 0), process(2, 2, 12));
+    there.own.losses = 2;
+    here.admit(&there.hello(NodeId(1))).unwrap();
+    let mut damaged = process(2, 3, 7);
+    damaged.own.losses = 1;
+    assert!(here.admit(&damaged.hello(NodeId(1))).is_err());
+    damaged.own.in_doubt = true;
+    here.admit(&damaged.hello(NodeId(1))).unwrap();
 }
 
 /// All of it was repaired while this node was away, which has only met the process before.
