@@ -41,7 +41,7 @@ const HANDOVER_MAX: Duration = Duration::from_secs(2);
 
 /// How often a process begins anew because its database is damaged. A disk that damages one after the other is for the
 /// operator to replace.
-const BEGINNINGS_MAX: usize = 3;
+const ANEW_MAX: usize = 2;
 /// How long the groups of a damaged database may take to stop; then only the end of the process is sure to end them.
 const END_MAX: Duration = Duration::from_secs(30);
 
@@ -72,28 +72,26 @@ pub fn run(config: Config) -> Result<(), ServerError> {
 
 async fn run_until_told(config: Config) -> Result<(), ServerError> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let stopped = async {
+    let mut stopped = pin!(async {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
         }
-    };
-    run_until(config, stopped).await
+    });
+    begin_anew(async || Node::start(config.clone()).await?.run_until(&mut stopped).await).await
 }
 
-/// Runs a node until `stopped`, or until it can't go on.
-pub async fn run_until(config: Config, stopped: impl Future<Output = ()>) -> Result<(), ServerError> {
-    let mut stopped = pin!(stopped);
-    for beginning in 1.. {
-        let node = Node::start(config.clone()).await?;
-        match node.run_until(&mut stopped).await {
-            Err(ServerError::DamagedState(reason)) if beginning < BEGINNINGS_MAX => {
+/// Lives one life of a node after another, as long as each ends because its database is damaged.
+async fn begin_anew(mut live: impl AsyncFnMut() -> Result<(), ServerError>) -> Result<(), ServerError> {
+    for _ in 0..ANEW_MAX {
+        match live().await {
+            Err(ServerError::DamagedState(reason)) => {
                 tracing::error!(reason, "the node begins anew, without the damaged database");
             }
             end => return end,
         }
     }
-    unreachable!("a node does not begin without end")
+    live().await
 }
 
 /// A running node.
@@ -343,6 +341,21 @@ mod tests {
         fatal.send(reason.to_owned()).unwrap();
         node.fatal = ends;
         node.run_until(pending()).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_node_begins_anew_for_a_damaged_database_only_and_not_without_end() {
+        let lives = async |end: fn(String) -> ServerError| {
+            let mut lives = 0;
+            let live = async || {
+                lives += 1;
+                Err(end(format!("life {lives}")))
+            };
+            (begin_anew(live).await.unwrap_err().to_string(), lives)
+        };
+        let (end, lives_of_damaged) = lives(ServerError::DamagedState).await;
+        assert!(lives_of_damaged == 1 + ANEW_MAX && end.starts_with("life 3"), "{end}");
+        assert_eq!(lives(ServerError::Fatal).await.1, 1);
     }
 
     #[tokio::test(flavor = "multi_thread")]
