@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Groups whose announced leaders are remembered; more than a cluster can have partitions.
@@ -108,51 +109,33 @@ pub struct Cluster {
     pub announced: Mutex<BTreeMap<RaftGroupId, (Term, NodeId)>>,
 }
 
-/// What a node knows of the disks in the cluster.
-#[derive(Clone, Copy, Debug)]
-pub struct Disks<'a> {
-    /// Its own, with the cluster's first voters.
-    pub identity: &'a Identity,
-    /// The controller's state, as of its copy.
-    pub metadata: &'a MetadataView,
+/// Who the nodes are by their disks, as one node knows it: from its data directory and its copy of the metadata.
+pub struct Disks {
+    /// This node's, with the cluster's first voters.
+    identity: Identity,
+    /// The controller's state.
+    metadata: watch::Receiver<Arc<MetadataView>>,
 }
 
-impl Disks<'_> {
-    /// The disk that a node is known to have.
+impl Disks {
+    /// Follows a copy of the metadata.
     #[must_use]
-    pub fn registered(&self, node: NodeId) -> Option<Registered> {
-        let broker = self.metadata.broker(node);
+    pub fn new(identity: Identity, metadata: watch::Receiver<Arc<MetadataView>>) -> Self {
+        Self { identity, metadata }
+    }
+}
+
+impl PeerRegistry for Disks {
+    fn registered(&self, node: NodeId) -> Option<Registered> {
+        let metadata = self.metadata.borrow();
+        let broker = metadata.broker(node);
         let registered = broker.map(|broker| Registered { at: broker.registered, incarnation: broker.incarnation });
         let first = || {
             let voter = self.identity.voters.iter().find(|voter| voter.node == node)?;
             Some(Registered { at: LogIndex(0), incarnation: voter.incarnation })
         };
-        registered.or_else(first).filter(|known| !self.was_replaced(known.incarnation))
-    }
-
-    /// Whether a disk was replaced.
-    #[must_use]
-    pub fn was_replaced(&self, incarnation: Incarnation) -> bool {
-        self.metadata.cluster().retired.contains(&incarnation)
-    }
-
-    /// Whether a replica was lost with its disk.
-    #[must_use]
-    pub fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
-        // No disk was ever replaced: there is nothing to look for.
-        !self.metadata.cluster().retired.is_empty() && self.metadata.is_lost(group, replica)
-    }
-}
-
-impl Cluster {
-    fn with_disks<T>(&self, ask: impl FnOnce(Disks<'_>) -> T) -> T {
-        ask(Disks { identity: &self.identity, metadata: &self.views.metadata() })
-    }
-}
-
-impl PeerRegistry for Cluster {
-    fn registered(&self, node: NodeId) -> Option<Registered> {
-        self.with_disks(|disks| disks.registered(node))
+        let retired = &metadata.cluster().retired;
+        registered.or_else(first).filter(|known| !retired.contains(&known.incarnation))
     }
 
     /// A node that is new must reach the controller to register. The cluster's id is no secret, so until it has
@@ -162,11 +145,13 @@ impl PeerRegistry for Cluster {
     }
 
     fn was_replaced(&self, incarnation: Incarnation) -> bool {
-        self.with_disks(|disks| disks.was_replaced(incarnation))
+        self.metadata.borrow().cluster().retired.contains(&incarnation)
     }
 
     fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
-        self.with_disks(|disks| disks.is_lost(group, replica))
+        let metadata = self.metadata.borrow();
+        // No disk was ever replaced: there is nothing to look for.
+        !metadata.cluster().retired.is_empty() && metadata.is_lost(group, replica)
     }
 }
 

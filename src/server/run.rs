@@ -10,7 +10,7 @@ use super::groups::Groups;
 use super::inside::Inside;
 use super::listeners::{Addresses, Edges, Sockets};
 use super::observe::{self, LateBroker};
-use super::outside::{Cluster, Messenger};
+use super::outside::{Cluster, Disks, Messenger};
 use super::{joining, membership, space};
 use crate::broker::node::controller_client::ControllerClient;
 use crate::broker::node::coordinators::CoordinatorLayout;
@@ -263,7 +263,7 @@ fn connect(
 ) -> Transport {
     let surroundings = transport::Surroundings {
         inbox: Arc::new(cluster.handle.clone()),
-        registry: cluster.clone(),
+        registry: Arc::new(Disks::new(cluster.identity.clone(), cluster.views.watch_metadata())),
         proposals: cluster.clone(),
         leaders: cluster.clone(),
     };

@@ -28,16 +28,17 @@ use ackord::server::identity::{FirstVoter, Identity};
 use ackord::server::outside::Disks;
 use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
+use ackord::transport::Own;
 use ackord::transport::admission::Admission;
-use ackord::transport::{Own, PeerRegistry, Registered};
 use ackord::types::{
     CONTROLLER_GROUP, ClusterId, Incarnation, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId, Term, TopicId,
 };
 use ackord::wal::{self, GroupRecovery, Log, LogError, Reader, Recovery, Spare, Turn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
 /// The cluster that every simulated node belongs to.
 pub const CLUSTER: ClusterId = ClusterId(0xac0d);
@@ -93,47 +94,6 @@ impl LogState {
     }
 }
 
-/// What one process knows of the others.
-struct Seen {
-    /// What its data directory says.
-    identity: Identity,
-    /// The controller's state.
-    metadata: Arc<MetadataView>,
-}
-
-/// Who the others are, as one process knows it.
-pub struct Peers(Mutex<Seen>);
-
-impl Peers {
-    /// Takes over who has registered.
-    pub fn follow(&self, view: &Arc<MetadataView>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).metadata = Arc::clone(view);
-    }
-
-    fn with_disks<T>(&self, ask: impl FnOnce(Disks<'_>) -> T) -> T {
-        let Seen { identity, metadata } = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ask(Disks { identity, metadata })
-    }
-}
-
-impl PeerRegistry for Peers {
-    fn registered(&self, node: NodeId) -> Option<Registered> {
-        self.with_disks(|disks| disks.registered(node))
-    }
-
-    fn admits_unknown(&self, _node: NodeId, _incarnation: Incarnation) -> bool {
-        true
-    }
-
-    fn was_replaced(&self, incarnation: Incarnation) -> bool {
-        self.with_disks(|disks| disks.was_replaced(incarnation))
-    }
-
-    fn is_lost(&self, group: RaftGroupId, replica: ReplicaId) -> bool {
-        self.with_disks(|disks| disks.is_lost(group, replica))
-    }
-}
-
 /// A process.
 pub struct Process {
     /// Decides.
@@ -165,7 +125,7 @@ pub struct Process {
     /// Who may talk to it.
     pub admission: Admission,
     /// Who the others are.
-    pub peers: Arc<Peers>,
+    pub peers: watch::Sender<Arc<MetadataView>>,
     /// The newest durable turn.
     pub durable_turn: Arc<AtomicU64>,
     /// What is published of each group.
@@ -352,7 +312,8 @@ impl Node {
             Some(Machine::Controller(controller)) => controller.view(),
             _ => Arc::new(MetadataView::empty(CLUSTER)),
         };
-        let peers = Arc::new(Peers(Mutex::new(Seen { identity: self.identity.clone(), metadata })));
+        let (peers, metadata) = watch::channel(metadata);
+        let registry = Arc::new(Disks::new(self.identity.clone(), metadata));
         let (cluster, node, incarnation, life) = (CLUSTER, self.id, self.identity.incarnation, self.process_id());
         let durable = Arc::clone(&durable_turn);
         let address = format!("node-{node}");
@@ -372,7 +333,7 @@ impl Node {
             waiting: BTreeMap::new(),
             admitted_bytes: 0,
             at_the_door: VecDeque::new(),
-            admission: Admission::new(own, Arc::clone(&peers) as Arc<dyn PeerRegistry>),
+            admission: Admission::new(own, registry),
             peers,
             durable_turn,
             board: BTreeMap::new(),

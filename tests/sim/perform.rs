@@ -271,7 +271,7 @@ impl World {
         }
         let work = process.known.take_work(&process.seen, &now);
         let before = process.admission.own_registration();
-        process.peers.follow(&now);
+        process.peers.send_replace(Arc::clone(&now));
         let is_news = process.admission.own_registration() != before;
         process.seen = now;
         process.board.retain(|group, _| !work.remove.contains(group));
