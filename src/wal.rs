@@ -25,6 +25,7 @@ mod recover;
 mod scan;
 mod space;
 
+pub use encode::entry_bytes;
 pub use log::Log;
 pub use read::{Location, Reader};
 pub use space::{Headroom, RoomMade, Spare, SpareOrder, prepare_spare};
@@ -155,6 +156,18 @@ pub struct GroupWrite {
     pub hard_state: HardState,
     /// What happens to its log.
     pub change: LogChange,
+}
+
+impl GroupWrite {
+    /// What it takes of its turn, in bytes.
+    #[must_use]
+    pub fn log_bytes(&self) -> usize {
+        let entries = match &self.change {
+            LogChange::Append(entries) | LogChange::Refill(entries) => entries.as_slice(),
+            _ => &[],
+        };
+        encode::section_bytes(entries)
+    }
 }
 
 /// A change of one group's log.

@@ -121,10 +121,10 @@ impl Core {
     #[must_use]
     pub fn new(options: CoreOptions, groups: Vec<GroupStart>) -> Self {
         let mut core = Self {
+            queue: TurnQueue::new(options.turn_bytes_max),
             options,
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
-            queue: TurnQueue::default(),
             now: 0,
             turn_started: 0,
             unflushed_bytes: 0,
@@ -402,7 +402,7 @@ impl Core {
         let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
         let Some((write, install)) = group.snapshot_installed(&mut self.effects) else { return };
         self.queue.push_change(write, Then::Nothing);
-        self.queue.push_ready(id, install.number, install.write, install.send_after, self.options.turn_bytes_max);
+        self.queue.push_ready(id, install.number, install.write, install.send_after);
         self.touched.insert(id);
     }
 
@@ -485,7 +485,7 @@ impl Core {
                 let (entries, memberships) = (ready.committed, ready.memberships);
                 self.effects.push(Effect::Apply { group: id, entries, memberships });
             }
-            self.queue.push_ready(id, ready.number, ready.write, ready.send_after, self.options.turn_bytes_max);
+            self.queue.push_ready(id, ready.number, ready.write, ready.send_after);
         }
         if gives_out_all {
             self.queue.let_go(id);
@@ -499,7 +499,7 @@ impl Core {
     }
 
     fn start_turn(&mut self) {
-        if let Some(turn) = self.queue.start(self.options.turn_bytes_max) {
+        if let Some(turn) = self.queue.start() {
             self.turn_started = self.now;
             // Every turn takes a block of the log, however little is in it: log that is never flushed is never freed.
             self.unflushed_bytes += TURN_BYTES_MIN;

@@ -85,7 +85,7 @@ impl Reception {
         };
         match self.admission.admit(&hello) {
             Ok(peer) => {
-                wire::write_short(stream, Body::Welcome(self.admission.welcome())).await?;
+                wire::write_short(stream, Body::Welcome(self.admission.welcome(peer))).await?;
                 Ok(peer)
             }
             Err(reason) => {

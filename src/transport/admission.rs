@@ -16,7 +16,8 @@
 //! Which disk a node has is in the metadata, and this node's copy may be old: what it lacks may come only through a
 //! node that it does not show, or shows with another disk. So a node says which entry of the controller's log
 //! registered it, as its own copy shows that, and of two disks of a node the one that was registered later counts. A
-//! disk that was wiped, or formatted by mistake, has no copy that shows it, and nothing to claim; one that was replaced
+//! node whose copy is lost hears it from whoever lets it in: they may be few, and the others may wait for its word. A
+//! disk that was wiped, or formatted by mistake, is shown by no copy, and has nothing to claim; one that was replaced
 //! claims less than what took its place, and is refused whatever it claims by whoever knows that.
 //!
 //! A claim is worth as much as the rest of a greeting: it guards against mistakes. Nobody proves who it is at the
@@ -27,7 +28,7 @@ use super::{Own, PeerRegistry, Registered};
 use crate::proto::{self, peer};
 use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, RaftGroupId, ReplicaId};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -53,6 +54,8 @@ pub struct Admission {
     registry: Arc<dyn PeerRegistry>,
     /// What was seen of each incarnation, for the life of this process.
     seen: Mutex<BTreeMap<Incarnation, Seen>>,
+    /// Which entry of the controller's log registered this node, as others have said; 0: nobody has.
+    heard: AtomicU64,
     /// What nodes have said of themselves that this node's copy of the metadata may not show yet.
     claims: watch::Sender<BTreeMap<NodeId, Claim>>,
 }
@@ -123,7 +126,7 @@ impl Admission {
     /// Nobody was seen yet.
     #[must_use]
     pub fn new(own: Own, registry: Arc<dyn PeerRegistry>) -> Self {
-        Self { own, registry, seen: Mutex::default(), claims: watch::Sender::default() }
+        Self { own, registry, seen: Mutex::default(), heard: AtomicU64::new(0), claims: watch::Sender::default() }
     }
 
     /// This node.
@@ -152,7 +155,8 @@ impl Admission {
 
     /// What to say to a node that is let in.
     #[must_use]
-    pub fn welcome(&self) -> peer::Welcome {
+    pub fn welcome(&self, to: Admitted) -> peer::Welcome {
+        let yours = self.known(to.node).filter(|known| known.incarnation == to.incarnation);
         peer::Welcome {
             incarnation: proto::id_bytes(self.own.incarnation.0),
             durable_turn: self.own.durable_turn.load(Ordering::Acquire),
@@ -161,14 +165,18 @@ impl Admission {
             losses: self.own.losses.into(),
             in_doubt: self.own.in_doubt,
             registration: self.own_claim(),
+            yours: yours.map_or(0, |yours| yours.at.0),
         }
     }
 
-    /// How this node is registered, as its own copy of the metadata shows it.
+    /// How this node is registered, as its own copy of the metadata shows it, or as others have said.
     #[must_use]
     pub fn own_registration(&self) -> Option<Registered> {
-        let shown = self.registry.registered(self.own.node);
-        shown.filter(|shown| shown.incarnation == self.own.incarnation && shown.at > LogIndex(0))
+        let incarnation = self.own.incarnation;
+        let shown = self.registry.registered(self.own.node).filter(|shown| shown.incarnation == incarnation);
+        let heard = LogIndex(self.heard.load(Ordering::Acquire));
+        let at = shown.map_or(heard, |shown| shown.at.max(heard));
+        (at > LogIndex(0)).then_some(Registered { at, incarnation })
     }
 
     fn own_claim(&self) -> Option<peer::Registration> {
@@ -227,10 +235,12 @@ impl Admission {
 
     /// Whether the node that was connected to is the one that was meant, or why not.
     pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<Admitted, String> {
-        let peer::Welcome { incarnation, life, first_turn, durable_turn, losses, in_doubt, registration } = welcome;
+        let peer::Welcome { incarnation, life, first_turn, durable_turn, losses, in_doubt, registration, yours } =
+            welcome;
         let said =
             Said::read(incarnation, life, (*first_turn, *durable_turn), (*losses, *in_doubt), registration.as_ref())?;
         self.check(node, &said)?;
+        self.heard.fetch_max(*yours, Ordering::AcqRel);
         Ok(Admitted { node, incarnation: said.incarnation })
     }
 

@@ -24,10 +24,15 @@ enum Part {
     Payload(Bytes),
 }
 
-/// The bytes a turn with these sections takes before its header's and the copies' share and without padding.
-pub(crate) fn section_bytes(entries: &[LogEntry]) -> u64 {
-    let payload: u64 = entries.iter().map(|entry| (RECORD_HEADER + entry.payload_bytes()) as u64).sum();
-    SECTION_HEADER as u64 + payload
+/// The bytes of a section with these entries.
+pub(crate) fn section_bytes(entries: &[LogEntry]) -> usize {
+    SECTION_HEADER + entries.iter().map(entry_bytes).sum::<usize>()
+}
+
+/// What an entry takes of its section, in bytes.
+#[must_use]
+pub fn entry_bytes(entry: &LogEntry) -> usize {
+    RECORD_HEADER + entry.payload_bytes()
 }
 
 /// The length of a turn whose sections take `sections` bytes and that repeats `copies` section headers.

@@ -4,7 +4,7 @@
 //! failure of the disk ends the log for good: what is durable after it is unknown until the next start has looked.
 
 use super::disk::{Disk, DiskFile};
-use super::encode::{Encoder, section_bytes, turn_bytes};
+use super::encode::{Encoder, turn_bytes};
 use super::index::{GroupLog, Index, Place};
 use super::layout::{BLOCK, SECTION_HEADER, SEGMENT_BYTES_MAX, SectionHeader, SectionKind, SegmentHeader};
 use super::layout::{TurnHeader, TurnId, TurnKind};
@@ -84,12 +84,8 @@ pub(super) struct TurnSize {
 
 impl TurnSize {
     fn of(turn: &Turn) -> Self {
-        let entries_of = |write: &GroupWrite| match &write.change {
-            LogChange::Append(entries) | LogChange::Refill(entries) => section_bytes(entries),
-            _ => SECTION_HEADER as u64,
-        };
         Self {
-            bytes: turn.writes.iter().map(entries_of).sum(),
+            bytes: turn.writes.iter().map(|write| write.log_bytes() as u64).sum(),
             sections: turn.writes.len(),
             entries: turn.writes.iter().any(|write| match &write.change {
                 LogChange::Append(entries) | LogChange::Refill(entries) => !entries.is_empty(),

@@ -205,7 +205,7 @@ impl<D: Disk> Log<D> {
             }
             moved.push((group, entries));
         }
-        let bytes: u64 = moved.iter().map(|(_, entries)| section_bytes(entries)).sum();
+        let bytes: u64 = moved.iter().map(|(_, entries)| section_bytes(entries) as u64).sum();
         let needed = turn_bytes(bytes, self.previous_sections()) + next.room(moved.len());
         if moved.is_empty() || !self.has_room(needed) {
             return Ok(());
@@ -218,7 +218,7 @@ impl<D: Disk> Log<D> {
             let blank = self.blank(SectionKind::Moved, *group, log.hard_state);
             let last = entries[entries.len() - 1].id;
             self.add_section(SectionHeader { base, last, ..blank }, entries);
-            self.room_made.copied_bytes += section_bytes(entries);
+            self.room_made.copied_bytes += section_bytes(entries) as u64;
         }
         self.commit(TurnKind::Data, 0, 0).map(|_| ())
     }

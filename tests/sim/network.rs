@@ -263,12 +263,18 @@ impl World {
     fn greet(&mut self, from: NodeId, to: NodeId) -> Result<(), String> {
         let caller = self.node(from).process.as_ref().ok_or("it is down")?;
         let called = self.node(to).process.as_ref().ok_or("it is down")?;
-        let (hello, welcome) = (caller.admission.hello(to), called.admission.welcome());
-        called.admission.admit(&hello)?;
+        let hello = caller.admission.hello(to);
+        let welcome = called.admission.welcome(called.admission.admit(&hello)?);
+        let before = caller.admission.own_registration();
         let checked = caller.admission.check_welcome(to, &welcome);
+        let is_news = caller.admission.own_registration() != before;
         self.remember(to, from, hello.durable_turn);
         if checked.is_ok() {
             self.remember(from, to, welcome.durable_turn);
+        }
+        if is_news {
+            self.coverage.hit("own registration heard");
+            self.greet_again(Self::position(from));
         }
         checked.map(|_| ())
     }

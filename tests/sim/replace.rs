@@ -225,9 +225,11 @@ impl World {
         };
         self.schedule(LOOK, Event::Office);
         let Some(view) = self.newest_metadata().cloned() else { return };
-        if open.begun {
-            let is_open = view.cluster().replacements.iter().any(|known| known.old == open.old);
-            if !is_open && view.cluster().retired.contains(&open.incarnation) {
+        let is_open = view.cluster().replacements.iter().any(|known| known.old == open.old);
+        let is_over = !is_open && view.cluster().retired.contains(&open.incarnation);
+        // The answer may have been lost, and all of it done since.
+        if open.begun || (is_over && open.old != open.new) {
+            if is_over {
                 self.finish_replacement(open);
             } else if self.is_refused(open.new) || self.is_registered_otherwise(open, &view) {
                 self.give_up_again(open, &view);

@@ -23,7 +23,7 @@ pub struct CoreOptions {
     /// would be too many. What of them waits for the log is bounded by the same number: only where the log stood still
     /// for so long that some were given up, and gave their room back, later ones are refused until those are written.
     pub admitted_bytes_max: usize,
-    /// Payload that one turn of the log carries, in bytes; one larger entry still goes.
+    /// What one turn may take of the log, in bytes, the log's own headers included; one larger entry still goes.
     pub turn_bytes_max: usize,
     /// Payload of peers that waits for the log, before more of theirs is dropped, in bytes. The message that crosses it
     /// is taken: `max_message_bytes`, or one larger entry.

@@ -7,7 +7,7 @@
 use crate::raft::RaftMessage;
 use crate::raft::Write;
 use crate::types::{LogEntry, RaftGroupId};
-use crate::wal::{GroupWrite, LogChange, Turn};
+use crate::wal::{self, GroupWrite, LogChange, Turn};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{AddAssign, SubAssign};
 
@@ -56,7 +56,7 @@ struct Item {
     group: RaftGroupId,
     /// What must be durable, if anything.
     write: Option<GroupWrite>,
-    /// What is in `write`.
+    /// What of it is payload.
     payload: Payload,
     /// What happens once it is.
     done: Done,
@@ -90,8 +90,10 @@ pub enum Then {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TurnQueue {
+    /// What one turn may take of the log, in bytes; one larger entry still goes.
+    turn_bytes_max: usize,
     /// Taken in by a group, and not wanted written by it yet.
     held: BTreeMap<RaftGroupId, Payload>,
     /// Not handed to the log yet.
@@ -105,6 +107,14 @@ pub struct TurnQueue {
 }
 
 impl TurnQueue {
+    /// An empty one.
+    #[must_use]
+    pub fn new(turn_bytes_max: usize) -> Self {
+        let (held, waiting, flying) = (BTreeMap::new(), VecDeque::new(), None);
+        let (flying_payload, payload) = (Payload::default(), Payload::default());
+        Self { turn_bytes_max, held, waiting, flying_payload, payload, flying }
+    }
+
     /// Whether a turn is on its way to the disk.
     #[must_use]
     pub fn in_flight(&self) -> bool {
@@ -138,32 +148,37 @@ impl TurnQueue {
         held
     }
 
-    /// Queues a change that is not Raft's: birth, tombstone, a step of a repair.
+    /// Queues a change that is not Raft's: birth, tombstone, a step of a repair. Entries that one turn does
+    /// not take are spread over several; `then` follows the last.
     pub fn push_change(&mut self, write: GroupWrite, then: Then) {
-        let brought = match &write.change {
-            LogChange::Refill(entries) => entries.iter().map(LogEntry::payload_bytes).sum(),
-            _ => 0,
+        let GroupWrite { group, hard_state, change } = write;
+        let changes = match change {
+            LogChange::Refill(entries) => {
+                cut(entries, self.turn_bytes_max).into_iter().map(LogChange::Refill).collect()
+            }
+            change => vec![change],
         };
-        let payload = Payload { brought, ..Payload::default() };
-        let done = Done { group: write.group, ready: None, send_after: Vec::new(), then };
-        self.push(Item { group: write.group, write: Some(write), payload, done });
+        let last = changes.len() - 1;
+        for (position, change) in changes.into_iter().enumerate() {
+            let brought = match &change {
+                LogChange::Refill(entries) => payload_bytes(entries),
+                _ => 0,
+            };
+            let payload = Payload { brought, ..Payload::default() };
+            let then = if position == last { then } else { Then::Nothing };
+            let done = Done { group, ready: None, send_after: Vec::new(), then };
+            self.push(Item { group, write: Some(GroupWrite { group, hard_state, change }), payload, done });
+        }
     }
 
-    /// Queues a `Ready`. One whose entries exceed `turn_bytes_max` is spread over several turns; only the last
+    /// Queues a `Ready`. One whose entries one turn does not take is spread over several; only the last
     /// completes it.
-    pub fn push_ready(
-        &mut self,
-        group: RaftGroupId,
-        number: u64,
-        write: Option<Write>,
-        send_after: Vec<RaftMessage>,
-        turn_bytes_max: usize,
-    ) {
+    pub fn push_ready(&mut self, group: RaftGroupId, number: u64, write: Option<Write>, send_after: Vec<RaftMessage>) {
         let mut held = match &write {
             Some(write) if !write.entries.is_empty() => self.let_go(group),
             _ => Payload::default(),
         };
-        let mut parts = write.map(|write| split(group, write, turn_bytes_max)).unwrap_or_default();
+        let mut parts = write.map(|write| split(group, write, self.turn_bytes_max)).unwrap_or_default();
         let last = parts.pop();
         for (write, bytes) in parts {
             let done = Done { group, ready: None, send_after: Vec::new(), then: Then::Nothing };
@@ -197,16 +212,19 @@ impl TurnQueue {
     }
 
     /// Starts the next turn, if none is in flight and something is to be written.
-    pub fn start(&mut self, turn_bytes_max: usize) -> Option<Turn> {
+    pub fn start(&mut self) -> Option<Turn> {
         if self.flying.is_some() || self.waiting.is_empty() {
             return None;
         }
         let (mut turn, mut flying, mut payload) = (Turn::default(), Vec::new(), Payload::default());
+        let mut turn_bytes = 0;
         while let Some(item) = self.waiting.front() {
-            if !turn.writes.is_empty() && payload.bytes() + item.payload.bytes() > turn_bytes_max {
+            let bytes = item.write.as_ref().map_or(0, GroupWrite::log_bytes);
+            if !turn.writes.is_empty() && turn_bytes + bytes > self.turn_bytes_max {
                 break;
             }
             let item = self.waiting.pop_front().expect("the queue was just seen not to be empty");
+            turn_bytes += bytes;
             payload += item.payload;
             turn.writes.extend(item.write);
             flying.push(item.done);
@@ -240,28 +258,95 @@ impl TurnQueue {
     }
 }
 
-/// Cuts a write into parts of at most `bytes_max` payload, each with the hard state that is true once it is durable: a
-/// commit index never points beyond the entries beside it.
+/// Cuts a write into parts of at most `bytes_max`, each with the hard state that is true once it is durable: a commit
+/// index never points beyond the entries beside it.
 fn split(group: RaftGroupId, write: Write, bytes_max: usize) -> Vec<(GroupWrite, usize)> {
-    let mut parts: Vec<(Vec<LogEntry>, usize)> = vec![(Vec::new(), 0)];
-    for entry in write.entries {
-        let (part, bytes) = parts.last_mut().expect("there is always a part");
-        let size = entry.payload_bytes();
-        if !part.is_empty() && *bytes + size > bytes_max {
-            parts.push((vec![entry], size));
-        } else {
-            *bytes += size;
-            part.push(entry);
-        }
-    }
+    let parts = cut(write.entries, bytes_max);
     let count = parts.len();
-    let finish = |(position, (entries, bytes)): (usize, (Vec<LogEntry>, usize))| {
+    let finish = |(position, entries): (usize, Vec<LogEntry>)| {
         let mut hard_state = write.hard_state;
         if let Some(last) = entries.last().filter(|_| position + 1 < count) {
             hard_state.commit = hard_state.commit.min(last.id.index);
         }
+        let payload = payload_bytes(&entries);
         let change = if entries.is_empty() { LogChange::None } else { LogChange::Append(entries) };
-        (GroupWrite { group, hard_state, change }, bytes)
+        (GroupWrite { group, hard_state, change }, payload)
     };
     parts.into_iter().enumerate().map(finish).collect()
+}
+
+/// Cuts entries into parts that take at most `bytes_max` of the log each, but for an entry that is larger by itself.
+/// There is always a part.
+fn cut(entries: Vec<LogEntry>, bytes_max: usize) -> Vec<Vec<LogEntry>> {
+    let (mut parts, mut part_bytes) = (vec![Vec::new()], 0);
+    for entry in entries {
+        let part: &mut Vec<_> = parts.last_mut().expect("there is always a part");
+        let bytes = wal::entry_bytes(&entry);
+        if !part.is_empty() && part_bytes + bytes > bytes_max {
+            parts.push(vec![entry]);
+            part_bytes = bytes;
+        } else {
+            part.push(entry);
+            part_bytes += bytes;
+        }
+    }
+    parts
+}
+
+fn payload_bytes(entries: &[LogEntry]) -> usize {
+    entries.iter().map(LogEntry::payload_bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{HardState, LogId};
+
+    const TURN_BYTES_MAX: usize = 4096;
+
+    /// Tiny entries: their headers in the log are more than what is in them.
+    fn entries(count: u64) -> Vec<LogEntry> {
+        (1..=count).map(|index| LogEntry { id: LogId::new(index, 1), ..LogEntry::default() }).collect()
+    }
+
+    fn turns(mut queue: TurnQueue) -> Vec<(Turn, Vec<Done>)> {
+        let mut turns = Vec::new();
+        while let Some(turn) = queue.start() {
+            turns.push((turn, queue.complete()));
+        }
+        turns
+    }
+
+    #[test]
+    fn a_repair_that_brings_more_than_a_turn_takes_is_spread_and_goes_on_after_the_last() {
+        let (group, hard_state) = (RaftGroupId(1), HardState::default());
+        let mut queue = TurnQueue::new(TURN_BYTES_MAX);
+        queue.push_change(GroupWrite { group, hard_state, change: LogChange::Refill(entries(1000)) }, Then::Examine);
+        let (mut brought, mut then) = (Vec::new(), Vec::new());
+        for (turn, done) in turns(queue) {
+            let [GroupWrite { change: LogChange::Refill(entries), .. }] = turn.writes.as_slice() else {
+                panic!("one part of the repair is a turn: {turn:?}")
+            };
+            brought.extend(entries.iter().cloned());
+            then.extend(done.iter().map(|done| done.then));
+            assert!(turn.writes[0].log_bytes() <= TURN_BYTES_MAX + 120, "its section's header is beside it");
+        }
+        assert_eq!(brought, entries(1000));
+        assert!(then.len() > 5 && then.pop() == Some(Then::Examine) && then.iter().all(|then| *then == Then::Nothing));
+    }
+
+    #[test]
+    fn a_turn_of_many_groups_that_write_next_to_nothing_is_bounded_by_what_their_headers_take() {
+        let mut queue = TurnQueue::new(TURN_BYTES_MAX);
+        for group in (1..=200).map(RaftGroupId) {
+            let write = GroupWrite { group, hard_state: HardState::default(), change: LogChange::None };
+            queue.push_change(write, Then::Nothing);
+        }
+        let turns = turns(queue);
+        assert!(turns.len() > 5);
+        for (turn, _) in &turns {
+            assert!(turn.writes.iter().map(GroupWrite::log_bytes).sum::<usize>() <= TURN_BYTES_MAX);
+        }
+        assert_eq!(turns.iter().map(|(turn, _)| turn.writes.len()).sum::<usize>(), 200);
+    }
 }

@@ -4,6 +4,8 @@ use super::*;
 use std::sync::atomic::AtomicU64;
 
 const THERE: Incarnation = Incarnation(22);
+/// Node 1, let in.
+const FIRST: Admitted = Admitted { node: NodeId(1), incarnation: Incarnation(11) };
 
 struct Known;
 
@@ -43,13 +45,13 @@ fn greetings_of_one_process_may_cross() {
     let (here, there) = (process(1, 1, 0), process(2, 2, 10));
     let early = there.hello(NodeId(1));
     write(&there, 12);
-    here.check_welcome(NodeId(2), &there.welcome()).unwrap();
+    here.check_welcome(NodeId(2), &there.welcome(FIRST)).unwrap();
     here.admit(&early).unwrap();
-    here.check_welcome(NodeId(2), &there.welcome()).unwrap();
+    here.check_welcome(NodeId(2), &there.welcome(FIRST)).unwrap();
 
     // So may those of the next process, and what the first one said is still held against it.
     let again = process(2, 3, 12);
-    let early = again.welcome();
+    let early = again.welcome(FIRST);
     write(&again, 20);
     here.admit(&again.hello(NodeId(1))).unwrap();
     here.check_welcome(NodeId(2), &early).unwrap();
@@ -62,14 +64,14 @@ fn a_process_that_starts_with_less_than_an_earlier_one_had_is_refused() {
     let (here, there) = (process(1, 1, 0), process(2, 2, 10));
     here.admit(&there.hello(NodeId(1))).unwrap();
     write(&there, 12);
-    here.check_welcome(NodeId(2), &there.welcome()).unwrap();
+    here.check_welcome(NodeId(2), &there.welcome(FIRST)).unwrap();
     let back = process(2, 3, 11);
     // However much it writes since.
     for turn in [11, 12, 13] {
         write(&back, turn);
         for reason in [
             here.admit(&back.hello(NodeId(1))).unwrap_err(),
-            here.check_welcome(NodeId(2), &back.welcome()).unwrap_err(),
+            here.check_welcome(NodeId(2), &back.welcome(FIRST)).unwrap_err(),
         ] {
             assert!(reason.contains("had turn 12 of its log on disk and has started with turn 11"), "{reason}");
         }
@@ -82,9 +84,10 @@ fn a_process_that_starts_with_less_than_an_earlier_one_had_is_refused() {
 #[test]
 fn a_disk_that_was_replaced_is_refused_at_both_ends() {
     let (here, there) = (process(1, 1, 0), process(3, 2, 10));
-    for reason in
-        [here.admit(&there.hello(NodeId(1))).unwrap_err(), here.check_welcome(NodeId(3), &there.welcome()).unwrap_err()]
-    {
+    for reason in [
+        here.admit(&there.hello(NodeId(1))).unwrap_err(),
+        here.check_welcome(NodeId(3), &there.welcome(FIRST)).unwrap_err(),
+    ] {
         assert!(reason.contains("was replaced"), "{reason}");
     }
 }
@@ -100,7 +103,7 @@ fn a_process_that_knows_of_its_losses_is_let_in_and_the_next_is_measured_by_it()
     let damaged = process(2, 3, 7);
     assert!(here.admit(&damaged.hello(NodeId(1))).is_err());
     let damaged = with_losses(1, damaged);
-    here.check_welcome(NodeId(2), &damaged.welcome()).unwrap();
+    here.check_welcome(NodeId(2), &damaged.welcome(FIRST)).unwrap();
     here.admit(&damaged.hello(NodeId(1))).unwrap();
     write(&damaged, 9);
     here.admit(&damaged.hello(NodeId(1))).unwrap();
@@ -196,7 +199,7 @@ fn greeted(here: &Admission, disks: &[Registered]) -> Vec<bool> {
     let let_in = |disk: &Registered| {
         let there = third(*disk);
         let heard = here.admit(&there.hello(NodeId(1))).is_ok();
-        assert_eq!(heard, here.check_welcome(NodeId(3), &there.welcome()).is_ok(), "{disk:?}");
+        assert_eq!(heard, here.check_welcome(NodeId(3), &there.welcome(FIRST)).is_ok(), "{disk:?}");
         assert_eq!(heard, here.knows(Admitted { node: NodeId(3), incarnation: disk.incarnation }), "{disk:?}");
         heard
     };
@@ -253,6 +256,23 @@ fn a_disk_that_its_own_copy_does_not_show_claims_nothing() {
         assert!(here.admit(&peer::Hello { registration, ..there.hello(NodeId(1)) }).is_err());
         assert!(here.claimants().is_empty());
     }
+}
+
+#[test]
+fn who_has_lost_its_copy_hears_from_one_node_what_it_may_claim_before_another() {
+    let there = with_copy(3, B.incarnation, &Copy::of(&[(1, disk(11, 5))]));
+    let (knows, outdated) = (first(&Copy::of(&[(3, B)])), first(&Copy::of(&[(3, A)])));
+    assert!(outdated.admit(&there.hello(NodeId(1))).is_err());
+    let met = knows.admit(&there.hello(NodeId(1))).unwrap();
+    there.check_welcome(NodeId(1), &knows.welcome(met)).unwrap();
+    assert_eq!(there.own_registration(), Some(B));
+    outdated.admit(&there.hello(NodeId(1))).unwrap();
+    assert!(outdated.knows(met));
+    // The disk before it hears nothing: it is not let in.
+    let before = with_copy(3, A.incarnation, &Copy::of(&[]));
+    assert!(knows.admit(&before.hello(NodeId(1))).is_err());
+    let met = Admitted { node: NodeId(3), incarnation: A.incarnation };
+    assert_eq!(knows.welcome(met).yours, 0, "what is said of another disk");
 }
 
 #[test]
