@@ -29,6 +29,8 @@ pub const OFFICE: usize = usize::MAX;
 const LOOK: u64 = 200 * MILLISECOND;
 /// How long a node waits that was refused.
 const REFUSED_PAUSE: u64 = SECOND;
+/// What is counted when a damaged disk has forgotten its newest turns, and only its peers notice.
+pub const FORGOT_UNNOTICED: &str = "damage that only peers notice";
 /// Nodes that a run has at most, those that were given up included.
 const NODES_MAX: usize = 12;
 
@@ -197,8 +199,11 @@ impl World {
     fn put_new_disk(&mut self, id: NodeId) {
         let position = Self::position(id);
         let replicas = self.newest_metadata().map(|view| replicas_before(view, id)).unwrap_or_default();
+        self.end_process(position, true);
         let mut node = self.format(id);
         node.life = self.nodes[position].life;
+        // Who has asked a process that stood still waits for an answer.
+        node.held_up = std::mem::take(&mut self.nodes[position].held_up);
         let old = std::mem::replace(&mut self.nodes[position], node);
         let (identity, copy) = (old.identity, Copy { disk: old.disk, engine: old.engine });
         self.office.old_disks.insert(id, OldDisk { identity, copy });
@@ -382,8 +387,25 @@ impl World {
             Err(reason) if reason.contains("was replaced") => {
                 self.coverage.hit("old disk refused after replacement");
             }
+            Err(reason) if reason.contains("rolled back") => {
+                let about = |node: NodeId| reason.starts_with(&format!("node {node} had"));
+                [from, to].into_iter().filter(|node| about(*node)).for_each(|node| self.take_out(node, reason));
+            }
             _ => {}
         }
+    }
+
+    /// Damage that came together has taken the newest turns and whatever tells of them, so that only the peers know:
+    /// the operator does what they say, and does not start the node again.
+    fn take_out(&mut self, node: NodeId, reason: &str) {
+        let here = self.node(node);
+        if here.rolled_back || !here.damaged || self.watch.deaf_to == Some(node) {
+            return; // the right disk comes back, or the peers are wrong
+        }
+        let position = Self::position(node);
+        self.end_process(position, false);
+        self.coverage.hit(FORGOT_UNNOTICED);
+        self.nodes[position].refused = Some(reason.to_owned());
     }
 
     /// What a node asks of the controller by itself, looked at with every tick.
