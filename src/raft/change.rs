@@ -70,8 +70,13 @@ impl Replica {
         message.from = self.node.raft.id;
         message.set_entries(vec![entry].into());
         let node = &mut self.node;
+        let pending = node.raft.pending_conf_index;
         // An error means that there is no room for it now: the caller comes again.
         let taken = catch(|| node.raft.step(message))?.is_ok();
+        if !taken {
+            // raft-rs has already noted that a change is to stand there, and would wait until something does.
+            self.node.raft.pending_conf_index = pending;
+        }
         Ok(taken.then(|| LogId::new(self.node.raft.raft_log.last_index(), self.node.raft.term)))
     }
 }

@@ -86,6 +86,8 @@ enum Said {
     Lacks(Lack),
     /// Its state ends here.
     StateAt(LogIndex),
+    /// Its state knows nothing of the replica that asks.
+    StateOfOthers,
 }
 
 /// What a step wants done.
@@ -369,6 +371,12 @@ impl Repair {
         if fetching.is_some() || meta.at.index < floor.at_least {
             return;
         }
+        if !meta.membership.contains(self.own) {
+            // From before it joined, or after it was removed. Who starts with such a state would take itself for
+            // another replica of its node, one that was lost.
+            self.said.insert(from, Said::StateOfOthers);
+            return;
+        }
         *fetching = Some((from, meta));
         self.progress();
         self.ask(steps);
@@ -480,6 +488,9 @@ impl Repair {
 
     /// One sentence for the operator: what it waits for.
     pub fn describe(&self) -> String {
+        if self.membership.is_joining() && self.peers().is_empty() {
+            return "who else has it is lost here; the controller's group tells, once it is repaired".to_owned();
+        }
         if self.peers().is_empty() {
             return "there is no other replica to repair it from; nothing was changed".to_owned();
         }
@@ -523,6 +534,7 @@ impl Repair {
                 Said::Lacks(Lack::Released) => "has let go of them".to_owned(),
                 Said::Lacks(Lack::Damaged) => "has lost them, too".to_owned(),
                 Said::StateAt(index) => format!("has one as of entry {index}"),
+                Said::StateOfOthers => "has one without this replica".to_owned(),
             };
             format!("; node {} {what}", peer.node())
         };

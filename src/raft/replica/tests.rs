@@ -31,6 +31,10 @@ fn hear(replica: &mut Replica, message: RaftMessage) {
 
 /// Replica 1, elected in term 2 by the second voter; its first entry, 2@2, is committed.
 fn leader(voters: &[ReplicaId]) -> Replica {
+    leader_with(voters, ReplicaOptions::default())
+}
+
+fn leader_with(voters: &[ReplicaId], options: ReplicaOptions) -> Replica {
     let birth = LogId::new(1, 1);
     let start = ReplicaStart {
         group: RaftGroupId(1),
@@ -42,7 +46,7 @@ fn leader(voters: &[ReplicaId]) -> Replica {
         applied: birth.index,
         membership: Membership::of_voters(voters.iter().copied()),
     };
-    let mut replica = Replica::new(start, ReplicaOptions::default()).expect("it fits");
+    let mut replica = Replica::new(start, options).expect("it fits");
     replica.campaign().expect("raft goes on");
     make_durable(&mut replica);
     for (kind, index) in [
@@ -73,6 +77,25 @@ fn a_follower_whose_answer_to_a_snapshot_was_lost_is_spoken_to_again() {
     assert!(waits(&replica), "it has not installed it yet");
     hear(&mut replica, beats(2));
     assert!(!waits(&replica));
+}
+
+/// Otherwise a group in which nothing else is written would wait for ever for a change that nobody has proposed.
+#[test]
+fn a_change_that_found_no_room_is_not_waited_for() {
+    let [own, other, new] = [1, 2, 3].map(|node| ReplicaId::new(NodeId(node), 0));
+    let mut replica = leader_with(
+        &[own, other],
+        ReplicaOptions { max_message_bytes: 5, max_uncommitted_bytes: 10, ..Default::default() },
+    );
+    let large = replica.propose(vec![(Bytes::new(), Bytes::from_static(&[7; 20]))]).expect("raft goes on");
+    assert_eq!(large, Ok(LogId::new(3, 2)));
+    let change = MemberChange { learn: vec![new], ..MemberChange::default() };
+    assert_eq!(replica.propose_change(&change).expect("raft goes on"), None);
+    make_durable(&mut replica);
+    hear(&mut replica, says(other, MessageKind::AppendResponse, 3));
+    make_durable(&mut replica);
+    assert!(!replica.has_pending_change());
+    assert_eq!(replica.propose_change(&change).expect("raft goes on"), Some(LogId::new(4, 2)));
 }
 
 /// A change that was proposed before may remove the leader, with entries of its own still on their way to its disk.

@@ -122,7 +122,11 @@ impl Core {
         }
         let known = repair.known.map(|cause| (cause, repair.reason.clone()));
         let state_damage = state.is_none().then(|| "the state machine is damaged or missing".to_owned());
-        let (applied, membership) = state.unwrap_or_else(|| (LogId::default(), repair.membership.clone()));
+        // What the replica has learned meanwhile counts where its state knows nobody.
+        let (applied, membership) = match state {
+            Some((applied, members)) if !members.is_joining() => (applied, members),
+            state => (state.map(|(applied, _)| applied).unwrap_or_default(), repair.membership.clone()),
+        };
         let start = GroupStart {
             group: id,
             replica: repair.own,

@@ -238,6 +238,26 @@ fn a_leader_that_is_not_known_here_is_named_by_the_others() {
     assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
 }
 
+/// The replica has the place of one that was lost with the node's last disk, and its state is lost, too.
+#[test]
+fn a_state_from_before_the_replica_joined_is_not_taken() {
+    let own = ReplicaId::new(NodeId(1), 1);
+    let mut lost = start(Damage::default());
+    (lost.recovery, lost.replica, lost.state_damage) = (GroupRecovery::default(), own, Some("gone".to_owned()));
+    let mut core = core(lost);
+    assert!(questions(&mut core).iter().all(|(_, body)| matches!(body, RepairBody::WantState { .. })));
+    let offer = |members: &[ReplicaId]| {
+        let membership = Membership::of_voters(members.iter().copied());
+        let body = RepairBody::State(SnapshotMeta { at: LogId::new(5, 2), membership });
+        Input::Repair(RepairMessage { group: GROUP, from: SECOND, to: own, body })
+    };
+    let fetches = |core: &mut Core| core.poll().iter().any(|effect| matches!(effect, Effect::FetchSnapshot { .. }));
+    core.handle(offer(&[OWN, SECOND, THIRD]));
+    assert!(!fetches(&mut core));
+    core.handle(offer(&[own, SECOND, THIRD]));
+    assert!(fetches(&mut core));
+}
+
 /// The third is lost, and the one that is to take its place is damaged before it votes.
 #[test]
 fn a_learner_has_promised_nothing_to_anybody() {
