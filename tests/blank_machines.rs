@@ -195,7 +195,7 @@ fn a_sender_that_cannot_read_its_records_says_so_and_lets_its_machine_go() {
     let meta = sender.build_snapshot(GROUP).expect("it has the group");
     let mut next = receiver.fetch(GROUP, RECEIVER, SENDER, meta);
     let damaged = loop {
-        let Transferred { send, damaged, .. } = sender.transferred(next.send.take().expect("a question"));
+        let Transferred { send, failed: damaged, .. } = sender.transferred(next.send.take().expect("a question"));
         if let Some(damaged) = damaged {
             break damaged;
         }
@@ -204,6 +204,41 @@ fn a_sender_that_cannot_read_its_records_says_so_and_lets_its_machine_go() {
     assert!(damaged.contains("can't read the row"), "{damaged}");
     assert!(sender.machine(GROUP).is_none() && lost.load(Ordering::Relaxed) == 1);
     assert!(!sender.condemn(GROUP, Some(generation)), "it is gone");
+}
+
+/// Otherwise it would fetch the same state again and again, and nobody would hear why.
+#[test]
+fn a_receiver_whose_rows_cannot_be_read_or_written_says_so_and_lets_its_machine_go() {
+    let (whole, log) = (SimEngine::default(), entries(1, 100));
+    let mut sending = create(&whole);
+    apply(&whole, &mut sending, &log);
+    let mut sender = applier(whole, Some((GROUP, Machine::Partition(Box::new(sending)))));
+    let damages: [(&str, &dyn Fn(&SimEngine)); 2] = [
+        ("can't read the row", &|engine| {
+            // What a transfer has left that never ended.
+            let position = row(engine, Family::Records, 0);
+            let beyond = [&position[..16], &[0x7f; 8]].concat();
+            put(engine, Family::Records, beyond.clone(), Some(b"left over"));
+            engine.flush().expect("it flushes");
+            engine.damage(Family::Records, &[beyond]);
+        }),
+        ("a disk error", &|engine| engine.fail("a disk error")),
+    ];
+    for (what, damage) in damages {
+        let engine = SimEngine::default();
+        let mut behind = create(&engine);
+        apply(&engine, &mut behind, &log[..50]);
+        damage(&engine);
+        let mut receiver = applier(engine, Some((GROUP, Machine::Partition(Box::new(behind)))));
+        let meta = sender.build_snapshot(GROUP).expect("it has the group");
+        let mut next = receiver.fetch(GROUP, RECEIVER, SENDER, meta.clone());
+        while let Some(question) = next.send.take() {
+            next = receiver.transferred(sender.transferred(question).send.expect("an answer"));
+        }
+        assert!(next.failed.as_ref().is_some_and(|failed| failed.contains(what)), "{what}: {next:?}");
+        assert_eq!(next.done, Some((meta.at, None)));
+        assert!(receiver.machine(GROUP).is_none());
+    }
 }
 
 #[test]

@@ -14,7 +14,8 @@ pub mod machine;
 pub mod transfer;
 
 use crate::machine::{MachineError, Outcome};
-use crate::partition::snapshot::SnapshotChunk;
+use crate::partition::read::ReadError;
+use crate::partition::snapshot::{InstallError, SnapshotChunk};
 use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
 use crate::record::RecordBatch;
@@ -51,8 +52,8 @@ pub struct Transferred {
     pub done: Option<(LogId, Option<u64>)>,
     /// A follower has asked for something: its transfer is alive.
     pub pulled_by: Option<ReplicaId>,
-    /// The state here can't be read, and why; its machine is gone.
-    pub damaged: Option<String>,
+    /// The state here can't be read or written, and why; its machine is gone.
+    pub failed: Option<String>,
 }
 
 /// Who is told after each write, so that readers see the new state.
@@ -262,20 +263,20 @@ impl<E: Engine> Applier<E> {
     /// Takes in what a peer says of a state in transit.
     pub fn transferred(&mut self, message: SnapshotMessage) -> Transferred {
         let SnapshotMessage { group, from, to, at, body } = message;
-        let mut damaged = None;
+        let mut failed = None;
         let answer = match body {
             SnapshotBody::WantHead { from_byte } => self.departures.piece(group, at, from_byte),
             SnapshotBody::WantRecords { from, until } => {
                 self.records(group, at, (from, until)).unwrap_or_else(|reason| {
                     self.condemn(group, None);
-                    damaged = Some(reason);
+                    failed = Some(reason);
                     SnapshotBody::Gone
                 })
             }
             body => return self.arrived(group, at, from, body),
         };
         let send = Some(SnapshotMessage { group, from: to, to: from, at, body: answer });
-        Transferred { send, done: None, pulled_by: Some(from), damaged }
+        Transferred { send, done: None, pulled_by: Some(from), failed }
     }
 
     /// Records for a receiver. The error says why they can't be read.
@@ -286,8 +287,8 @@ impl<E: Engine> Applier<E> {
         match machine.chunk(&self.engine, range.0, range.1, PIECE_BYTES_MAX) {
             Ok(Some(chunk)) => Ok(SnapshotBody::Records(chunk)),
             Ok(None) => Ok(SnapshotBody::Gone),
-            Err(error) if error.is_damage() => Err(error.to_string()),
-            Err(_failed) => Ok(SnapshotBody::Gone),
+            Err(ReadError::OutOfRange { .. }) => Ok(SnapshotBody::Gone),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -309,10 +310,14 @@ impl<E: Engine> Applier<E> {
                 let done = here.map(|arrival| (at, Some(arrival.generation())));
                 Transferred { send, done, ..Transferred::default() }
             }
-            Err(reason) => {
-                tracing::warn!(%group, %at, %from, reason, "snapshot transfer given up");
+            Err(error) => {
+                tracing::warn!(%group, %at, %from, %error, "snapshot transfer given up");
                 self.transfers.remove(&group);
-                Transferred { done: Some((at, None)), ..Transferred::default() }
+                let failed = matches!(error, InstallError::Engine(_)).then(|| error.to_string());
+                if failed.is_some() {
+                    self.condemn(group, None);
+                }
+                Transferred { done: Some((at, None)), failed, ..Transferred::default() }
             }
         }
     }
@@ -328,7 +333,7 @@ impl<E: Engine> Applier<E> {
         let arrival = arrival.ok_or("no such snapshot was fetched")?;
         let mut blank = blank;
         let machine = self.machines.get_mut(&group).or(blank.as_mut()).ok_or("the group is gone")?;
-        let freed = machine.finish_install(&self.engine, arrival)?;
+        let freed = machine.finish_install(&self.engine, arrival).map_err(|error| error.to_string())?;
         self.observer.changed(group, machine);
         self.machines.extend(blank.filter(|_| !self.machines.contains_key(&group)).map(|machine| (group, machine)));
         self.unflushed.insert(group, at.index);
@@ -344,11 +349,11 @@ fn take(
     transfer: &mut Transfer,
     engine: &dyn Engine,
     body: SnapshotBody,
-) -> Result<(), String> {
+) -> Result<(), InstallError> {
     match body {
         SnapshotBody::Head { kind, from_byte, total_bytes, bytes } => {
             if own.is_some_and(|machine| machine.kind() != kind) {
-                return Err("the state is another kind of state machine's".to_owned());
+                return Err(InstallError::Refused("it is another kind of state machine's".to_owned()));
             }
             if let Some(head) = transfer.take_piece(from_byte, total_bytes, &bytes)? {
                 let machine = own.unwrap_or_else(|| transfer.blank.insert(blank(kind)));
@@ -360,7 +365,7 @@ fn take(
             Some(arrival) if arrival.wants().is_some() && continues(arrival, &chunk) => arrival.receive(engine, &chunk),
             _ => Ok(()), // a repeated answer
         },
-        SnapshotBody::Gone => Err("the sender no longer has this state".to_owned()),
+        SnapshotBody::Gone => Err(InstallError::Refused("the sender no longer has this state".to_owned())),
         SnapshotBody::WantHead { .. } | SnapshotBody::WantRecords { .. } => Ok(()),
     }
 }

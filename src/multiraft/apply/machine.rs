@@ -8,7 +8,7 @@ use crate::coordinator::Coordinator;
 use crate::machine::{MachineError, Outcome, StateMachine};
 use crate::partition::Partition;
 use crate::partition::read::ReadError;
-use crate::partition::snapshot::{Install, SnapshotChunk, SnapshotHead};
+use crate::partition::snapshot::{Install, InstallError, SnapshotChunk, SnapshotHead};
 use crate::partition::trim::Freed;
 use crate::raft::SnapshotMeta;
 use crate::storage::{Engine, EngineError, WriteBatch};
@@ -164,16 +164,17 @@ impl Machine {
         meta: &SnapshotMeta,
         head: Bytes,
         is_blank: bool,
-    ) -> Result<Arrival, String> {
+    ) -> Result<Arrival, InstallError> {
         match self {
             Self::Partition(partition) => {
-                let head = SnapshotHead::decode(&head).map_err(|error| error.to_string())?;
+                let head = SnapshotHead::decode(&head)?;
                 if head.at != meta.at || head.membership != meta.membership {
-                    return Err(format!("the head is of entry {}, not {}", head.at, meta.at));
+                    let what = format!("the head is of entry {}, not {}", head.at, meta.at);
+                    return Err(InstallError::Refused(what));
                 }
                 let install = match is_blank {
                     true => partition.begin_install_into_blank(head),
-                    false => partition.begin_install(engine, head).map_err(|error| error.to_string())?,
+                    false => partition.begin_install(engine, head)?,
                 };
                 Ok(Arrival::Partition(Box::new(install)))
             }
@@ -182,26 +183,26 @@ impl Machine {
     }
 
     /// Switches to the state that arrived, in one write. `Freed` gives space back after the next flush.
-    pub fn finish_install(&mut self, engine: &dyn Engine, arrival: Arrival) -> Result<Option<Freed>, String> {
+    pub fn finish_install(&mut self, engine: &dyn Engine, arrival: Arrival) -> Result<Option<Freed>, InstallError> {
         match (self, arrival) {
             (Self::Partition(partition), Arrival::Partition(install)) => {
-                let (installed, freed) = install.finish(engine).map_err(|error| error.to_string())?;
+                let (installed, freed) = install.finish(engine)?;
                 **partition = installed;
                 Ok(Some(freed))
             }
             (Self::Controller(controller), Arrival::Whole(head)) => {
                 let mut batch = WriteBatch::default();
-                controller.install(&head, &mut batch).map_err(|error| error.to_string())?;
-                engine.write(batch).map_err(|error| error.to_string())?;
+                controller.install(&head, &mut batch).map_err(|error| InstallError::Refused(error.to_string()))?;
+                engine.write(batch)?;
                 Ok(None)
             }
             (Self::Coordinator(coordinator), Arrival::Whole(head)) => {
                 let mut batch = WriteBatch::default();
-                coordinator.install(&head, &mut batch)?;
-                engine.write(batch).map_err(|error| error.to_string())?;
+                coordinator.install(&head, &mut batch).map_err(InstallError::Refused)?;
+                engine.write(batch)?;
                 Ok(None)
             }
-            _ => Err("the snapshot is of another kind of state machine".to_owned()),
+            _ => Err(InstallError::Refused("it is another kind of state machine's".to_owned())),
         }
     }
 }
@@ -226,10 +227,10 @@ impl Arrival {
     }
 
     /// Takes in some records.
-    pub fn receive(&mut self, engine: &dyn Engine, chunk: &SnapshotChunk) -> Result<(), String> {
+    pub fn receive(&mut self, engine: &dyn Engine, chunk: &SnapshotChunk) -> Result<(), InstallError> {
         match self {
-            Self::Partition(install) => install.receive(engine, chunk).map_err(|error| error.to_string()),
-            Self::Whole(_) => Err(NO_RECORDS.to_owned()),
+            Self::Partition(install) => install.receive(engine, chunk),
+            Self::Whole(_) => Err(InstallError::Refused(NO_RECORDS.to_owned())),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! it has offered, within a budget, and answers `Gone` for what it no longer has.
 
 use super::machine::{Arrival, Kind, Machine};
-use crate::partition::snapshot::SnapshotChunk;
+use crate::partition::snapshot::{InstallError, SnapshotChunk};
 use crate::raft::SnapshotMeta;
 use crate::types::{LogId, Offset, RaftGroupId, ReplicaId};
 use bytes::{Bytes, BytesMut};
@@ -155,9 +155,14 @@ impl Transfer {
     }
 
     /// Takes in a piece of the head; the whole head when it is complete. Pieces that do not continue it are dropped.
-    pub fn take_piece(&mut self, from_byte: u64, total_bytes: u64, bytes: &Bytes) -> Result<Option<Bytes>, String> {
+    pub fn take_piece(
+        &mut self,
+        from_byte: u64,
+        total_bytes: u64,
+        bytes: &Bytes,
+    ) -> Result<Option<Bytes>, InstallError> {
         if total_bytes > HEAD_BYTES_MAX || *self.head_bytes.get_or_insert(total_bytes) != total_bytes {
-            return Err(format!("a head of {total_bytes} bytes is refused"));
+            return Err(InstallError::Refused(format!("a head of {total_bytes} bytes")));
         }
         if from_byte != self.head.len() as u64 || self.arrival.is_some() {
             return Ok(None);
@@ -166,7 +171,7 @@ impl Transfer {
         match (self.head.len() as u64).cmp(&total_bytes) {
             std::cmp::Ordering::Less => Ok(None),
             std::cmp::Ordering::Equal => Ok(Some(self.head.split().freeze())),
-            std::cmp::Ordering::Greater => Err("a head is longer than it said".to_owned()),
+            std::cmp::Ordering::Greater => Err(InstallError::Refused("its head is longer than it said".to_owned())),
         }
     }
 }

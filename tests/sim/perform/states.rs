@@ -180,8 +180,8 @@ impl Process {
         around: &mut Around<'_>,
         outcome: &mut Outcome,
     ) -> Result<(), String> {
-        if let Some(reason) = transferred.damaged {
-            around.coverage.hit("damaged state met by a transfer");
+        if let Some(reason) = transferred.failed {
+            around.coverage.hit("state failed in a transfer");
             self.fail(group, reason, 0, around, outcome)?;
         }
         outcome.send = transferred.send;

@@ -132,7 +132,7 @@ fn transferred<E: Engine>(
     transferred: Transferred,
     surroundings: &Surroundings,
 ) {
-    if let Some(reason) = transferred.damaged {
+    if let Some(reason) = transferred.failed {
         fail(applier, group, reason, 0, surroundings);
     }
     if let Some(message) = transferred.send {
