@@ -13,6 +13,7 @@
 //! * [`linearizable_end`]: a linearizable read sees what was acknowledged before it.
 //! * [`log_matching`]: logs that hold the same entry agree on all before it.
 //! * [`log_start_monotone`]: where a log starts follows from its entries and what somebody wanted.
+//! * [`lost_stay_silent`]: nobody speaks as a replica that was lost with its disk.
 //! * [`monotone_reads`]: what readers are shown never goes back.
 //! * [`next_after_matched`]: a leader never goes back behind what a follower has acknowledged.
 //! * [`no_hole`]: a durable log has no hole and forgets nothing.
@@ -43,6 +44,7 @@ pub mod leader_completeness;
 pub mod linearizable_end;
 pub mod log_matching;
 pub mod log_start_monotone;
+pub mod lost_stay_silent;
 pub mod monotone_reads;
 pub mod next_after_matched;
 pub mod no_hole;
@@ -76,6 +78,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<linearizable_end::LinearizableEnd>::default(),
         Box::<log_matching::LogMatching>::default(),
         Box::<log_start_monotone::LogStartMonotone>::default(),
+        Box::<lost_stay_silent::LostStaySilent>::default(),
         Box::<monotone_reads::MonotoneReads>::default(),
         Box::<next_after_matched::NextAfterMatched>::default(),
         Box::<no_hole::NoHole>::default(),

@@ -149,6 +149,8 @@ impl Core {
             }
             // It campaigns no more: a candidacy ends with its process, or with its quarantine.
             Some(Slot::Quarantined(repair)) if repair.own() == own => term = repair.term(),
+            // Not here: it has promised nothing, or was lost with the node's last disk. Then it never speaks again, and
+            // those whose votes have made it a leader know the term.
             _ => {}
         }
         self.answer(id, (own, to), RepairBody::Term { nonce, term });
