@@ -213,22 +213,21 @@ fn a_receiver_whose_rows_cannot_be_read_or_written_says_so_and_lets_its_machine_
     let mut sending = create(&whole);
     apply(&whole, &mut sending, &log);
     let mut sender = applier(whole, Some((GROUP, Machine::Partition(Box::new(sending)))));
-    let damages: [(&str, &dyn Fn(&SimEngine)); 2] = [
-        ("can't read the row", &|engine| {
-            // What a transfer has left that never ended.
-            let position = row(engine, Family::Records, 0);
-            let beyond = [&position[..16], &[0x7f; 8]].concat();
-            put(engine, Family::Records, beyond.clone(), Some(b"left over"));
-            engine.flush().expect("it flushes");
-            engine.damage(Family::Records, &[beyond]);
-        }),
-        ("a disk error", &|engine| engine.fail("a disk error")),
-    ];
-    for (what, damage) in damages {
+    // What a transfer has left that never ended.
+    let leave_over = |engine: &SimEngine| {
+        let beyond = [&row(engine, Family::Records, 0)[..16], &[0x7f; 8]].concat();
+        put(engine, Family::Records, beyond.clone(), Some(b"left over"));
+        engine.flush().expect("it flushes");
+        engine.damage(Family::Records, &[beyond]);
+    };
+    for what in ["can't read the row", "a disk error"] {
         let engine = SimEngine::default();
         let mut behind = create(&engine);
         apply(&engine, &mut behind, &log[..50]);
-        damage(&engine);
+        match what {
+            "a disk error" => engine.fail(what),
+            _ => leave_over(&engine),
+        }
         let mut receiver = applier(engine, Some((GROUP, Machine::Partition(Box::new(behind)))));
         let meta = sender.build_snapshot(GROUP).expect("it has the group");
         let mut next = receiver.fetch(GROUP, RECEIVER, SENDER, meta.clone());

@@ -125,6 +125,9 @@ impl Observation<'_> {
             | Self::RefusedStart { node, .. }
             | Self::Writing { node, .. }
             | Self::Persisted { node, .. }
+            | Self::Sent { node, .. }
+            | Self::Progress { node, .. }
+            | Self::Knows { node, .. }
             | Self::Led { node, .. }
             | Self::Published { node, .. }
             | Self::Committed { node, .. }
