@@ -122,11 +122,8 @@ impl Core {
         }
         let known = repair.known.map(|cause| (cause, repair.reason.clone()));
         let state_damage = state.is_none().then(|| "the state machine is damaged or missing".to_owned());
-        // What the replica has learned meanwhile counts where its state knows nobody.
-        let (applied, membership) = match state {
-            Some((applied, members)) if !members.is_joining() => (applied, members),
-            state => (state.map(|(applied, _)| applied).unwrap_or_default(), repair.membership.clone()),
-        };
+        let learned = repair.membership.clone();
+        let (applied, membership) = state.unwrap_or_else(|| (LogId::default(), learned.clone()));
         let start = GroupStart {
             group: id,
             replica: repair.own,
@@ -137,9 +134,10 @@ impl Core {
             state_damage,
         };
         let last = start.recovery.last;
-        let slot = self.open(start, known);
-        if let Slot::Live(_) = slot {
-            self.effects.push(Effect::Repaired { group: id, last });
+        let mut slot = self.open(start, known);
+        match &mut slot {
+            Slot::Live(_) => self.effects.push(Effect::Repaired { group: id, last }),
+            Slot::Quarantined(repair) => repair.learn_members(repair.own, learned),
         }
         self.groups.insert(id, slot);
         self.touched.insert(id);

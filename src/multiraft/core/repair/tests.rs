@@ -288,6 +288,26 @@ fn a_replica_that_knows_only_itself_asks_those_whom_the_controller_names() {
     }
 }
 
+/// The state that is here is from before anybody was known, and is looked at again after each step.
+#[test]
+fn another_look_forgets_nobody_who_was_named() {
+    let joining = Membership::of_joining(OWN);
+    let start = GroupStart { membership: joining.clone(), ..start(hole(4, 5)) };
+    let recovery = start.recovery.clone();
+    let mut core = core(start);
+    let membership = Membership::of_voters([OWN, SECOND, THIRD]);
+    core.handle(Input::Adopt { group: GROUP, replica: OWN, membership });
+    assert!(matches!(questions(&mut core)[..], [(SECOND, RepairBody::WantEntries { .. })]));
+    hear(&mut core, SECOND, RepairBody::Entries(vec![entry(4, 3)]));
+    let effects = core.poll();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Append(_))), "{effects:?}");
+    core.handle(Input::Appended);
+    let mut recovery = recovery;
+    recovery.damage = Some(hole(5, 5));
+    core.handle(Input::Examined { group: GROUP, recovery: Some(recovery), state: Some((BIRTH, joining)) });
+    assert!(matches!(questions(&mut core)[..], [(SECOND, RepairBody::WantEntries { .. })]));
+}
+
 #[test]
 fn the_damaged_give_what_they_have_and_nothing_else() {
     let mut core = core(start(hole(4, 5)));
