@@ -197,14 +197,11 @@ impl Replica {
 
     /// Takes in a message. One for another replica, of a term Kafka can't express, or of a peer that is not a member
     /// is dropped.
-    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), Broken> {
+    pub fn step(&mut self, message: RaftMessage) -> Result<(), Broken> {
         if message.to != self.id() || message.term.0 > i32::MAX as u64 {
             return Ok(());
         }
-        if message.kind.is_vote() && !self.log().in_tail(self.commit().next()) {
-            message.commit = LogIndex(0);
-            message.commit_term = Term(0);
-        }
+        self.make_way_for_commit(&message)?;
         self.note_installed(&message)?;
         let (kind, from, restores) = (message.kind, message.from, !self.options.omit.next_index);
         if self.node.raft.prs().get(from.0).is_some() {
@@ -221,6 +218,21 @@ impl Replica {
                 progress.next_idx = progress.next_idx.max(progress.matched + 1);
             }
         })
+    }
+
+    /// Who asks for a vote says what it knows to be committed, and may know of a change of members without which nobody
+    /// here can be elected. A candidate that learns so would read the entries at once, from memory, where they need not
+    /// be: it steps down first, and reads them as every follower does.
+    fn make_way_for_commit(&mut self, message: &RaftMessage) -> Result<(), Broken> {
+        let RaftMessage { kind, commit, commit_term, .. } = *message;
+        let campaigns = matches!(self.node.raft.state, StateRole::Candidate | StateRole::PreCandidate);
+        let is_news = kind.is_vote() && commit > self.commit() && self.log().term_of(commit) == Some(commit_term);
+        if campaigns && is_news && !self.log().in_tail(self.commit().next()) {
+            let term = self.node.raft.term;
+            let node = &mut self.node;
+            catch(|| node.raft.become_follower(term, INVALID_ID))?;
+        }
+        Ok(())
     }
 
     /// A follower that has committed as far as the snapshot it was sent has installed it: its answer may be lost, and

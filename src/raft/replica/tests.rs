@@ -79,6 +79,38 @@ fn a_follower_whose_answer_to_a_snapshot_was_lost_is_spoken_to_again() {
     assert!(!waits(&replica));
 }
 
+/// It may be a change of members that tells who elects it. Its entries are on the disk only, as after a start.
+#[test]
+fn a_candidate_hears_from_another_what_is_committed() {
+    let voters = [1, 2, 3].map(|node| ReplicaId::new(NodeId(node), 0));
+    let (first, last) = (LogId::new(1, 1), LogId::new(9, 1));
+    let start = ReplicaStart {
+        group: RaftGroupId(1),
+        replica: voters[0],
+        hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(4) },
+        start: first,
+        last,
+        terms: vec![LogId::new(2, 1)],
+        applied: LogIndex(4),
+        membership: Membership::of_voters(voters),
+    };
+    let mut replica = Replica::new(start, ReplicaOptions::default()).expect("it fits");
+    replica.campaign().expect("raft goes on");
+    drain(&mut replica);
+    assert_eq!((replica.role(), replica.log().in_tail(LogIndex(5))), (Role::Candidate, false));
+    let asks = RaftMessage {
+        log_term: Term(1),
+        commit: LogIndex(7),
+        commit_term: Term(1),
+        ..says(voters[1], MessageKind::RequestPreVote, 7)
+    };
+    hear(&mut replica, RaftMessage { commit_term: Term(2), ..asks.clone() });
+    assert_eq!((replica.role(), replica.commit()), (Role::Candidate, LogIndex(4)), "of entries that it does not have");
+    hear(&mut replica, asks);
+    assert_eq!((replica.role(), replica.commit()), (Role::Follower, LogIndex(7)));
+    assert_eq!(replica.replay_wanted().map(|wanted| (wanted.low.0, wanted.high.0)), Some((5, 8)));
+}
+
 /// Otherwise a group in which nothing else is written would wait for ever for a change that nobody has proposed.
 #[test]
 fn a_change_that_found_no_room_is_not_waited_for() {
