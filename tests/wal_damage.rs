@@ -88,6 +88,7 @@ found_on_start_or_read! {
     read_error: unreadable {
         a_block_that_cannot_be_read_is_damage
         a_read_error_while_running_is_an_error_not_a_short_answer
+        a_group_that_can_be_read_again_is_in_doubt
     }
     // Refuse to start, say how to replace the node.
     empty_directory_under_a_known_identity: refused {

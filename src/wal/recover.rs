@@ -330,7 +330,7 @@ impl Replay {
             let first = Some(first_section(&header));
             sections = scan::sections(turn, &header.id, first, header.sections as usize, copies);
         }
-        self.apply(header.id, segment.number, sections);
+        self.apply(header.id, segment.number, header.kind == TurnKind::Checkpoint, sections);
         let lost_some = self.previous.as_ref().is_some_and(|previous| previous.sections.iter().any(Option::is_none));
         match header.kind {
             TurnKind::Checkpoint => {
@@ -364,11 +364,12 @@ impl Replay {
         let sections = scan::sections(turn, &id, None, copies.len(), copies);
         let number = segment.map_or(0, |segment| segment.number);
         self.flawed.insert(number);
-        self.apply(id, number, sections);
+        let is_checkpoint = copies.iter().flatten().any(|copy| copy.kind == SectionKind::Checkpoint);
+        self.apply(id, number, is_checkpoint, sections);
     }
 
     /// Takes in the sections of a turn. One that is lost leaves every group in doubt.
-    fn apply(&mut self, id: TurnId, segment: u64, sections: Vec<Option<FoundSection>>) {
+    fn apply(&mut self, id: TurnId, segment: u64, is_checkpoint: bool, sections: Vec<Option<FoundSection>>) {
         let number = id.number.0;
         let mut headers = Vec::with_capacity(sections.len());
         let mut lost = 0;
@@ -392,6 +393,9 @@ impl Replay {
                 self.find(flaw);
             }
             headers.push(Some(section.header));
+        }
+        if is_checkpoint && lost == 0 {
+            self.index.doubt_others(&headers.iter().flatten().map(|header| header.group).collect());
         }
         self.previous = Some(Previous { id, sections: headers });
         self.successor = None;

@@ -351,6 +351,7 @@ impl World {
         let node = self.nodes[position].id;
         self.trace.note(self.now, "disk", &[node.0.into()], || format!("node {node}: that of {identity:?}"));
         let here = &mut self.nodes[position];
+        here.copies.clear(); // they are of that disk
         let identity = std::mem::replace(&mut here.identity, identity);
         let disk = std::mem::replace(&mut here.disk, copy.disk);
         let engine = std::mem::replace(&mut here.engine, copy.engine);

@@ -31,3 +31,32 @@ pub fn a_read_error_while_running_is_an_error_not_a_short_answer<P: Place>() {
     disk.make_unreadable(FIRST, place);
     assert!(matches!(read(2, 3), Err(ReadError::Damaged { .. })));
 }
+
+/// Whatever the group has promised since it was named may have been among what was lost then.
+pub fn a_group_that_can_be_read_again_is_in_doubt<P: Place>() {
+    let disk = P::new();
+    let (mut log, _) = open(&disk);
+    let mut append = |write| {
+        let place = SEGMENT - log.headroom().bytes;
+        log.append(&turn([write])).expect("append");
+        place
+    };
+    append(born(1));
+    append(append_of(1, 2, 2));
+    let both_copies = [append(born(2)), append(append_of(1, 4, 2))];
+    append(append_of(1, 6, 2));
+    log.seal().expect("seal");
+    kill(&disk, log);
+    let whole = disk.contents(FIRST);
+    both_copies.iter().for_each(|place| disk.make_unreadable(FIRST, *place));
+    let (log, recovery) = open(&disk);
+    assert!(recovery.incomplete && !recovery.groups.contains_key(&RaftGroupId(2)), "{recovery:#?}");
+    kill(&disk, log);
+    disk.put(FIRST, &whole);
+    for life in 0..2 {
+        let (log, recovery) = open(&disk);
+        let doubtful = |group| recovery.groups[&RaftGroupId(group)].damage.as_ref().is_some_and(|damage| damage.doubt);
+        assert!(recovery.incomplete && doubtful(2), "life {life}: {recovery:#?}");
+        kill(&disk, log);
+    }
+}
