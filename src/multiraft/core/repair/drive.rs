@@ -84,7 +84,9 @@ impl Core {
     ) {
         let Some(Slot::Live(group)) = self.groups.get(&id) else { return };
         let (own, members) = (group.replica.id(), group.replica.membership().clone());
-        let repair = Box::new(Repair::new(id, own, members, reason.clone(), known));
+        let mut repair = Box::new(Repair::new(id, own, members, reason.clone(), known));
+        // One that has joined, and has had no snapshot, knows only who leads.
+        repair.leader = group.replica.leader().filter(|leader| *leader != own);
         let Some(Slot::Live(mut group)) = self.groups.insert(id, Slot::Quarantined(repair)) else {
             unreachable!("the slot was just seen to be live")
         };
@@ -122,7 +124,7 @@ impl Core {
         }
         let known = repair.known.map(|cause| (cause, repair.reason.clone()));
         let state_damage = state.is_none().then(|| "the state machine is damaged or missing".to_owned());
-        let learned = repair.membership.clone();
+        let (learned, leader) = (repair.membership.clone(), repair.leader);
         let (applied, membership) = state.unwrap_or_else(|| (LogId::default(), learned.clone()));
         let start = GroupStart {
             group: id,
@@ -137,7 +139,10 @@ impl Core {
         let mut slot = self.open(start, known);
         match &mut slot {
             Slot::Live(_) => self.effects.push(Effect::Repaired { group: id, last }),
-            Slot::Quarantined(repair) => repair.learn_members(repair.own, learned),
+            Slot::Quarantined(repair) => {
+                repair.leader = leader;
+                repair.learn_members(repair.own, learned);
+            }
         }
         self.groups.insert(id, slot);
         self.touched.insert(id);

@@ -288,6 +288,22 @@ fn a_replica_that_knows_only_itself_asks_those_whom_the_controller_names() {
     }
 }
 
+/// A replica that has joined, and has had no snapshot, meets damage: nobody names the members to it again.
+#[test]
+fn who_has_joined_asks_its_leader() {
+    let membership = Membership::of_joining(OWN);
+    let mut core = Core::new(CoreOptions { life: 1_000, ..CoreOptions::default() }, Vec::new());
+    core.handle(Input::Create { group: GROUP, replica: OWN, membership: membership.clone(), preferred: false });
+    core.poll();
+    core.handle(Input::Appended);
+    let beat = RaftMessage { kind: MessageKind::Heartbeat, from: THIRD, to: OWN, term: Term(6), ..Default::default() };
+    core.handle(Input::Messages(vec![(GROUP, beat)]));
+    core.handle(Input::ApplyFailed { group: GROUP, reason: "rows are gone".to_owned(), bytes: 0 });
+    core.poll();
+    core.handle(Input::Examined { group: GROUP, recovery: Some(GroupRecovery::default()), state: None });
+    assert_eq!(questions(&mut core), [(THIRD, RepairBody::WantState { at_least: LogIndex(0) })]);
+}
+
 /// The state that is here is from before anybody was known, and is looked at again after each step.
 #[test]
 fn another_look_forgets_nobody_who_was_named() {
