@@ -416,8 +416,8 @@ impl Index {
         }
     }
 
-    /// A checkpoint names these groups: whoever wrote it had lost the others, and what they had promised since they were
-    /// named may be lost still, though that can be read again.
+    /// A checkpoint names these groups: whoever wrote it had lost the others, and what they had promised since they
+    /// were named may be lost still, though that can be read again.
     pub(crate) fn doubt_others(&mut self, named: &BTreeSet<RaftGroupId>) {
         for (_, log) in self.groups.iter_mut().filter(|(group, _)| !named.contains(group)) {
             log.doubt.get_or_insert_with(|| "an earlier start did not find it".to_owned());

@@ -257,8 +257,8 @@ impl World {
     }
 
     /// Whether a replica does not know its promises and one of the voters can't say its term, because its node does not
-    /// start: that one has to be replaced first. Or it does not know whom to ask, and waits for the controller's replica
-    /// of its node, which waits so.
+    /// start: that one has to be replaced first. Or it does not know whom to ask, and waits for the controller's
+    /// replica of its node, which waits so.
     fn waits_for_word(&self, group: RaftGroupId, node: &Node) -> bool {
         let step = node.process.as_ref().and_then(|process| process.core.repair_step(group)).unwrap_or_default();
         let silent = |voter: ReplicaId| self.node(voter.node()).refused.is_some();

@@ -99,6 +99,17 @@ pub(super) struct Steps {
     pub writes: Vec<(GroupWrite, Then)>,
 }
 
+/// Whom a repair knows: members as far as they are known here, who leads, and who has helped.
+#[derive(Debug)]
+pub(super) struct Acquaintances {
+    /// See [`Repair`].
+    membership: Membership,
+    /// See [`Repair`].
+    leader: Option<ReplicaId>,
+    /// See [`Repair`].
+    helper: Option<ReplicaId>,
+}
+
 /// One replica that is being repaired.
 #[derive(Debug)]
 pub(super) struct Repair {
@@ -118,6 +129,8 @@ pub(super) struct Repair {
     membership: Membership,
     /// Who leads, as peers said last: it may be none of them.
     leader: Option<ReplicaId>,
+    /// Who has given something last, and is asked first.
+    helper: Option<ReplicaId>,
     /// See the type.
     stage: Stage,
     /// What peers have said since the last progress.
@@ -144,6 +157,7 @@ impl Repair {
             applied: None,
             membership,
             leader: None,
+            helper: None,
             stage: Stage::Examining,
             said: BTreeMap::new(),
             asked: 0,
@@ -175,6 +189,17 @@ impl Repair {
             (self.own, self.membership) = (own, members);
             self.due = 0;
         }
+    }
+
+    /// What an earlier look at this replica has learned of the others.
+    pub fn go_on_from(&mut self, before: Acquaintances) {
+        (self.leader, self.helper) = (before.leader, before.helper);
+        self.learn_members(self.own, before.membership);
+    }
+
+    /// Whom it knows.
+    pub fn acquaintances(&self) -> Acquaintances {
+        Acquaintances { membership: self.membership.clone(), leader: self.leader, helper: self.helper }
     }
 
     /// Decides what to do from what the driver has found.
@@ -256,7 +281,8 @@ impl Repair {
     fn ask(&mut self, steps: &mut Steps) {
         let peers = self.peers();
         let turn = usize::try_from(self.asked).unwrap_or_default();
-        let next = peers.get(turn % peers.len().max(1)).copied();
+        let first = peers.iter().position(|peer| Some(*peer) == self.helper).unwrap_or_default();
+        let next = peers.get((first + turn) % peers.len().max(1)).copied();
         self.asked += 1;
         let everybody_asked = turn >= 2 * peers.len() && !peers.is_empty();
         let has_holes = !self.holes().is_empty();
@@ -319,7 +345,10 @@ impl Repair {
     /// Takes in what a peer says.
     pub fn hear(&mut self, from: ReplicaId, body: RepairBody, steps: &mut Steps) {
         match body {
-            RepairBody::Entries(entries) => self.refill(entries, steps),
+            RepairBody::Entries(entries) => {
+                self.helper = Some(from);
+                self.refill(entries, steps);
+            }
             RepairBody::NoEntries { first, lack } => self.no_entries(from, first, lack),
             RepairBody::State(meta) => self.offered(from, meta, steps),
             RepairBody::NoState { applied } => self.no_state(from, applied),

@@ -124,8 +124,8 @@ impl Core {
         }
         let known = repair.known.map(|cause| (cause, repair.reason.clone()));
         let state_damage = state.is_none().then(|| "the state machine is damaged or missing".to_owned());
-        let (learned, leader) = (repair.membership.clone(), repair.leader);
-        let (applied, membership) = state.unwrap_or_else(|| (LogId::default(), learned.clone()));
+        let before = repair.acquaintances();
+        let (applied, membership) = state.unwrap_or_else(|| (LogId::default(), repair.membership.clone()));
         let start = GroupStart {
             group: id,
             replica: repair.own,
@@ -139,10 +139,7 @@ impl Core {
         let mut slot = self.open(start, known);
         match &mut slot {
             Slot::Live(_) => self.effects.push(Effect::Repaired { group: id, last }),
-            Slot::Quarantined(repair) => {
-                repair.leader = leader;
-                repair.learn_members(repair.own, learned);
-            }
+            Slot::Quarantined(repair) => repair.go_on_from(before),
         }
         self.groups.insert(id, slot);
         self.touched.insert(id);

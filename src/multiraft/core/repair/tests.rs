@@ -314,13 +314,16 @@ fn another_look_forgets_nobody_who_was_named() {
     let membership = Membership::of_voters([OWN, SECOND, THIRD]);
     core.handle(Input::Adopt { group: GROUP, replica: OWN, membership });
     assert!(matches!(questions(&mut core)[..], [(SECOND, RepairBody::WantEntries { .. })]));
-    hear(&mut core, SECOND, RepairBody::Entries(vec![entry(4, 3)]));
+    assert!(matches!(questions(&mut core)[..], [(THIRD, RepairBody::WantEntries { .. })]));
+    hear(&mut core, THIRD, RepairBody::Entries(vec![entry(4, 3)]));
     let effects = core.poll();
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Append(_))), "{effects:?}");
     core.handle(Input::Appended);
     let mut recovery = recovery;
     recovery.damage = Some(hole(5, 5));
     core.handle(Input::Examined { group: GROUP, recovery: Some(recovery), state: Some((BIRTH, joining)) });
+    // Whoever has helped is asked first.
+    assert!(matches!(questions(&mut core)[..], [(THIRD, RepairBody::WantEntries { .. })]));
     assert!(matches!(questions(&mut core)[..], [(SECOND, RepairBody::WantEntries { .. })]));
 }
 
