@@ -172,8 +172,11 @@ async fn a_node_that_is_registered_says_so_to_whom_it_is_connected() {
     let a = Node::start(Setup::of(newcomer)).await;
     a.peers.send_replace(addresses(&[&b]));
     within("let in", || a.sender.alive(B)).await;
+    let mut alive = a.sender.watch_alive();
+    alive.mark_unchanged();
     a.heard.learns(newcomer, Registered { at: LogIndex(7), incarnation: incarnation(newcomer) });
     within("found", || b.sender.alive(newcomer)).await;
+    assert!(!alive.has_changed().unwrap(), "who is greeted anew is there all the while");
     let message = append(newcomer, B, 1, 9);
     within("heard", || {
         a.sender.send(B, vec![message.clone()]);

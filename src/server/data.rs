@@ -347,8 +347,20 @@ fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {
     members.all().filter(|replica| replica.node() == node).max()
 }
 
-/// Creates the state machines of new groups, durably; one that is there already is taken as it is.
+/// Creates the state machines of new groups, durably; one that is there already is taken as it is. Damage to what an
+/// earlier creation has left would be in the way of every start: the next one sets the database aside.
 pub fn create_machines(
+    engine: &dyn Engine,
+    plans: &[(RaftGroupId, GroupKind, Membership)],
+) -> Result<Vec<Machine>, MachineError> {
+    make_machines(engine, plans).inspect_err(|error| {
+        if error.is_damage() {
+            engine.condemn(&error.to_string());
+        }
+    })
+}
+
+fn make_machines(
     engine: &dyn Engine,
     plans: &[(RaftGroupId, GroupKind, Membership)],
 ) -> Result<Vec<Machine>, MachineError> {
@@ -378,7 +390,11 @@ pub fn join_controller(
     cluster: ClusterId,
     own: ReplicaId,
 ) -> Result<Option<Machine>, EngineError> {
-    let controller = Controller::join(engine, cluster, own)?;
+    let controller = Controller::join(engine, cluster, own).inspect_err(|error| {
+        if error.damage {
+            engine.condemn(&error.to_string());
+        }
+    })?;
     engine.flush()?;
     Ok(controller.map(|controller| Machine::Controller(Box::new(controller))))
 }

@@ -51,14 +51,22 @@ impl Peer {
     pub async fn run(self) {
         let arrival = self.states.arrival(self.node);
         let mut failures = 0;
+        // Who is only greeted anew is there all the while.
+        let mut greeting_anew = None;
         loop {
             let said = self.admission.own_registration();
-            let end = match self.connect().await {
+            let connected = self.connect().await;
+            let before = greeting_anew.take();
+            let end = match connected {
                 Ok((stream, met)) => {
                     let since = Instant::now();
+                    let there = before.unwrap_or_else(|| self.states.connected(self.node));
                     let end = tokio::select! {
                         end = self.talk(stream) => end,
-                        end = self.outdated(said, met) => end,
+                        () = self.outdated(said, met) => {
+                            greeting_anew = Some(there);
+                            End::Unwanted("a registration is newer than the greetings".to_owned())
+                        }
                     };
                     self.inbox.unreachable(self.node);
                     // A connection that breaks at once is no better than none.
@@ -109,7 +117,6 @@ impl Peer {
 
     async fn talk(&self, stream: TcpStream) -> End {
         tracing::info!(node = self.node.0, "connected to a peer");
-        let _connected = self.states.connected(self.node);
         self.queue.announce(&self.leaders.current());
         let (reading, writing) = stream.into_split();
         tokio::select! {
@@ -120,11 +127,10 @@ impl Peer {
 
     /// Ends when the greetings do not hold any more: this node is registered otherwise than it has said, and the peer
     /// may have no other way to learn it; or the peer has another disk than the one that was met, and maybe elsewhere.
-    async fn outdated(&self, said: Option<Registered>, met: Admitted) -> End {
+    async fn outdated(&self, said: Option<Registered>, met: Admitted) {
         while self.admission.own_registration() == said && !self.admission.knows_another(met) {
             sleep(self.options.alive_every).await;
         }
-        End::Unwanted("a registration is newer than the greetings".to_owned())
     }
 
     /// Sends what waits. Ends when the socket fails; that nobody reads is `listen`'s to notice.
