@@ -348,7 +348,7 @@ async fn silent_peer(a: &Node) -> TcpStream {
         losses: 0,
         in_doubt: false,
         registration: None,
-        yours: 0,
+        yours: None,
     };
     stream.write_all(&frame(Body::Welcome(welcome))).await.unwrap();
     within("connected", || a.sender.alive(B)).await;

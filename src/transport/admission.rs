@@ -46,6 +46,15 @@ pub struct Admitted {
     pub incarnation: Incarnation,
 }
 
+/// A node that was connected to, and has let this one in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Who it is.
+    pub peer: Admitted,
+    /// It knows that this node has this disk: there is nothing to tell it.
+    pub knows_us: bool,
+}
+
 /// See the module.
 pub struct Admission {
     /// Who this node is.
@@ -165,7 +174,7 @@ impl Admission {
             losses: self.own.losses.into(),
             in_doubt: self.own.in_doubt,
             registration: self.own_claim(),
-            yours: yours.map_or(0, |yours| yours.at.0),
+            yours: yours.map(|yours| yours.at.0),
         }
     }
 
@@ -234,14 +243,14 @@ impl Admission {
     }
 
     /// Whether the node that was connected to is the one that was meant, or why not.
-    pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<Admitted, String> {
+    pub fn check_welcome(&self, node: NodeId, welcome: &peer::Welcome) -> Result<Met, String> {
         let peer::Welcome { incarnation, life, first_turn, durable_turn, losses, in_doubt, registration, yours } =
             welcome;
         let said =
             Said::read(incarnation, life, (*first_turn, *durable_turn), (*losses, *in_doubt), registration.as_ref())?;
         self.check(node, &said)?;
-        self.heard.fetch_max(*yours, Ordering::AcqRel);
-        Ok(Admitted { node, incarnation: said.incarnation })
+        self.heard.fetch_max(yours.unwrap_or_default(), Ordering::AcqRel);
+        Ok(Met { peer: Admitted { node, incarnation: said.incarnation }, knows_us: yours.is_some() })
     }
 
     /// Told when a node has claimed something.

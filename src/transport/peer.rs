@@ -4,7 +4,7 @@
 //! connection, what was put into the queue lives until the next attempt has failed. Attempts grow rarer, until the peer
 //! connects to this node.
 
-use super::admission::{Admission, Admitted};
+use super::admission::{Admission, Met};
 use super::queue::Queue;
 use super::translate::outcome_from_wire;
 use super::wire::{self, End};
@@ -93,7 +93,7 @@ impl Peer {
         }
     }
 
-    async fn connect(&self) -> Result<(TcpStream, Admitted), End> {
+    async fn connect(&self) -> Result<(TcpStream, Met), End> {
         let known = || self.addresses.borrow().get(&self.node).cloned();
         let address = self.admission.claimed_address(self.node).or_else(known).unwrap_or_default();
         let greeting = async {
@@ -106,7 +106,7 @@ impl Peer {
         timeout(self.options.greeting_max, greeting).await.unwrap_or_else(|_| Err(late().into()))
     }
 
-    async fn greet(&self, stream: &mut TcpStream) -> Result<Admitted, End> {
+    async fn greet(&self, stream: &mut TcpStream) -> Result<Met, End> {
         wire::write_short(stream, Body::Hello(self.admission.hello(self.node))).await?;
         match wire::read(stream, wire::GREETING_BYTES_MAX, self.options.greeting_max).await? {
             Body::Welcome(welcome) => self.admission.check_welcome(self.node, &welcome).map_err(End::Unwanted),
@@ -125,10 +125,12 @@ impl Peer {
         }
     }
 
-    /// Ends when the greetings do not hold any more: this node is registered otherwise than it has said, and the peer
-    /// may have no other way to learn it; or the peer has another disk than the one that was met, and maybe elsewhere.
-    async fn outdated(&self, said: Option<Registered>, met: Admitted) {
-        while self.admission.own_registration() == said && !self.admission.knows_another(met) {
+    /// Ends when the greetings do not hold any more: this node is registered otherwise than it has said to a peer that
+    /// does not know it, and may have no other way to learn it; or the peer has another disk than the one that was met,
+    /// and maybe elsewhere.
+    async fn outdated(&self, said: Option<Registered>, met: Met) {
+        let holds = || met.knows_us || self.admission.own_registration() == said;
+        while holds() && !self.admission.knows_another(met.peer) {
             sleep(self.options.alive_every).await;
         }
     }

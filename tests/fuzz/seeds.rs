@@ -195,7 +195,7 @@ fn peer_bodies() -> Vec<(String, Body)> {
         losses: 1,
         in_doubt: true,
         registration,
-        yours: 40,
+        yours: Some(40),
     };
     let leader = peer::LeaderAnnouncement { group: 3, term: 2, node: 1 };
     let mut bodies = vec![

@@ -269,8 +269,13 @@ impl World {
         let checked = caller.admission.check_welcome(to, &welcome);
         let is_news = caller.admission.own_registration() != before;
         self.remember(to, from, hello.durable_turn);
-        if checked.is_ok() {
+        if let Ok(met) = &checked {
             self.remember(from, to, welcome.durable_turn);
+            let process = self.node_mut(from).process.as_mut().expect("it was just seen to run");
+            match met.knows_us {
+                true => process.unknown_to.remove(&to),
+                false => process.unknown_to.insert(to),
+            };
         }
         if is_news {
             self.coverage.hit("own registration heard");
@@ -312,10 +317,11 @@ impl World {
         }
     }
 
-    /// A node is registered otherwise than it has said: it connects to the others anew.
+    /// A node is registered otherwise than it has said: it connects anew to those who do not know it.
     pub fn greet_again(&mut self, position: usize) {
         let (from, life) = (self.nodes[position].id, self.nodes[position].life);
-        for to in (1..=self.nodes.len() as u32).map(NodeId).filter(|to| *to != from) {
+        let process = self.nodes[position].process.as_ref();
+        for to in process.map(|process| process.unknown_to.clone()).unwrap_or_default() {
             if self.network.close(from, to) {
                 self.coverage.hit("greeted again");
                 self.schedule(0, Event::Broken { from, to, life });

@@ -146,6 +146,8 @@ pub struct Process {
     pub uncommitted_max: usize,
     /// The highest turn that each other node has told of.
     pub remembers: BTreeMap<NodeId, u64>,
+    /// Peers that have let it in, and do not know that its node has this disk.
+    pub unknown_to: BTreeSet<NodeId>,
     /// It has no copy of the controller's state, and asks for one; whether there may be one.
     pub joins: Option<bool>,
     /// The controller has said that it knows this node.
@@ -345,6 +347,7 @@ impl Node {
             answered: Vec::new(),
             uncommitted_max: 0,
             remembers: BTreeMap::new(),
+            unknown_to: BTreeSet::new(),
             joins,
             registered: false,
             refused_until: 0,

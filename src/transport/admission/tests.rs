@@ -264,7 +264,7 @@ fn who_has_lost_its_copy_hears_from_one_node_what_it_may_claim_before_another() 
     let (knows, outdated) = (first(&Copy::of(&[(3, B)])), first(&Copy::of(&[(3, A)])));
     assert!(outdated.admit(&there.hello(NodeId(1))).is_err());
     let met = knows.admit(&there.hello(NodeId(1))).unwrap();
-    there.check_welcome(NodeId(1), &knows.welcome(met)).unwrap();
+    assert!(there.check_welcome(NodeId(1), &knows.welcome(met)).unwrap().knows_us);
     assert_eq!(there.own_registration(), Some(B));
     outdated.admit(&there.hello(NodeId(1))).unwrap();
     assert!(outdated.knows(met));
@@ -272,7 +272,7 @@ fn who_has_lost_its_copy_hears_from_one_node_what_it_may_claim_before_another() 
     let before = with_copy(3, A.incarnation, &Copy::of(&[]));
     assert!(knows.admit(&before.hello(NodeId(1))).is_err());
     let met = Admitted { node: NodeId(3), incarnation: A.incarnation };
-    assert_eq!(knows.welcome(met).yours, 0, "what is said of another disk");
+    assert_eq!(knows.welcome(met).yours, None, "what is said of another disk");
 }
 
 #[test]
