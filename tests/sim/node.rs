@@ -317,8 +317,7 @@ impl Node {
         let (peers, metadata) = watch::channel(metadata);
         let registry = Arc::new(Disks::new(self.identity.clone(), metadata));
         let (cluster, node, incarnation, life) = (CLUSTER, self.id, self.identity.incarnation, self.process_id());
-        let durable = Arc::clone(&durable_turn);
-        let address = format!("node-{node}");
+        let (durable, address) = (Arc::clone(&durable_turn), format!("node-{node}"));
         let own =
             Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, losses, in_doubt, address };
         self.process = Some(Process {
