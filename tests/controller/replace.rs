@@ -1,11 +1,13 @@
 //! Nodes whose replicas move to another node, or to another disk of the same one.
 
 use crate::world::{Memory, World, open, reason, registration, topic};
+use ackord::broker::node::members::{Keeper, Led, Work};
 use ackord::controller::command::{Answer, Command, Finished, Layout, NewTopic, Reason, Rejection, TopicReference};
 use ackord::controller::view::{MetadataView, Partition};
 use ackord::machine::StateMachine;
+use ackord::multiraft::core::membership::WantedMembers;
 use ackord::storage::WriteBatch;
-use ackord::types::{CONTROLLER_GROUP, Incarnation, Membership, NodeId, RaftGroupId, ReplicaId};
+use ackord::types::{CONTROLLER_GROUP, Incarnation, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 
 const fn replica(node: u32, generation: u32) -> ReplicaId {
     ReplicaId::new(NodeId(node), generation)
@@ -101,6 +103,31 @@ fn another_node_takes_the_place_of_a_lost_one() {
     assert!(after.gave_up(RaftGroupId(1), NodeId(3)) && !after.gave_up(RaftGroupId(1), NodeId(4)));
     let unknown = MetadataView::empty(after.cluster().id);
     assert!(!before.gave_up(RaftGroupId(1), NodeId(4)) && !unknown.gave_up(RaftGroupId(1), NodeId(3)));
+}
+
+/// A leader with an older copy of the metadata has taken the lost replica back, with nothing left to be replaced.
+#[test]
+fn a_leader_changes_back_what_an_older_copy_has_wanted() {
+    let group = RaftGroupId(1);
+    let mut world = world();
+    let [with_old, with_new] = [3, 4].map(|node| Membership::of_voters([1, 2, node].map(|node| replica(node, 0))));
+    let led = |term, members| Led { group, term: Term(term), members };
+    let mut keeper = Keeper::default();
+    let before = world.view();
+    assert!(keeper.is_due(&before, [(group, Term(1))]), "nobody has looked yet");
+    assert_eq!(keeper.look(&before, [led(1, &with_old)]), Work::default());
+    assert!(!keeper.is_due(&before, [(group, Term(1))]));
+    assert_eq!(replace(&mut world, 3, 4, &[1, 2, 4, 5]), Ok(2));
+    finish(&mut world, &[(1, replica(3, 0), replica(4, 0)), (2, replica(3, 0), replica(4, 0))]);
+    let after = world.view();
+    assert!(after.cluster().replacements.is_empty() && keeper.is_due(&after, [(group, Term(1))]), "a newer copy");
+    let wanted = WantedMembers { voters: with_new.voters.clone(), learners: Vec::new() };
+    let work = keeper.look(&after, [led(1, &with_old)]);
+    assert_eq!(work, Work { change: vec![(group, wanted)], finished: Vec::new() });
+    assert!(keeper.is_due(&after, [(group, Term(1))]), "until it is done");
+    assert_eq!(keeper.look(&after, [led(1, &with_new)]), Work::default());
+    assert!(!keeper.is_due(&after, [(group, Term(1))]) && keeper.is_due(&after, [(group, Term(2))]), "a new leader");
+    assert!(!keeper.is_due(&after, []), "it leads nothing");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use ackord::server::joining::{Begin, begin};
 use ackord::types::{CONTROLLER_GROUP, Incarnation, NodeId, RaftGroupId, ReplicaId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Whose questions these are: no actor's.
 pub const OFFICE: usize = usize::MAX;
@@ -436,11 +437,12 @@ impl World {
         let here = &mut self.nodes[position];
         let who = Some((here.id, here.life));
         let Some(process) = here.process.as_mut() else { return };
-        let serves = process.board.get(&CONTROLLER_GROUP).filter(|leadership| leadership.serving);
-        let (view, led) = (process.seen.clone(), serves.map(|leadership| leadership.term));
-        if !process.keeper.is_due(&view, led) {
+        let serving = process.board.iter().filter(|(_, leadership)| leadership.serving);
+        let served = serving.map(|(group, leadership)| (*group, leadership.term));
+        if !process.keeper.is_due(&process.seen, served) {
             return;
         }
+        let view = Arc::clone(&process.seen);
         let core = &process.core;
         let replicas = core.group_ids().filter_map(|group| Some((group, core.replica(group)?)));
         let leads = replicas.filter(|(_, replica)| replica.role() == Role::Leader);

@@ -1,9 +1,10 @@
 //! Changes of groups' members: the leader of each group sees to it that it gets the replicas that the controller
 //! planned, and reports when it has them.
 //!
-//! Every node does this for the groups it leads, from its own copy of the metadata, and remembers nothing: whoever
-//! leads next goes on. A copy that lags behind does no harm: what it wants is changed again, and what it reports is
-//! passed over.
+//! Every node does this for the groups it leads, from its own copy of the metadata, and whoever leads next goes on. A
+//! copy that lags behind may want members back that were replaced since. So every leader looks at every group it leads,
+//! replacement or not: once in its term, and again with each newer copy. What an older one wanted is changed back then,
+//! and what it reports is passed over.
 
 use super::{Inner, NodeBroker};
 use crate::controller::command::{Answer, Command, Finished};
@@ -12,6 +13,8 @@ use crate::multiraft::core::membership::WantedMembers;
 use crate::raft::Role;
 use crate::storage::Engine;
 use crate::types::{CONTROLLER_GROUP, Membership, RaftGroupId, Term};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -27,7 +30,7 @@ const CHANGING_MAX: usize = 16;
 const REPORTED_MAX: usize = 1_000;
 
 /// What is to be done about members now.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Groups that take one step towards these members.
     pub change: Vec<(RaftGroupId, WantedMembers)>,
@@ -49,33 +52,40 @@ pub struct Led<'a> {
 /// Decides what a node does about the members of the groups that it leads.
 #[derive(Debug, Default)]
 pub struct Keeper {
-    /// In which term the controller's group was last seen to have these members.
-    settled: Option<(Term, WantedMembers)>,
+    /// The copy of the metadata that was looked at last.
+    view: Option<Arc<MetadataView>>,
+    /// In which terms groups were seen to have the members that it wants.
+    settled: BTreeMap<RaftGroupId, Term>,
 }
 
 impl Keeper {
-    /// Whether there may be something to do. `led`: the term in which this node serves the controller's group.
+    /// Whether there may be something to do. `served`: the groups that this node leads, with their terms.
     #[must_use]
-    pub fn is_due(&self, view: &MetadataView, led: Option<Term>) -> bool {
-        let is_settled = |term| {
-            let controllers = wanted_of(view, &view.cluster().controllers.members);
-            self.settled.as_ref() == Some(&(term, controllers))
-        };
-        !view.cluster().replacements.is_empty() || led.is_some_and(|term| !is_settled(term))
+    pub fn is_due(&self, view: &Arc<MetadataView>, served: impl IntoIterator<Item = (RaftGroupId, Term)>) -> bool {
+        let is_settled = |(group, term)| self.has_seen(view) && self.settled.get(&group) == Some(&term);
+        !view.cluster().replacements.is_empty() || !served.into_iter().all(is_settled)
+    }
+
+    fn has_seen(&self, view: &Arc<MetadataView>) -> bool {
+        self.view.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, view))
     }
 
     /// What there is to do, for the groups that this node leads.
-    pub fn look<'a>(&mut self, view: &MetadataView, led: impl IntoIterator<Item = Led<'a>>) -> Work {
+    pub fn look<'a>(&mut self, view: &Arc<MetadataView>, led: impl IntoIterator<Item = Led<'a>>) -> Work {
+        if !self.has_seen(view) {
+            (self.view, self.settled) = (Some(Arc::clone(view)), BTreeMap::new());
+        }
         let (mut work, mut waiting) = (Work::default(), Vec::new());
         for Led { group, term, members } in led {
-            let Some(partition) = planned(view, group) else { continue };
+            let Some(partition) = planned(view, group) else {
+                self.settled.insert(group, term);
+                continue;
+            };
             let wanted = wanted_of(view, &partition);
             if wanted.are(members) {
                 let finished = |pair: &Replacement| Finished { group, old: pair.old, new: pair.new };
                 work.finished.extend(partition.replacing.iter().map(finished));
-                if group == CONTROLLER_GROUP {
-                    self.settled = Some((term, wanted));
-                }
+                self.settled.insert(group, term);
             } else if group == CONTROLLER_GROUP || wanted.voters.iter().all(|voter| members.contains(*voter)) {
                 work.change.push((group, wanted));
             } else {
@@ -96,8 +106,7 @@ impl<E: Engine + Clone + 'static> NodeBroker<E> {
         let mut keeper = Keeper::default();
         loop {
             let view = metadata.borrow_and_update().clone();
-            let led = inner.handle.board().status(CONTROLLER_GROUP).leadership;
-            if !keeper.is_due(&view, led.serving.then_some(led.term)) {
+            if !keeper.is_due(&view, inner.handle.board().serving()) {
                 let changed = timeout(REST, metadata.changed()).await;
                 if changed.is_ok_and(|changed| changed.is_err()) {
                     return; // the node is stopping
@@ -122,13 +131,13 @@ fn wanted_of(view: &MetadataView, partition: &Partition) -> WantedMembers {
     WantedMembers { voters, learners }
 }
 
-/// A group as the controller wants it, if it may want another one than there is.
+/// A group as the controller wants it; nothing if this copy does not have it, yet or any more.
 fn planned(view: &MetadataView, group: RaftGroupId) -> Option<Partition> {
     if group == CONTROLLER_GROUP {
         return Some(view.cluster().controllers.members.clone());
     }
     let GroupFate::Alive(topic, partition) = view.group(group) else { return None };
-    topic.partitions.get(partition).filter(|partition| !partition.replacing.is_empty()).cloned()
+    topic.partitions.get(partition).cloned()
 }
 
 impl<E: Engine + Clone + 'static> Inner<E> {
