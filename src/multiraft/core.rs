@@ -148,7 +148,7 @@ impl Core {
 
     fn add(&mut self, start: GroupStart) {
         let group = start.group;
-        let slot = self.open(start, None);
+        let slot = self.open(start, None, None);
         if let Slot::Quarantined(repair) = &slot {
             self.effects.push(Effect::Quarantined { group, reason: repair.reason().to_owned() });
         }

@@ -87,7 +87,7 @@ const STATES: [&str; 57] = [
 ];
 /// Several pieces of damage may together take the newest turns with all that tells of them, in one of so many seeds:
 /// more often is a log that does not look.
-const FORGOTTEN_ONE_IN: u64 = 2_000;
+const FORGOTTEN_ONE_IN: u64 = 5_000;
 /// How often a long run says how far it is.
 const PROGRESS_SECONDS: f64 = 10.0;
 /// Failures that are reported in full.

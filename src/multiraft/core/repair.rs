@@ -99,17 +99,6 @@ pub(super) struct Steps {
     pub writes: Vec<(GroupWrite, Then)>,
 }
 
-/// Whom a repair knows: members as far as they are known here, who leads, and who has helped.
-#[derive(Debug)]
-pub(super) struct Acquaintances {
-    /// See [`Repair`].
-    membership: Membership,
-    /// See [`Repair`].
-    leader: Option<ReplicaId>,
-    /// See [`Repair`].
-    helper: Option<ReplicaId>,
-}
-
 /// One replica that is being repaired.
 #[derive(Debug)]
 pub(super) struct Repair {
@@ -191,23 +180,13 @@ impl Repair {
         }
     }
 
-    /// What an earlier look at this replica has learned of the others.
-    pub fn go_on_from(&mut self, before: Acquaintances) {
-        (self.leader, self.helper) = (before.leader, before.helper);
-        self.learn_members(self.own, before.membership);
-    }
-
-    /// Whom it knows.
-    pub fn acquaintances(&self) -> Acquaintances {
-        Acquaintances { membership: self.membership.clone(), leader: self.leader, helper: self.helper }
-    }
-
     /// Decides what to do from what the driver has found.
     pub fn plan(&mut self, start: GroupStart, cause: Cause, reason: String, nonce: u64) {
         let last = start.recovery.last.index;
         self.reason = reason;
         self.applied = Some(start.applied).filter(|_| start.state_damage.is_none());
-        if !start.membership.voters.is_empty() {
+        // A state from before it, or anybody else, had joined knows only the replica itself.
+        if start.membership.voters.iter().any(|voter| *voter != self.own) || self.membership.voters.is_empty() {
             self.membership = start.membership;
         }
         let forgotten = start.forgotten;
@@ -517,11 +496,12 @@ impl Repair {
 
     /// One sentence for the operator: what it waits for.
     pub fn describe(&self) -> String {
-        if self.membership.is_joining() && self.peers().is_empty() {
-            return "who else has it is lost here; the controller's group tells, once it is repaired".to_owned();
-        }
         if self.peers().is_empty() {
-            return "there is no other replica to repair it from; nothing was changed".to_owned();
+            let nobody = match self.membership.is_joining() {
+                true => "who else has it is lost here; the controller's group tells, once it is repaired",
+                false => "there is no other replica to repair it from; nothing was changed",
+            };
+            return nobody.to_owned();
         }
         match &self.stage {
             Stage::Examining => "looking at what is left".to_owned(),

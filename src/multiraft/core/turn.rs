@@ -148,8 +148,8 @@ impl TurnQueue {
         held
     }
 
-    /// Queues a change that is not Raft's: birth, tombstone, a step of a repair. Entries that one turn does
-    /// not take are spread over several; `then` follows the last.
+    /// Queues a change that is not Raft's: birth, tombstone, a step of a repair. Entries that one turn does not take
+    /// are spread over several; `then` follows the last.
     pub fn push_change(&mut self, write: GroupWrite, then: Then) {
         let GroupWrite { group, hard_state, change } = write;
         let changes = match change {
@@ -171,8 +171,7 @@ impl TurnQueue {
         }
     }
 
-    /// Queues a `Ready`. One whose entries one turn does not take is spread over several; only the last
-    /// completes it.
+    /// Queues a `Ready`. One whose entries one turn does not take is spread over several; only the last completes it.
     pub fn push_ready(&mut self, group: RaftGroupId, number: u64, write: Option<Write>, send_after: Vec<RaftMessage>) {
         let mut held = match &write {
             Some(write) if !write.entries.is_empty() => self.let_go(group),

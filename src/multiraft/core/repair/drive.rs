@@ -31,8 +31,14 @@ fn diagnose(start: &GroupStart) -> Option<(Cause, String)> {
 }
 
 impl Core {
-    /// A group as it was found: one that takes part, or one that is to be repaired.
-    pub(in super::super) fn open(&mut self, mut start: GroupStart, known: Option<(Cause, String)>) -> Slot {
+    /// A group as it was found: one that takes part, or one that is to be repaired. `before`: a repair of it that has
+    /// come so far.
+    pub(in super::super) fn open(
+        &mut self,
+        mut start: GroupStart,
+        known: Option<(Cause, String)>,
+        before: Option<Box<Repair>>,
+    ) -> Slot {
         let group = start.group;
         if let Some(change) = snapshot::resolve_install(&mut start.recovery, start.applied) {
             let hard_state = start.recovery.hard_state;
@@ -46,10 +52,11 @@ impl Core {
                 Err(Broken(reason)) => (Cause::Promises, reason),
             },
         };
-        let mut repair = Repair::new(group, start.replica, start.membership.clone(), reason.clone(), None);
+        let new = || Box::new(Repair::new(group, start.replica, start.membership.clone(), reason.clone(), None));
+        let mut repair = before.unwrap_or_else(new);
         repair.plan(start, cause, reason, self.next_nonce());
         self.flush_wanted |= repair.would_gain_by_flush();
-        Slot::Quarantined(Box::new(repair))
+        Slot::Quarantined(repair)
     }
 
     fn next_nonce(&mut self) -> u64 {
@@ -118,13 +125,15 @@ impl Core {
         recovery: Option<GroupRecovery>,
         state: Option<(LogId, Membership)>,
     ) {
-        let Some(Slot::Quarantined(repair)) = self.groups.get_mut(&id) else { return };
-        if !matches!(repair.stage, Stage::Examining) {
-            return;
-        }
+        let repair = match self.groups.remove(&id) {
+            Some(Slot::Quarantined(repair)) if matches!(repair.stage, Stage::Examining) => repair,
+            other => {
+                self.groups.extend(other.map(|slot| (id, slot)));
+                return;
+            }
+        };
         let known = repair.known.map(|cause| (cause, repair.reason.clone()));
         let state_damage = state.is_none().then(|| "the state machine is damaged or missing".to_owned());
-        let before = repair.acquaintances();
         let (applied, membership) = state.unwrap_or_else(|| (LogId::default(), repair.membership.clone()));
         let start = GroupStart {
             group: id,
@@ -136,10 +145,9 @@ impl Core {
             state_damage,
         };
         let last = start.recovery.last;
-        let mut slot = self.open(start, known);
-        match &mut slot {
-            Slot::Live(_) => self.effects.push(Effect::Repaired { group: id, last }),
-            Slot::Quarantined(repair) => repair.go_on_from(before),
+        let slot = self.open(start, known, Some(repair));
+        if matches!(slot, Slot::Live(_)) {
+            self.effects.push(Effect::Repaired { group: id, last });
         }
         self.groups.insert(id, slot);
         self.touched.insert(id);
