@@ -24,7 +24,7 @@ pub use names::{TOPIC_NAME_BYTES_MAX, flaw_of_topic_name};
 pub use rows::LoadError;
 pub use topics::{PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX, TOPICS_MAX};
 
-use crate::machine::{MachineError, Outcome, StateMachine};
+use crate::machine::{MachineError, Outcome, StateMachine, own};
 use crate::storage::{Engine, EngineError, WriteBatch};
 use crate::types::{CONTROLLER_GROUP, ClusterId, EntryKind, LogEntry, LogId, LogIndex, Membership, ReplicaId};
 use bytes::Bytes;
@@ -58,12 +58,13 @@ impl Controller {
 
     /// What a node starts from that joins the group later: it knows nobody but itself, until it has a snapshot. `None`
     /// if the engine holds a state already.
-    pub fn join(engine: &dyn Engine, cluster: ClusterId, own: ReplicaId) -> Result<Option<Self>, EngineError> {
+    pub fn join(engine: &dyn Engine, cluster: ClusterId, replica: ReplicaId) -> Result<Option<Self>, EngineError> {
         if rows::is_there(engine)? {
             return Ok(None);
         }
-        let applied = Applied { position: LogId::default(), membership: Membership::of_joining(own) };
+        let applied = Applied { position: LogId::default(), membership: Membership::of_joining(replica) };
         let mut batch = WriteBatch::default();
+        own::put(&mut batch, CONTROLLER_GROUP, replica);
         rows::put_applied(&mut batch, &applied);
         engine.write(batch)?;
         Ok(Some(Self { view: Arc::new(MetadataView::empty(cluster)), applied }))

@@ -4,6 +4,7 @@
 //! (a database error, a command of an unknown version) is fatal for the group: going on would let replicas differ.
 
 pub mod codec;
+pub mod own;
 
 use crate::storage::{EngineError, WriteBatch};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, Offset, RaftGroupId};

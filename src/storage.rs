@@ -20,7 +20,7 @@ pub enum Family {
     Producers,
     /// (group, …) → rows of consumer groups and their offsets.
     Groups,
-    /// (group) → applied index, membership, generation, log start, leader epochs.
+    /// (group, …) → applied index, membership, generation, log start, leader epochs; which replica this disk has.
     Meta,
     /// (group, …) → rows of the cluster's metadata.
     Controller,

@@ -44,6 +44,19 @@ impl ReplicaId {
         Self(((generation as u64) << 32) | node.0 as u64)
     }
 
+    /// A replica of `node` of which it is not known which it is. None was ever given this number, so that nobody hears
+    /// one that bears it, and it is no member of its group.
+    #[must_use]
+    pub const fn unknown(node: NodeId) -> Self {
+        Self::new(node, u32::MAX)
+    }
+
+    /// Whether it is not known which replica this is.
+    #[must_use]
+    pub const fn is_unknown(self) -> bool {
+        self.generation() == u32::MAX
+    }
+
     /// The node that hosts this replica.
     #[must_use]
     pub const fn node(self) -> NodeId {

@@ -4,7 +4,7 @@
 use ackord::controller::Controller;
 use ackord::coordinator::Coordinator;
 use ackord::coordinator::command::{Action, Command, Commit, NewOffset};
-use ackord::machine::StateMachine;
+use ackord::machine::{StateMachine, own};
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::apply::transfer::{SnapshotBody, SnapshotMessage};
 use ackord::multiraft::apply::{Applier, NoObserver, Observer, Transferred};
@@ -45,6 +45,7 @@ fn repair<S: Engine, R: Engine>(group: RaftGroupId, sender: &mut Applier<S>, rec
     let late = SnapshotMessage { group, from: SENDER, to: RECEIVER, at, body: SnapshotBody::Gone };
     assert_eq!(receiver.transferred(late).done, None);
     let freed = receiver.install(group, at).expect("it can be switched to");
+    assert_eq!(own::get(receiver.engine(), group).expect("it reads"), Some(RECEIVER), "not the sender's row");
     receiver.engine().flush().expect("it flushes");
     if let Some(freed) = freed {
         freed.reclaim(receiver.engine()).expect("it reclaims");

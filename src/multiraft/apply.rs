@@ -13,7 +13,7 @@
 pub mod machine;
 pub mod transfer;
 
-use crate::machine::{MachineError, Outcome};
+use crate::machine::{MachineError, Outcome, own};
 use crate::partition::read::ReadError;
 use crate::partition::snapshot::{InstallError, SnapshotChunk};
 use crate::partition::trim::Freed;
@@ -329,8 +329,11 @@ impl<E: Engine> Applier<E> {
             return Ok(None);
         }
         let transfer = self.transfers.remove(&group).filter(|transfer| transfer.meta.at == at);
-        let Transfer { blank, arrival, .. } = transfer.ok_or("no such snapshot was fetched")?;
+        let Transfer { own, blank, arrival, .. } = transfer.ok_or("no such snapshot was fetched")?;
         let arrival = arrival.ok_or("no such snapshot was fetched")?;
+        let mut batch = WriteBatch::default();
+        own::put(&mut batch, group, own);
+        self.engine.write(batch).map_err(|error| error.to_string())?;
         let mut blank = blank;
         let machine = self.machines.get_mut(&group).or(blank.as_mut()).ok_or("the group is gone")?;
         let freed = machine.finish_install(&self.engine, arrival).map_err(|error| error.to_string())?;

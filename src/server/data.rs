@@ -8,7 +8,7 @@ use crate::config::{self, Config};
 use crate::controller::view::{GroupPlan, MetadataView};
 use crate::controller::{Controller, LoadError};
 use crate::coordinator::Coordinator;
-use crate::machine::MachineError;
+use crate::machine::{MachineError, own};
 use crate::multiraft::apply::Applier;
 use crate::multiraft::apply::machine::Machine;
 use crate::multiraft::core::{BIRTH, GroupStart};
@@ -212,7 +212,7 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     };
     let mut groups = OpenedGroups { machines: BTreeMap::new(), starts: Vec::new(), unborn_controller: None };
     groups.unborn_controller =
-        unborn_controller.and_then(|machine| Some((own_replica(machine.membership(), identity.node)?, machine)));
+        unborn_controller.and_then(|machine| Some((newest_replica(machine.membership(), identity.node)?, machine)));
     groups.extend(controller);
     let is_forgotten = |group: &&RaftGroupId| {
         recovery.incomplete && !recovery.groups.contains_key(group) && !recovery.tombstones.contains(group)
@@ -220,9 +220,9 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     let forgotten = plans.keys().filter(is_forgotten).map(|group| (*group, None));
     let known = recovery.groups.iter().map(|(group, recovered)| (*group, Some(recovered.clone())));
     for (group, recovered) in known.chain(forgotten).filter(|(group, _)| *group != CONTROLLER_GROUP) {
-        let machine = open_machine(engine, group)?;
+        let (own, machine) = (read_own(engine, group)?, open_machine(engine, group)?);
         let members = plans.get(&group).map(|plan| (plan.replica, plan.peers.clone()));
-        groups.extend(Some(fit(identity.node, group, recovered, machine, members)));
+        groups.extend(Some(fit((identity.node, own), group, recovered, machine, members)));
     }
     Ok(groups)
 }
@@ -286,17 +286,29 @@ fn open_controller(
     if recovered.is_none() && !recovery.incomplete {
         return opened.map(|machine| (None, Some(machine))).map_err(DataError::Controller);
     }
-    let members = own_replica(&voters, identity.node).map(|replica| (replica, voters));
+    // A first voter's disk has its node's first replica, and no other's has.
+    let first = newest_replica(&voters, identity.node);
+    let own = read_own(engine, CONTROLLER_GROUP)?.or(first);
+    let members = first.map(|replica| (replica, voters));
     let is_hosted = recovered.is_some()
         || members.is_some()
-        || opened.as_ref().is_ok_and(|machine| own_replica(machine.membership(), identity.node).is_some());
+        || opened.as_ref().is_ok_and(|machine| newest_replica(machine.membership(), identity.node).is_some());
     let opened = opened.map(Some);
-    let fit = || fit(identity.node, CONTROLLER_GROUP, recovered, opened, members);
+    let fit = || fit((identity.node, own), CONTROLLER_GROUP, recovered, opened, members);
     Ok((is_hosted.then(fit), None))
 }
 
 /// A group's state machine; the inner error is damage, which concerns this group alone.
 type OpenedMachine = Result<Option<Machine>, String>;
+
+/// The replica of a group that this disk has, if its database says so: a row that can't be read says nothing.
+fn read_own(engine: &dyn Engine, group: RaftGroupId) -> Result<Option<ReplicaId>, DataError> {
+    match own::get(engine, group) {
+        Err(damaged) if damaged.is_damage() => Ok(None),
+        Err(MachineError::Engine(error)) => Err(error.into()),
+        read => Ok(read.unwrap_or_default()),
+    }
+}
 
 fn open_machine(engine: &dyn Engine, group: RaftGroupId) -> Result<OpenedMachine, DataError> {
     match find_machine(engine, group) {
@@ -318,8 +330,9 @@ fn find_machine(engine: &dyn Engine, group: RaftGroupId) -> Result<Option<Machin
 
 /// Log and state machine of one group; a log without it has forgotten it. What does not fit is quarantined, with the
 /// reason, and repaired from its peers: the members that its own state names, or those that the controller's does.
+/// `own`: which replica this is, if the database says so; if not, the members do as far as they can.
 fn fit(
-    node: NodeId,
+    (node, own): (NodeId, Option<ReplicaId>),
     group: RaftGroupId,
     recovery: Option<GroupRecovery>,
     opened: OpenedMachine,
@@ -335,24 +348,22 @@ fn fit(
         Some(machine) => machine.membership().clone(),
         None => planned_members.unwrap_or_default(),
     };
-    let replica = own_replica(&membership, node).or(planned_replica).unwrap_or(ReplicaId::new(node, 0));
+    let told = || newest_replica(&membership, node).or(planned_replica);
+    let replica = own.or_else(told).unwrap_or(ReplicaId::unknown(node));
     let applied = machine.as_ref().map_or(LogId::default(), Machine::applied);
     let forgotten = recovery.is_none();
     let recovery = recovery.unwrap_or_default();
     (GroupStart { group, replica, recovery, applied, membership, state_damage, forgotten }, machine)
 }
 
-fn own_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {
+fn newest_replica(members: &Membership, node: NodeId) -> Option<ReplicaId> {
     // Its newest, while that one takes the place of one that was lost with an earlier disk.
     members.all().filter(|replica| replica.node() == node).max()
 }
 
 /// Creates the state machines of new groups, durably; one that is there already is taken as it is. Damage to what an
 /// earlier creation has left would be in the way of every start: the next one sets the database aside.
-pub fn create_machines(
-    engine: &dyn Engine,
-    plans: &[(RaftGroupId, GroupKind, Membership)],
-) -> Result<Vec<Machine>, MachineError> {
+pub fn create_machines(engine: &dyn Engine, plans: &[GroupPlan]) -> Result<Vec<Machine>, MachineError> {
     make_machines(engine, plans).inspect_err(|error| {
         if error.is_damage() {
             engine.condemn(&error.to_string());
@@ -360,16 +371,17 @@ pub fn create_machines(
     })
 }
 
-fn make_machines(
-    engine: &dyn Engine,
-    plans: &[(RaftGroupId, GroupKind, Membership)],
-) -> Result<Vec<Machine>, MachineError> {
+fn make_machines(engine: &dyn Engine, plans: &[GroupPlan]) -> Result<Vec<Machine>, MachineError> {
     let mut batch = WriteBatch::default();
     let mut machines = Vec::with_capacity(plans.len());
-    for (group, kind, members) in plans {
+    for GroupPlan { group, replica, kind, members, .. } in plans {
         let members = members.clone();
         let start = if members.is_joining() { LogId::default() } else { BIRTH };
-        machines.push(match (find_machine(engine, *group)?, kind) {
+        let there = find_machine(engine, *group)?;
+        if there.is_none() {
+            own::put(&mut batch, *group, *replica);
+        }
+        machines.push(match (there, kind) {
             (Some(machine), _) => machine,
             (None, GroupKind::Partition) => {
                 Machine::Partition(Box::new(Partition::create(*group, start, members, &mut batch)))
@@ -388,9 +400,9 @@ fn make_machines(
 pub fn join_controller(
     engine: &dyn Engine,
     cluster: ClusterId,
-    own: ReplicaId,
+    replica: ReplicaId,
 ) -> Result<Option<Machine>, EngineError> {
-    let controller = Controller::join(engine, cluster, own).inspect_err(|error| {
+    let controller = Controller::join(engine, cluster, replica).inspect_err(|error| {
         if error.damage {
             engine.condemn(&error.to_string());
         }
@@ -405,7 +417,10 @@ pub fn destroy_machines(engine: &dyn Engine, groups: &BTreeSet<RaftGroupId>) -> 
         return Ok(());
     }
     let mut batch = WriteBatch::default();
-    groups.iter().for_each(|group| Coordinator::destroy(*group, &mut batch));
+    for group in groups {
+        Coordinator::destroy(*group, &mut batch);
+        own::delete(&mut batch, *group);
+    }
     let freed: Vec<_> = groups.iter().map(|group| Partition::destroy(*group, &mut batch)).collect();
     engine.write(batch)?;
     engine.flush()?;

@@ -191,7 +191,7 @@ impl Groups {
     }
 
     async fn create(&self, plans: Vec<(GroupPlan, bool)>) -> Result<(), String> {
-        let wanted: Vec<_> = plans.iter().map(|(plan, _)| (plan.group, plan.kind, plan.members.clone())).collect();
+        let wanted: Vec<_> = plans.iter().map(|(plan, _)| plan.clone()).collect();
         let engine = Arc::clone(&self.engine);
         let machines = tokio::task::spawn_blocking(move || data::create_machines(&engine, &wanted))
             .await

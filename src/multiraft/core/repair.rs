@@ -174,8 +174,11 @@ impl Repair {
     /// The controller says who may be asked, and who this is. A replica that has joined, and has had no snapshot, knows
     /// only itself.
     pub fn learn_members(&mut self, own: ReplicaId, members: Membership) {
-        if self.membership.voters.iter().all(|voter| *voter == self.own) {
-            (self.own, self.membership) = (own, members);
+        if self.own.is_unknown() {
+            self.own = own;
+        }
+        if self.own == own && self.membership.voters.iter().all(|voter| *voter == own) {
+            self.membership = members;
             self.due = 0;
         }
     }

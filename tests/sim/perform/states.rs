@@ -246,7 +246,7 @@ impl Process {
 
 /// Makes the state machines of new groups.
 fn make(plans: Vec<(GroupPlan, bool)>, around: &mut Around<'_>, outcome: &mut Outcome) -> Result<(), MachineError> {
-    let wanted: Vec<_> = plans.iter().map(|(plan, _)| (plan.group, plan.kind, plan.members.clone())).collect();
+    let wanted: Vec<_> = plans.iter().map(|(plan, _)| plan.clone()).collect();
     let machines = create_machines(around.engine, &wanted)?;
     for ((plan, preferred), machine) in plans.into_iter().zip(machines) {
         let (group, replica, membership) = (plan.group, plan.replica, machine.membership().clone());
