@@ -11,22 +11,43 @@ $ nodes 3
   node 3 wants to write its birth at 1@1 (term 1, commit 1)
   node 3 has done: write its birth at 1@1 (term 1, commit 1)
 $ quiet tick 1 20
+  (2 lines, hash a088aa4a)
 $ quiet settle
+  (55 lines, hash cbf4f60a)
 $ quiet write 1 first
+  (3 lines, hash 17422ab7)
 $ quiet settle
+  (29 lines, hash 2cc7c8e4)
 $ quiet write 1 second
+  (3 lines, hash fea1da47)
 $ quiet settle
+  (29 lines, hash f98af268)
 $ crash 1 2 3
 $ rot 1 first
 $ rot 2 first
 $ rot 3 first
-$ quiet start 1 2 3
+$ start 1 2 3
+  node 1 finds: damage: turn 5 in segment 1 is not whole
+  node 1 finds: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
+  node 1 QUARANTINED: entries are damaged in 1 place(s) between 3 and 3: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
+  node 2 finds: damage: turn 5 in segment 1 is not whole
+  node 2 finds: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
+  node 2 QUARANTINED: entries are damaged in 1 place(s) between 3 and 3: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
+  node 3 finds: damage: turn 5 in segment 1 is not whole
+  node 3 finds: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
+  node 3 QUARANTINED: entries are damaged in 1 place(s) between 3 and 3: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
 $ quiet tick 1 40
+  (5 lines, hash 38dd6b74)
 $ quiet settle
+  (12 lines, hash 09159ffb)
 $ quiet tick 2 40
+  (5 lines, hash c13fd801)
 $ quiet settle
+  (12 lines, hash 06ed1d42)
 $ quiet tick 3 40
+  (5 lines, hash 367f9fc3)
 $ quiet settle
+  (12 lines, hash 58bf515b)
 $ show
   node 1: quarantined; nobody asked has given entries 3 to 3; asking for a state as of entry 4 or later
   node 2: quarantined; nobody asked has given entries 3 to 3; asking for a state as of entry 4 or later

@@ -2,10 +2,15 @@
 # it has caught up, one joint change (Raft §6) lets it vote and node 3 go: until that is left again, an entry is
 # committed, and a leader elected, by a majority of the members before and a majority of those after.
 $ quiet nodes 3
+  (9 lines, hash 6770df6c)
 $ quiet tick 1 20
+  (2 lines, hash a088aa4a)
 $ quiet settle
+  (55 lines, hash cbf4f60a)
 $ quiet write 1 before
+  (3 lines, hash 17422ab7)
 $ quiet settle
+  (29 lines, hash 2cc7c8e4)
 # Node 4's replica is empty: not even the group's birth is in its log, and the state that it gets tells it all.
 $ join 4
   node 4 wants to write its birth at 0@0 (term 0, commit 0)

@@ -73,3 +73,14 @@ fn another_story_has_other_answers() {
     assert!(answers(story) > 2, "a story has answers");
     assert_ne!(script::play(story).replace("$ tick 1", "$ tick 2"), script::play(other));
 }
+
+/// Lines that are not shown are held, too.
+#[test]
+fn a_quiet_command_has_a_hash_of_its_answers() {
+    let answers = |node: u32| {
+        let story = script::play(&format!("$ nodes 3\n$ quiet tick {node} 20\n"));
+        story.lines().last().expect("it has lines").to_owned()
+    };
+    assert!(answers(1).starts_with("  (2 lines, hash "), "{}", answers(1));
+    assert_ne!(answers(1), answers(2));
+}

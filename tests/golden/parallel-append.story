@@ -11,7 +11,9 @@ $ nodes 3
   node 3 wants to write its birth at 1@1 (term 1, commit 1)
   node 3 has done: write its birth at 1@1 (term 1, commit 1)
 $ quiet tick 1 20
+  (2 lines, hash a088aa4a)
 $ quiet settle
+  (55 lines, hash cbf4f60a)
 $ show
   node 1: Leader, term 2, log 1@1 to 2@2, committed 2, applied 2@2
   node 2: Follower, term 2, log 1@1 to 2@2, committed 2, applied 2@2

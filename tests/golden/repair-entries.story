@@ -12,13 +12,21 @@ $ nodes 3
   node 3 wants to write its birth at 1@1 (term 1, commit 1)
   node 3 has done: write its birth at 1@1 (term 1, commit 1)
 $ quiet tick 1 20
+  (2 lines, hash a088aa4a)
 $ quiet settle
+  (55 lines, hash cbf4f60a)
 $ quiet write 1 first
+  (3 lines, hash 17422ab7)
 $ quiet settle
+  (29 lines, hash 2cc7c8e4)
 $ quiet write 1 second
+  (3 lines, hash fea1da47)
 $ quiet settle
+  (29 lines, hash f98af268)
 $ quiet write 1 third
+  (3 lines, hash 335876f8)
 $ quiet settle
+  (29 lines, hash 8267ca2d)
 $ show
   node 1: Leader, term 2, log 1@1 to 5@2, committed 5, applied 5@2
   node 2: Follower, term 2, log 1@1 to 5@2, committed 5, applied 5@2
@@ -64,11 +72,14 @@ $ crash 1
 $ quiet tick 3 12
 $ quiet settle
 $ quiet tick 2 25
+  (5 lines, hash 930acb76)
 $ quiet settle
+  (42 lines, hash 6d0b69c2)
 $ write 2 fourth
   node 2 wants to write entries 7@3 (term 3, vote for node 2, commit 6)
   node 2 sends node 3 entry 7@3 after 6@3, commit 6 (term 3)
 $ quiet settle
+  (17 lines, hash 332f65bd)
 $ show
   node 1: down
   node 2: Leader, term 3, log 1@1 to 7@3, committed 7, applied 7@3

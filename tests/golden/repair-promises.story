@@ -12,13 +12,20 @@ $ nodes 3
   node 3 wants to write its birth at 1@1 (term 1, commit 1)
   node 3 has done: write its birth at 1@1 (term 1, commit 1)
 $ quiet tick 1 20
+  (2 lines, hash a088aa4a)
 $ quiet settle
+  (55 lines, hash cbf4f60a)
 $ quiet crash 3
 $ quiet start 3
+  (1 lines, hash 01ee5303)
 $ quiet write 1 first
+  (3 lines, hash 17422ab7)
 $ quiet settle
+  (34 lines, hash ebdc1753)
 $ quiet tick 1 3
+  (2 lines, hash e4cabfb1)
 $ quiet settle
+  (6 lines, hash 14237c4a)
 $ crash 3
 $ lose 3
 $ start 3

@@ -15,7 +15,7 @@
 //! $ lose 2               node 2's log has lost its newest segment: nobody knows what was promised in it
 //! $ join 4               a fourth node joins the group: empty, and nobody knows of it yet
 //! $ members 1 -3 +4      node 1, which leads, takes one step towards members without node 3, and with node 4
-//! $ quiet settle         without the lines in between
+//! $ quiet settle         without the lines in between: only how many they are, and a hash of them
 //! $ show                 how every node stands
 //! ```
 
@@ -45,8 +45,16 @@ fn obey(cluster: &mut Cluster, command: &str) {
     let number = |word: &str| word.parse::<u32>().unwrap_or_else(|_| panic!("{word:?} is no number: {command}"));
     match words.as_slice() {
         ["quiet", rest @ ..] => {
+            // Nothing has been answered before: `play` has taken it.
             obey(cluster, &rest.join(" "));
-            cluster.lines.clear();
+            let hidden = std::mem::take(&mut cluster.lines);
+            if !hidden.is_empty() {
+                cluster.lines.push(format!(
+                    "({} lines, hash {:08x})",
+                    hidden.len(),
+                    crc32c::crc32c(hidden.join("\n").as_bytes())
+                ));
+            }
         }
         ["nodes", count] => cluster.nodes(number(count)),
         ["tick", node] => cluster.tick(number(node)),

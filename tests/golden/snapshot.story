@@ -11,27 +11,40 @@ $ nodes 3
   node 3 wants to write its birth at 1@1 (term 1, commit 1)
   node 3 has done: write its birth at 1@1 (term 1, commit 1)
 $ quiet tick 1 20
+  (2 lines, hash a088aa4a)
 $ quiet settle
+  (55 lines, hash cbf4f60a)
 $ write 1 before
   node 1 wants to write entries 3@2 (term 2, vote for node 1, commit 2)
   node 1 sends node 2 entry 3@2 after 2@2, commit 2 (term 2)
   node 1 sends node 3 entry 3@2 after 2@2, commit 2 (term 2)
 $ quiet settle
+  (29 lines, hash 2cc7c8e4)
 $ crash 3
 $ quiet flush 1 2
+  (2 lines, hash 27455481)
 $ quiet write 1 long- 200000
+  (3 lines, hash fea1da47)
 $ quiet settle
+  (20 lines, hash 75bef3db)
 $ quiet flush 1 2
+  (2 lines, hash 4775fc13)
 $ quiet write 1 longer- 200000
+  (3 lines, hash 335876f8)
 $ quiet settle
+  (20 lines, hash 598f02b9)
 $ quiet write 1 longest- 200000
+  (3 lines, hash 9ca5b244)
 $ quiet settle
+  (18 lines, hash aa73b3cb)
 $ show
   node 1: Leader, term 2, log 1@1 to 6@2, committed 6, applied 6@2
   node 2: Follower, term 2, log 1@1 to 6@2, committed 6, applied 6@2
   node 3: down
 $ quiet start 3
+  (2 lines, hash e9a06bcc)
 $ quiet settle
+  (3 lines, hash f0e6840c)
 # The leader hears of node 3 again, and finds that the entries it lacks are gone: it takes its state, and offers it.
 $ tick 1 3
   node 1 sends node 2 a heartbeat, commit 6 (term 2)

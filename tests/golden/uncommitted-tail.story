@@ -11,7 +11,9 @@ $ nodes 3
   node 3 wants to write its birth at 1@1 (term 1, commit 1)
   node 3 has done: write its birth at 1@1 (term 1, commit 1)
 $ quiet tick 1 20
+  (2 lines, hash a088aa4a)
 $ quiet settle
+  (55 lines, hash cbf4f60a)
 $ write 1 alone
   node 1 wants to write entries 3@2 (term 2, vote for node 1, commit 2)
   node 1 sends node 2 entry 3@2 after 2@2, commit 2 (term 2)
@@ -24,7 +26,9 @@ $ drop 1 3
 $ quiet tick 3 10
 $ quiet settle without 1
 $ quiet tick 2 20
+  (3 lines, hash cb3f3401)
 $ quiet settle without 1
+  (34 lines, hash 62f46891)
 $ show
   node 1: Leader, term 2, log 1@1 to 3@2, committed 2, applied 2@2
   node 2: Leader, term 3, log 1@1 to 3@3, committed 3, applied 3@3
@@ -33,6 +37,7 @@ $ write 2 together
   node 2 wants to write entries 4@3 (term 3, vote for node 2, commit 3)
   node 2 sends node 3 entry 4@3 after 3@3, commit 3 (term 3)
 $ quiet settle without 1
+  (17 lines, hash 0176e94d)
 $ show
   node 1: Leader, term 2, log 1@1 to 3@2, committed 2, applied 2@2
   node 2: Leader, term 3, log 1@1 to 4@3, committed 4, applied 4@3
