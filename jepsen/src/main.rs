@@ -40,7 +40,9 @@ enum Workload {
     Pause,
     /// One node away while the others write more than the log keeps; ignores --records.
     Away,
-    /// One node's files are damaged in every way there is, one after another; it must be repaired by the others.
+    /// One node's files are damaged in every way there is, one after another; it must say so, and be repaired by the
+    /// others. As many rounds as there are kinds, or more, must have every kind.
+    #[command(after_help = ackord_jepsen::damage::help())]
     Damage,
     /// A topic that keeps little is written far more; ignores --records.
     Retention {

@@ -1,5 +1,6 @@
 //! Damage of every kind that a log or a database can meet; a few of them here. All of them: `ackord-jepsen damage`.
 
+use ackord_jepsen::damage::Damage;
 use ackord_jepsen::process::binary;
 use ackord_jepsen::workload::{Options, damage};
 
@@ -15,4 +16,9 @@ fn a_damaged_node_is_repaired_by_the_others_and_counts_again() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let report = runtime.block_on(damage::run(&options, |round| eprintln!("{}", round.line()))).expect("a whole run");
     assert!(report.is_clean(), "{}", report.table());
+    // There is something for each of the first kinds, or the harness no longer knows the files.
+    for (round, damage) in report.rounds.iter().zip(Damage::ALL) {
+        let done = |note: &String| note.starts_with(damage.name());
+        assert!(round.notes.iter().any(done), "{}: {:?}", damage.name(), round.notes);
+    }
 }
