@@ -31,6 +31,8 @@ pub struct Metrics {
     pub fetched_bytes: Counter,
     /// Elections that this node has won.
     pub elections: Counter,
+    /// Steps of repairs: how often what a quarantined replica asks for, or waits for, has become something else.
+    pub repair_steps: Counter,
     /// Quarantined replicas that were repaired.
     pub repaired_replicas: Counter,
     /// Lost entries of the log that peers have given back.
@@ -126,6 +128,7 @@ impl Metrics {
             produced_bytes: Counter::default(),
             fetched_bytes: Counter::default(),
             elections: Counter::default(),
+            repair_steps: Counter::default(),
             repaired_replicas: Counter::default(),
             refilled_entries: Counter::default(),
             reused_segments: Counter::default(),
@@ -159,6 +162,7 @@ impl Metrics {
             ("produced_bytes", "Bytes of record batches that were acknowledged", &self.produced_bytes),
             ("fetched_bytes", "Bytes of record batches that were read by clients", &self.fetched_bytes),
             ("elections", "Elections that this node has won", &self.elections),
+            ("repair_steps", "Steps of repairs of quarantined replicas; the log names each", &self.repair_steps),
             ("repaired_replicas", "Quarantined replicas that were repaired from their peers", &self.repaired_replicas),
             ("refilled_entries", "Lost entries of the log that peers have given back", &self.refilled_entries),
             ("reused_segments", "Segments of the log begun in the file of one that was freed", &self.reused_segments),
@@ -289,6 +293,7 @@ mod tests {
             "ackord_turn_bytes_count 0",
             "ackord_produced_bytes_total 10",
             "ackord_elections_total 1",
+            "ackord_repair_steps_total 0",
             "ackord_reused_segments_total 0",
             "ackord_copied_forward_bytes_total 0",
             "ackord_group_rebalances_total 0",

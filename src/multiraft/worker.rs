@@ -67,6 +67,9 @@ pub trait Outside: Send + Sync + 'static {
     /// The log has made room.
     fn room_made(&self, _made: RoomMade) {}
 
+    /// The repair of a quarantined replica has come to another step.
+    fn repairing(&self, _group: RaftGroupId) {}
+
     /// A quarantined replica takes part again.
     fn repaired(&self, _group: RaftGroupId) {}
 
@@ -312,7 +315,10 @@ impl Driver {
                 }
                 Effect::Repair(message) => self.outside.send_repair(message),
                 Effect::Examine { group, lost } => self.threads.log(LogCommand::Examine { group, lost }),
-                Effect::Repairing { group, step } => tracing::warn!(%group, step, "repairing a quarantined replica"),
+                Effect::Repairing { group, step } => {
+                    tracing::warn!(%group, step, "repairing a quarantined replica");
+                    self.outside.repairing(group);
+                }
                 Effect::Repaired { group, last } => {
                     tracing::info!(%group, %last, "replica repaired: it votes and acknowledges again");
                     self.board.update(group, |status| status.quarantined = None);

@@ -78,6 +78,10 @@ impl Outside for NodeOutside {
         self.metrics.copied_forward_bytes.inc_by(made.copied_bytes);
     }
 
+    fn repairing(&self, _group: RaftGroupId) {
+        self.metrics.repair_steps.inc();
+    }
+
     fn repaired(&self, _group: RaftGroupId) {
         self.metrics.repaired_replicas.inc();
     }
