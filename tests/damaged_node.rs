@@ -3,7 +3,7 @@
 //! (What the log makes of damage by itself is in `tests/wal_damage.rs`, and the repair under every order of events in
 //! the simulator.)
 //!
-//! `ACKORD_ALL_DAMAGE=1` runs every kind of damage; otherwise about half of them.
+//! `make test-damage` (`ACKORD_ALL_DAMAGE=1`) runs every kind of damage; otherwise about half of them.
 
 #[path = "support/cluster.rs"]
 mod cluster;

@@ -121,10 +121,7 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let sockets = Sockets::bind(&config).await?;
         let addresses = sockets.addresses()?;
-        let opening = config.clone();
-        let opened = tokio::task::spawn_blocking(move || data::open(&opening))
-            .await
-            .map_err(|error| ServerError::Fatal(format!("opening the data directory: {error}")))??;
+        let opened = open_data(&config).await?;
         let (removed, removals) = mpsc::unbounded_channel();
         let (fatal_sender, fatal) = mpsc::unbounded_channel();
         let sender = PeerSender::new(QueueLimits::default());
@@ -239,6 +236,14 @@ impl Node {
             tracing::warn!(%error, "the database could not be flushed; the next start replays the log");
         }
     }
+}
+
+/// Opens the data directory beside whatever else this thread has to do, and logs to where it would.
+async fn open_data(config: &Config) -> Result<data::Opened, ServerError> {
+    let (config, log) = (config.clone(), tracing::dispatcher::get_default(tracing::Dispatch::clone));
+    let open = move || tracing::dispatcher::with_default(&log, || data::open(&config));
+    let opened = tokio::task::spawn_blocking(open).await;
+    Ok(opened.map_err(|error| ServerError::Fatal(format!("opening the data directory: {error}")))??)
 }
 
 /// What is asked before the node is registered waits in the listener's backlog: a first answer without brokers, or with

@@ -33,6 +33,7 @@ const CASES: &[Case] = &[
         name: "flipped bits in entries of every segment",
         always: true,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| {
             for segment in segments(log) {
                 [2, 3, 6].into_iter().for_each(|eighths| flip(&segment, within(&segment, eighths)));
@@ -43,6 +44,7 @@ const CASES: &[Case] = &[
         name: "a zeroed page in the middle",
         always: false,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| {
             let segment = &segments(log)[1];
             overwrite(segment, within(segment, 4) / 4096 * 4096, &[0; 4096]);
@@ -52,6 +54,7 @@ const CASES: &[Case] = &[
         name: "a truncated segment",
         always: false,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| {
             let segment = &segments(log)[1];
             let file = OpenOptions::new().write(true).open(segment).expect("the file is there");
@@ -62,6 +65,7 @@ const CASES: &[Case] = &[
         name: "the newest segment cut in the middle",
         always: true,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| {
             let segments = segments(log);
             let segment = segments.last().expect("there are some");
@@ -73,24 +77,28 @@ const CASES: &[Case] = &[
         name: "the oldest segment deleted",
         always: true,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| fs::remove_file(&segments(log)[0]).expect("it can be deleted"),
     },
     Case {
         name: "a segment in the middle deleted",
         always: false,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| fs::remove_file(&segments(log)[1]).expect("it can be deleted"),
     },
     Case {
         name: "the newest segment deleted",
         always: false,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| fs::remove_file(segments(log).last().expect("there are some")).expect("it can be deleted"),
     },
     Case {
         name: "two segments swapped",
         always: false,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| {
             let segments = segments(log);
             let aside = log.join("aside");
@@ -103,6 +111,7 @@ const CASES: &[Case] = &[
         name: "an older copy of the newest segment",
         always: false,
         needs_earlier: true,
+        excuse: None,
         damage: |log, earlier| {
             let segments = segments(log);
             let newest = segments.iter().rev().find_map(|segment| {
@@ -117,6 +126,7 @@ const CASES: &[Case] = &[
         name: "newest turns zeroed, but for the last",
         always: false,
         needs_earlier: false,
+        excuse: None,
         damage: |log, _| {
             let segments = segments(log);
             let segment = segments.last().expect("there are some");
@@ -205,12 +215,21 @@ fn a_majority_that_is_damaged_in_different_places_repairs_itself() {
     let (reason, _) = wait_for(|| waits(&cluster).filter(|(_, step)| step.starts_with("asking for ")));
     assert!(reason.contains("damaged") || reason.contains("lost"), "{reason}");
     assert_eq!(repaired(&cluster, 0), 0);
+    // The log has a line for that step, and a metric counts it.
+    let logs = |what: &str, of: &str| {
+        let log = cluster.members[0].log.text();
+        log.lines().any(|line| line.contains(what) && line.contains(of))
+    };
+    assert!(logs("replica quarantined", &reason), "{reason}");
+    wait_until(|| logs("repairing a quarantined replica", "asking for "));
+    wait_until(|| cluster.members[0].metric("ackord_repair_steps_total") >= 1);
 
     // With the other damaged one each has what the other lacks.
     cluster.start_node(1);
     wait_until(|| is_whole(&cluster, 0) && is_whole(&cluster, 1));
     assert!(repaired(&cluster, 0) >= 1 && repaired(&cluster, 1) >= 1);
     assert!(cluster.members[0].metric("ackord_refilled_entries_total") >= 1);
+    wait_until(|| cluster.members[0].log.text().contains("replica repaired"));
     produce(&bootstrap, "last\n");
     assert!(consume(&bootstrap) == format!("{lines}last\n"), "every record, in order, by two that were damaged");
     cluster.start_node(2);

@@ -3,6 +3,7 @@
 use crate::cluster::{Member, TestCluster, kcat, wait_for, wait_until};
 use ackord::broker::Broker;
 use ackord::broker::status::{ReplicaReport, Role};
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub const TOPIC: &str = "t";
+
+/// How a node's log begins to say what it has found in its write-ahead log.
+const FINDING: &str = "found in the log";
 
 /// Few coordinators, so that a test does not wait for fifty groups.
 const LIMITS: &str = "\n[groups]\ncoordinators = 3\n";
@@ -82,6 +86,19 @@ pub fn repaired(cluster: &TestCluster, position: usize) -> u64 {
     cluster.members[position].metric("ackord_repaired_replicas_total")
 }
 
+/// What a member has logged about its damage, after what it had logged `before`: findings of its log that are new, a
+/// database that was set aside, quarantines, repairs.
+pub fn said_of_damage(cluster: &TestCluster, position: usize, before: &str) -> Vec<String> {
+    let log = cluster.members[position].log.text();
+    let finding = |line: &str| line.split_once(FINDING).map(|(_, finding)| finding.to_owned());
+    let known: BTreeSet<String> = before.lines().filter_map(finding).collect();
+    let is_news = |line: &&str| match finding(line) {
+        Some(finding) => !known.contains(&finding),
+        None => ["was set aside", "replica quarantined", "replica repaired"].iter().any(|what| line.contains(what)),
+    };
+    log[before.len()..].lines().filter(is_news).map(str::to_owned).collect()
+}
+
 /// Somebody who writes numbered lines until told to stop.
 pub struct Writer {
     /// Told to stop.
@@ -140,6 +157,8 @@ pub struct Case {
     pub always: bool,
     /// Whether it needs the folder as it was some time before.
     pub needs_earlier: bool,
+    /// Why a node may say nothing of it, if it may.
+    pub excuse: Option<&'static str>,
     /// Does it, to the folder of the log or the database, and that folder as it was.
     pub damage: fn(&Path, &Path),
 }
@@ -173,9 +192,22 @@ pub fn survive(cases: &[Case], folder: &str) {
         cluster.stop_node(position);
         (case.damage)(&path, earlier.path());
         writer.wait_for_more();
+        let before = cluster.members[position].log.text();
         cluster.start_node(position);
         wait_whole(&cluster, position);
-        println!("    {} replicas repaired", repaired(&cluster, position));
+        let mut said = said_of_damage(&cluster, position, &before);
+        // What is found by and by in a database is no sign of damage to the log, nor the other way round.
+        said.retain(|line| line.contains(FINDING) == (folder == "wal"));
+        println!(
+            "    {} replicas repaired; {} lines, such as {:?}",
+            repaired(&cluster, position),
+            said.len(),
+            said.first()
+        );
+        match case.excuse {
+            Some(excuse) if said.is_empty() => println!("    it said nothing: {excuse}"),
+            _ => assert!(!said.is_empty(), "node {} has not said what happened: {}", position + 1, case.name),
+        }
         let other = leader(&cluster).filter(|leader| *leader != position).unwrap_or((position + 1) % 3);
         cluster.stop_node(other);
         writer.wait_for_more();

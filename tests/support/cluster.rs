@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -39,6 +40,29 @@ pub struct Member {
     pub http: Option<SocketAddr>,
     /// What answers its clients, since its last start.
     pub broker: Option<NodeBroker<SharedEngine>>,
+    /// What it has logged while it opened its data, and by the threads of its Raft groups; of all its lives.
+    pub log: NodeLog,
+}
+
+/// A node's log.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLog(Arc<Mutex<Vec<u8>>>);
+
+impl NodeLog {
+    /// All of it.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("whoever writes is alive")).into_owned()
+    }
+}
+
+impl Write for NodeLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("whoever writes is alive").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// See the module.
@@ -106,7 +130,16 @@ impl TestCluster {
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
             let [kafka, native] = [0, 2].map(|kind| SocketAddr::from((HOST, ports[node as usize - 1][kind])));
-            Member { config, running: None, kafka, native, handle: None, http: None, broker: None }
+            Member {
+                config,
+                running: None,
+                kafka,
+                native,
+                handle: None,
+                http: None,
+                broker: None,
+                log: NodeLog::default(),
+            }
         };
         let members = (1..=count).map(member).collect();
         let id = cluster;
@@ -118,7 +151,10 @@ impl TestCluster {
     /// Starts a node that does not run.
     pub fn start_node(&mut self, position: usize) {
         let config = self.members[position].config.clone();
-        let node = self.runtime.block_on(Node::start(config)).expect("the node starts");
+        let log = self.members[position].log.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
+        let start = || self.runtime.block_on(Node::start(config)).expect("the node starts");
+        let node = tracing::subscriber::with_default(log, start);
         self.members[position].broker = Some(node.broker().clone());
         self.members[position].handle = Some(node.handle().clone());
         self.members[position].http = Some(node.addresses().http);
@@ -147,7 +183,16 @@ impl TestCluster {
         let config = config(self.directory.path(), node, &self.ports, &self.limits);
         let [kafka, _, native] = self.ports[position];
         let [kafka, native] = [kafka, native].map(|port| SocketAddr::from((HOST, port)));
-        self.members.push(Member { config, running: None, kafka, native, handle: None, http: None, broker: None });
+        self.members.push(Member {
+            config,
+            running: None,
+            kafka,
+            native,
+            handle: None,
+            http: None,
+            broker: None,
+            log: NodeLog::default(),
+        });
         self.format_anew(position);
         self.start_node(position);
         position
@@ -202,6 +247,9 @@ impl Member {
 impl Drop for TestCluster {
     fn drop(&mut self) {
         (0..self.members.len()).for_each(|position| self.stop_node(position));
+        if thread::panicking() {
+            self.members.iter().for_each(|member| eprintln!("node {}:\n{}", member.config.node(), member.log.text()));
+        }
     }
 }
 

@@ -53,14 +53,16 @@ impl Drop for Alarm {
     }
 }
 
-/// Starts a thread without which the node can't go on.
+/// Starts a thread without which the node can't go on. It logs to wherever the one that starts it does.
 pub(super) fn spawn(
     name: &str,
     outside: Arc<dyn Outside>,
     body: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let alarm = Alarm { name: name.to_owned(), outside };
+    let log = tracing::dispatcher::get_default(tracing::Dispatch::clone);
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _log = tracing::dispatcher::set_default(&log);
         let _alarm = alarm;
         body();
     })
