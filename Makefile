@@ -1,8 +1,8 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test sim test-clients rolling-kills topic-settings many-partitions many-groups jepsen fuzz
-.PHONY: fmt lint doc deny
+.PHONY: help setup build run demo test sim test-damage test-clients rolling-kills topic-settings many-partitions
+.PHONY: many-groups jepsen fuzz fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
@@ -40,6 +40,10 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 sim: setup ## Runs SEEDS=1000 seeds of the simulated cluster (from FIRST=0 on), or SEED=n alone, line by line
 	SEEDS=$(or $(SEEDS),1000) && export SEEDS && $(SIM)
 
+test-damage: setup ## Damages a node's files in every way there is, where `make test` tries about half of them
+	ACKORD_ALL_DAMAGE=1 && export ACKORD_ALL_DAMAGE && \
+		$(CARGO_LINKED) test --locked --test damaged_node -- --nocapture
+
 test-clients: build ## Real clients, alone and in groups, against a real cluster; writes docs/clients.md and README.md
 	tools/test-clients
 
@@ -62,7 +66,7 @@ jepsen: setup ## Kills nodes and cuts their power for real, under load, for a qu
 	$(HARNESS) power-cut
 	$(HARNESS) power-cut-control --rounds 3
 	$(HARNESS) away --rounds 5
-	$(HARNESS) damage --rounds 28
+	$(HARNESS) damage --rounds 40
 	$(HARNESS) retention
 
 fuzz: setup ## Fuzzes everything that comes from outside, SECONDS=60 each (installs cargo-fuzz; see tools/fuzz)
