@@ -8,6 +8,7 @@
 
 use super::{RocksEngine, RocksOptions};
 use crate::storage::EngineError;
+use rocksdb::{DB, LiveFile};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,10 @@ pub fn open_or_set_aside(
     let reason = match find_damage(directory) {
         Some(reason) => reason,
         None => match RocksEngine::open(directory, options) {
-            Ok(engine) => return Ok((engine, None)),
+            Ok(engine) => match find_lost_table(directory, &engine.db) {
+                Some(reason) => reason,
+                None => return Ok((engine, None)),
+            },
             Err(error) if error.damage => error.reason,
             Err(error) => return Err(error),
         },
@@ -71,6 +75,24 @@ fn find_damage(directory: &Path) -> Option<String> {
     let has_database = names.iter().any(|name| name.starts_with("MANIFEST-") || name.ends_with(".sst"));
     let has_current = names.iter().any(|name| name == "CURRENT");
     (has_database && !has_current).then(|| "its file CURRENT is gone".to_owned())
+}
+
+/// A table that the database needs and that is gone, or has another length. RocksDB looks at the first sixteen when it
+/// opens a database whose open files are limited; of the others it would be somebody's read that says so.
+fn find_lost_table(directory: &Path, db: &DB) -> Option<String> {
+    let is_lost = |file: &LiveFile| {
+        let there = fs::metadata(directory.join(file.name.trim_start_matches('/')));
+        there.map_or(true, |there| there.len() != file.size as u64)
+    };
+    let mut lost = db.live_files().ok()?;
+    lost.retain(is_lost);
+    if lost.is_empty() {
+        return None;
+    }
+    // A merge may have made them superfluous before they were looked for; then they are not listed again.
+    let still = db.live_files().ok()?;
+    let lost = lost.iter().find(|file| still.iter().any(|still| still.name == file.name))?;
+    Some(format!("its table {} is gone, or has another length than {} bytes", lost.name, lost.size))
 }
 
 /// Gives the directory another name: the first that is free. Beyond some the oldest is deleted.
@@ -152,5 +174,35 @@ mod tests {
         let _open = RocksEngine::open(&directory, RocksOptions::default()).unwrap();
         let refused = open_or_set_aside(&directory, RocksOptions::default()).err().unwrap();
         assert!(!refused.damage && directory.exists(), "{refused}");
+    }
+
+    #[test]
+    fn no_table_is_missed_however_few_files_may_be_open() {
+        let place = tempfile::tempdir().unwrap();
+        // RocksDB would look at two of the tables.
+        let options = RocksOptions { open_files_max: 20, ..RocksOptions::default() };
+        let tables = |directory: &Path| {
+            let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+            let mut tables: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end == "sst")).collect();
+            tables.sort();
+            tables
+        };
+        for (number, cut) in (0..Family::ALL.len()).flat_map(|number| [(number, false), (number, true)]) {
+            let directory = place.path().join(format!("state-{number}-{cut}"));
+            let engine = RocksEngine::open(&directory, options).unwrap();
+            let mut batch = WriteBatch::default();
+            Family::ALL.into_iter().for_each(|family| batch.put(family, vec![0; 16], vec![7; 1000]));
+            engine.write(batch).and_then(|()| engine.flush()).unwrap();
+            drop(engine);
+            let tables = tables(&directory);
+            assert_eq!(tables.len(), Family::ALL.len());
+            assert_eq!(open_or_set_aside(&directory, options).unwrap().1, None, "a whole one");
+            match cut {
+                true => fs::OpenOptions::new().write(true).open(&tables[number]).unwrap().set_len(900).unwrap(),
+                false => fs::remove_file(&tables[number]).unwrap(),
+            }
+            let (_, set_aside) = open_or_set_aside(&directory, options).unwrap();
+            assert!(set_aside.is_some(), "{} of {}, cut: {cut}", number + 1, tables.len());
+        }
     }
 }
