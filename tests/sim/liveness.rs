@@ -89,11 +89,6 @@ impl World {
         self.membership(group).voters
     }
 
-    /// Whether a replica runs and takes part.
-    fn takes_part(&self, node: NodeId, group: RaftGroupId) -> bool {
-        self.node(node).replica(group).is_some()
-    }
-
     fn let_majority_work(&mut self, up: &BTreeSet<NodeId>) -> Result<(), String> {
         let (mut probes, groups) = (Acknowledged::default(), self.groups());
         self.add_actor(Box::new(Probe::new(groups.clone(), Acknowledged::clone(&probes))));
@@ -156,13 +151,15 @@ impl World {
     /// Whether a probe was acknowledged and everybody who takes part has applied it.
     fn has_recovered(&mut self, group: RaftGroupId, up: &BTreeSet<NodeId>, probes: &mut Acknowledged) -> bool {
         let Some(at) = probes.borrow().get(&group).copied() else { return false };
-        let behind = |node: &&NodeId| {
-            let applied = self.node(**node).machine(group).map(|machine| machine.applied().index);
-            self.takes_part(**node, group) && applied.is_some_and(|applied| applied < at)
+        // A node's next disk may have another replica, which the group does not know yet.
+        let behind = |voter: &ReplicaId| {
+            let node = self.node(voter.node());
+            let applied = node.machine(group).map(|machine| machine.applied().index);
+            node.replica(group).is_some_and(|replica| replica.id() == *voter)
+                && applied.is_some_and(|applied| applied < at)
         };
         let voters = self.voters(group);
-        let recovered =
-            !up.iter().filter(|node| voters.iter().any(|voter| voter.node() == **node)).any(|node| behind(&node));
+        let recovered = !voters.iter().filter(|voter| up.contains(&voter.node())).any(behind);
         if recovered {
             self.watch.tell(&Observation::Liveness { group, up, progress: true });
         }
