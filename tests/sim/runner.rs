@@ -296,7 +296,8 @@ fn expected() -> Vec<String> {
 
 /// What reproduces a failure.
 fn reproduce(seed: u64) -> String {
-    format!("SEED={seed} cargo test --profile sim --test sim seeds -- --nocapture --exact")
+    let replacing = if number("REPLACE").is_some() { "REPLACE=1 " } else { "" };
+    format!("{replacing}make sim SEED={seed}")
 }
 
 fn explain(failure: &Failure) {
