@@ -59,7 +59,7 @@ many-partitions: build ## What a thousand partitions cost: time, memory, process
 many-groups: build ## What a thousand consumer groups cost, beside a single one
 	tools/many-groups
 
-jepsen: setup ## Kills nodes and cuts their power for real, under load, for a quarter of an hour (as root)
+jepsen: setup ## Kills nodes and cuts their power for real, under load, for half an hour (as root)
 	$(CARGO_LINKED) build --release --workspace --locked
 	$(HARNESS) kill
 	$(HARNESS) pause

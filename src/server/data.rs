@@ -375,18 +375,16 @@ fn make_machines(engine: &dyn Engine, plans: &[GroupPlan]) -> Result<Vec<Machine
     let mut batch = WriteBatch::default();
     let mut machines = Vec::with_capacity(plans.len());
     for GroupPlan { group, replica, kind, members, .. } in plans {
+        if let Some(machine) = find_machine(engine, *group)? {
+            machines.push(machine);
+            continue;
+        }
+        own::put(&mut batch, *group, *replica);
         let members = members.clone();
         let start = if members.is_joining() { LogId::default() } else { BIRTH };
-        let there = find_machine(engine, *group)?;
-        if there.is_none() {
-            own::put(&mut batch, *group, *replica);
-        }
-        machines.push(match (there, kind) {
-            (Some(machine), _) => machine,
-            (None, GroupKind::Partition) => {
-                Machine::Partition(Box::new(Partition::create(*group, start, members, &mut batch)))
-            }
-            (None, GroupKind::Coordinator) => {
+        machines.push(match kind {
+            GroupKind::Partition => Machine::Partition(Box::new(Partition::create(*group, start, members, &mut batch))),
+            GroupKind::Coordinator => {
                 Machine::Coordinator(Box::new(Coordinator::create(*group, start, members, &mut batch)))
             }
         });

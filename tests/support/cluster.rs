@@ -130,16 +130,7 @@ impl TestCluster {
             let identity = Identity { cluster, node: NodeId(node), incarnation, voters: voters.clone() };
             data::format(&config, &identity).expect("an empty directory can be formatted");
             let [kafka, native] = [0, 2].map(|kind| SocketAddr::from((HOST, ports[node as usize - 1][kind])));
-            Member {
-                config,
-                running: None,
-                kafka,
-                native,
-                handle: None,
-                http: None,
-                broker: None,
-                log: NodeLog::default(),
-            }
+            Member::stopped(config, kafka, native)
         };
         let members = (1..=count).map(member).collect();
         let id = cluster;
@@ -183,16 +174,7 @@ impl TestCluster {
         let config = config(self.directory.path(), node, &self.ports, &self.limits);
         let [kafka, _, native] = self.ports[position];
         let [kafka, native] = [kafka, native].map(|port| SocketAddr::from((HOST, port)));
-        self.members.push(Member {
-            config,
-            running: None,
-            kafka,
-            native,
-            handle: None,
-            http: None,
-            broker: None,
-            log: NodeLog::default(),
-        });
+        self.members.push(Member::stopped(config, kafka, native));
         self.format_anew(position);
         self.start_node(position);
         position
@@ -231,6 +213,12 @@ impl TestCluster {
 }
 
 impl Member {
+    /// One that has not been started.
+    fn stopped(config: Config, kafka: SocketAddr, native: SocketAddr) -> Self {
+        let log = NodeLog::default();
+        Self { config, running: None, kafka, native, handle: None, http: None, broker: None, log }
+    }
+
     /// What a running node's metrics of this name come to, all its series together.
     pub fn metric(&self, name: &str) -> u64 {
         let address = self.http.expect("it runs");

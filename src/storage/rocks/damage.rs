@@ -77,8 +77,8 @@ fn find_damage(directory: &Path) -> Option<String> {
     (has_database && !has_current).then(|| "its file CURRENT is gone".to_owned())
 }
 
-/// A table that the database needs and that is gone, or has another length. RocksDB looks at the first sixteen when it
-/// opens a database whose open files are limited; of the others it would be somebody's read that says so.
+/// A table that the database needs and that is gone, or has another length. RocksDB looks at a few only when it opens a
+/// database whose open files are limited; of the others it would be somebody's read that says so.
 fn find_lost_table(directory: &Path, db: &DB) -> Option<String> {
     let is_lost = |file: &LiveFile| {
         let there = fs::metadata(directory.join(file.name.trim_start_matches('/')));
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn no_table_is_missed_however_few_files_may_be_open() {
         let place = tempfile::tempdir().unwrap();
-        // RocksDB would look at two of the tables.
+        // RocksDB itself would not look at all of the tables.
         let options = RocksOptions { open_files_max: 20, ..RocksOptions::default() };
         let tables = |directory: &Path| {
             let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
