@@ -50,6 +50,9 @@ pub enum DataError {
     /// The controller's state is damaged, and the log says that the group was never born here.
     #[error("the controller's state: {0}")]
     Controller(String),
+    /// Another process has it open, or an earlier life of this node in this process that has not ended.
+    #[error("{0} is in use: this node runs already, or has not ended yet; nothing was changed")]
+    InUse(PathBuf),
     /// The operating system refused.
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
@@ -170,6 +173,10 @@ fn open_log(
     let path = path.to_owned();
     let io_error = |error| DataError::Io { path: path.clone(), error };
     let disk = RealDisk::with_sync(&path, sync_wanted()).map_err(io_error)?;
+    // Opening a log rewrites its end: of one that somebody writes to, that would tear what is acknowledged.
+    if !disk.lock().map_err(io_error)? {
+        return Err(DataError::InUse(config.data_dir.clone()));
+    }
     let owner = wal::Identity { cluster: identity.cluster.0, node: identity.node };
     let config::Wal { segment_bytes, retain_bytes, slack_bytes, recycled_segments_max } = config.wal;
     let recycled_max = recycled_segments_max.into();

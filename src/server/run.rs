@@ -217,8 +217,11 @@ impl Node {
                 if !self.engine.is_condemned() {
                     return Err(ServerError::Fatal(reason));
                 }
-                let _too_late = timeout(END_MAX, self.stop()).await;
-                Err(ServerError::DamagedState(reason))
+                match timeout(END_MAX, self.stop()).await {
+                    Ok(()) => Err(ServerError::DamagedState(reason)),
+                    // What has not ended may still write: no new life beside it.
+                    Err(_) => Err(ServerError::Fatal(reason)),
+                }
             }
         }
     }
@@ -340,6 +343,7 @@ mod tests {
     use crate::server::identity::{FirstVoter, Identity};
     use crate::types::{ClusterId, Incarnation};
     use std::future::pending;
+    use std::path::Path;
 
     async fn end_of(mut node: Node, reason: &str) -> ServerError {
         let (fatal, ends) = mpsc::unbounded_channel();
@@ -363,10 +367,9 @@ mod tests {
         assert_eq!(lives(ServerError::Fatal).await.1, 1);
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_node_with_a_damaged_database_ends_whole_so_that_it_can_begin_anew_without_it() {
-        let place = tempfile::tempdir().unwrap();
-        let data_dir = place.path().join("data");
+    /// The only node of a cluster, formatted in `data` of this place.
+    fn formatted(place: &Path) -> Config {
+        let data_dir = place.join("data");
         let text = format!(
             "node_id = 1\ndata_dir = {data_dir:?}\npeers = [\"1@127.0.0.1:1\"]\n[listeners]\nkafka = \"127.0.0.1:0\"\n\
              peer = \"127.0.0.1:0\"\nnative = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n\
@@ -376,7 +379,35 @@ mod tests {
         let (node, incarnation) = (NodeId(1), Incarnation(2));
         let voters = vec![FirstVoter { node, incarnation }];
         data::format(&config, &Identity { cluster: ClusterId(3), node, incarnation, voters }).unwrap();
+        config
+    }
 
+    /// Opening a log rewrites its end, and what was acknowledged meanwhile would be lost.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_opens_what_a_node_is_using() {
+        let place = tempfile::tempdir().unwrap();
+        let (config, data_dir) = (formatted(place.path()), place.path().join("data"));
+        let node = Node::start(config.clone()).await.unwrap();
+        let segments = || -> BTreeSet<_> {
+            let entries = std::fs::read_dir(data_dir.join("wal")).unwrap();
+            entries
+                .map(|entry| entry.unwrap().file_name())
+                .filter(|name| name.as_encoded_bytes().starts_with(b"seg"))
+                .collect()
+        };
+        let before = segments();
+        let Err(refused) = Node::start(config.clone()).await else { panic!("a second one runs beside the first") };
+        assert!(matches!(refused, ServerError::Data(DataError::InUse(_))), "{refused}");
+        assert_eq!(segments(), before, "opening begins a new segment");
+        node.stop().await;
+        Node::start(config).await.unwrap().stop().await;
+        assert!(segments() != before);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_with_a_damaged_database_ends_whole_so_that_it_can_begin_anew_without_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (config, data_dir) = (formatted(place.path()), place.path().join("data"));
         let node = Node::start(config.clone()).await.unwrap();
         node.engine.condemn("on purpose");
         let end = end_of(node, "the database fails").await;

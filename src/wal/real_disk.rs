@@ -5,7 +5,8 @@
 
 use super::disk::{Disk, DiskFile};
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -47,6 +48,17 @@ impl RealDisk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), directory, sync }) })
+    }
+
+    /// Keeps everybody else, in this process and in others, from the directory until the last clone is dropped.
+    /// `false`: somebody has it. It is the kernel's lock (flock) on the open directory; a process that dies gives it
+    /// back.
+    pub fn lock(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.inner.directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -139,7 +151,7 @@ impl DiskFile for RealFile {
                     offset += written as u64;
                     IoSlice::advance_slices(&mut left, written);
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
