@@ -194,6 +194,7 @@ impl Membership {
     pub fn of_voters(voters: impl IntoIterator<Item = ReplicaId>) -> Self {
         let mut membership = Self { voters: voters.into_iter().collect(), ..Self::default() };
         membership.voters.sort_unstable();
+        membership.voters.dedup();
         membership
     }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 impl Partition {
     /// The replica that a further one on `node` becomes: the node's next number in this group.
     fn next_replica(&self, node: NodeId, learners: &[ReplicaId]) -> ReplicaId {
-        let current = self.replacing.iter().map(|pair| &pair.new);
+        let current = self.replacing.iter().flat_map(|pair| [&pair.old, &pair.new]);
         let ever = self.replicas.iter().chain(&self.removed).chain(current).chain(learners);
         let newest = ever.filter(|replica| replica.node() == node).map(|replica| replica.generation()).max();
         ReplicaId::new(node, newest.map_or(0, |generation| generation + 1))
@@ -24,16 +24,10 @@ impl Partition {
         self.wanted().into_iter().find(|replica| replica.node() == node)
     }
 
-    /// Has `new` take the place of `old`, one of the wanted replicas.
+    /// Has `new` take the place of `old`, one of the wanted replicas, and of those whose places that was to take.
     fn replace(&mut self, old: ReplicaId, new: ReplicaId) {
-        match self.replacing.iter_mut().find(|pair| pair.new == old) {
-            // Its place was to be taken by a replica that is lost now, too.
-            Some(pair) => {
-                pair.new = new;
-                self.retire(old);
-            }
-            None => self.replacing.push(Replacement { old, new }),
-        }
+        self.replacing.iter_mut().filter(|pair| pair.new == old).for_each(|pair| pair.new = new);
+        self.replacing.push(Replacement { old, new });
     }
 
     /// A replacement is complete.
@@ -66,7 +60,9 @@ struct Plan {
 fn plan(partition: &Partition, name: &str, (old, new): (NodeId, NodeId), learners: &[ReplicaId]) -> Planned {
     let Some(lost) = partition.wanted_on(old) else { return Ok(None) };
     if old != new {
-        let hosted = partition.replicas.iter().chain(&partition.removed).any(|replica| replica.node() == new);
+        let going = partition.replacing.iter().map(|pair| &pair.old);
+        let ever = partition.replicas.iter().chain(&partition.removed).chain(going);
+        let hosted = ever.into_iter().any(|replica| replica.node() == new);
         if hosted || partition.wanted_on(new).is_some() {
             let what = format!("node {new} has, or had, a replica of {name} itself; choose another node");
             return reject(Reason::InvalidReplicaAssignment, what);
@@ -207,7 +203,7 @@ pub(super) fn finish_nodes(editor: &mut Editor<'_>) {
 pub(super) fn join(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnation) -> Result<Joining, Rejection> {
     let replica = joining_replica(editor, node, incarnation)?;
     let members = &editor.view.cluster().controllers.members;
-    let peers = members.replicas.iter().copied().chain(members.replacing.iter().map(|pair| pair.new)).collect();
+    let peers = members.peers().voters;
     let has_begun = members.replicas.contains(&replica);
     Ok(Joining { replica, has_begun, peers })
 }

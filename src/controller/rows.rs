@@ -175,7 +175,8 @@ pub(super) fn checked_cluster(cluster: Cluster, own: ClusterId) -> Result<Cluste
 }
 
 fn replacements_fit(partition: &Partition) -> bool {
-    partition.replacing.iter().all(|pair| partition.replicas.contains(&pair.old))
+    let wanted = partition.wanted();
+    partition.replacing.iter().all(|pair| wanted.contains(&pair.new))
 }
 
 /// A topic from the disk or a snapshot, before the view takes for granted what a command's topic always keeps.

@@ -132,7 +132,8 @@ pub struct Partition {
     pub group: RaftGroupId,
     /// Its voters, the preferred leader first. A voter that is being replaced is among them until that is done.
     pub replicas: Vec<ReplicaId>,
-    /// Which of them are being replaced, and by whom.
+    /// Which of them are being replaced, and by whom. One that was to come, and whose place another one is to take
+    /// now, is there beside the one that it was to replace: it may be a voter already.
     pub replacing: Vec<Replacement>,
     /// The voters that the group was born with; empty as long as they are `replicas`.
     pub born: Vec<ReplicaId>,
@@ -197,6 +198,8 @@ pub struct GroupPlan {
 pub struct GroupChanges {
     /// Groups to create here.
     pub create: Vec<GroupPlan>,
+    /// Groups that stay here, and whose other replicas are others now.
+    pub others: Vec<GroupPlan>,
     /// Groups to tombstone here.
     pub tombstone: Vec<RaftGroupId>,
 }
@@ -319,11 +322,14 @@ impl MetadataView {
                 None => &[],
             };
             for (number, partition) in topic.partitions.iter().enumerate() {
-                let before = known.get(number).and_then(|partition| partition.replica_on(node));
-                if before == partition.replica_on(node) {
+                let before = known.get(number);
+                let replica = before.and_then(|before| before.replica_on(node));
+                if replica == partition.replica_on(node) {
+                    let others = replica.is_some() && before.is_some_and(|before| before.peers() != partition.peers());
+                    changes.others.extend(others.then(|| plan(topic, number, partition, node)).flatten());
                     continue;
                 }
-                changes.tombstone.extend(before.map(|_| partition.group));
+                changes.tombstone.extend(replica.map(|_| partition.group));
                 changes.create.extend(plan(topic, number, partition, node));
             }
         }
@@ -455,6 +461,13 @@ impl Partition {
         coming.chain(self.replicas.iter().copied()).find(|replica| replica.node() == node)
     }
 
+    /// Every replica that the group has or is to have, as voters.
+    #[must_use]
+    pub fn peers(&self) -> Membership {
+        let open = self.replacing.iter().flat_map(|pair| [pair.old, pair.new]);
+        Membership::of_voters(self.replicas.iter().copied().chain(open))
+    }
+
     /// The voters that there are to be once every replacement is complete.
     #[must_use]
     pub fn wanted(&self) -> Vec<ReplicaId> {
@@ -469,10 +482,9 @@ impl Partition {
     /// name is to be heard.
     #[must_use]
     pub fn is_lost(&self, replica: ReplicaId) -> bool {
-        let node = replica.node();
-        let on_its_own_node = |pair: &Replacement| pair.old == replica && pair.new.node() == node;
-        self.replacing.iter().any(on_its_own_node)
-            || self.removed.iter().any(|gone| gone.node() == node && gone.generation() >= replica.generation())
+        let has_later = |known: &ReplicaId| known.node() == replica.node() && known.generation() > replica.generation();
+        self.removed.iter().any(|gone| *gone == replica || has_later(gone))
+            || self.replacing.iter().any(|pair| has_later(&pair.old) || has_later(&pair.new))
     }
 }
 
@@ -483,8 +495,6 @@ fn plan(topic: &Topic, number: usize, partition: &Partition, node: NodeId) -> Op
         true => Membership::of_voters(first.iter().copied()),
         false => Membership::of_joining(replica),
     };
-    let coming = partition.replacing.iter().map(|pair| pair.new);
-    let peers = Membership::of_voters(partition.replicas.iter().copied().chain(coming));
-    let kind = topic.kind();
+    let (peers, kind) = (partition.peers(), topic.kind());
     Some(GroupPlan { group: partition.group, replica, members, peers, kind, topic: topic.id, partition: number })
 }

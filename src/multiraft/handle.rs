@@ -227,6 +227,11 @@ impl Handle {
         self.send(Event::Input(Input::Adopt { group, replica, membership }))
     }
 
+    /// The controller says which replicas a group that is here has now, or is to have.
+    pub fn tell_replicas(&self, group: RaftGroupId, replica: ReplicaId, membership: Membership) -> Result<(), Refused> {
+        self.send(Event::Input(Input::Replicas { group, replica, membership }))
+    }
+
     /// What readers found of a group's rows: those of this generation are damaged. The replica is repaired.
     pub fn state_damaged(&self, group: RaftGroupId, generation: u64, reason: String) {
         // A worker that is gone needs no state.

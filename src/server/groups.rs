@@ -41,6 +41,8 @@ pub struct Work {
     pub create: Vec<(GroupPlan, bool)>,
     /// Groups that are here, or that the log may have forgotten: whoever repairs them learns who the members are.
     pub adopt: Vec<GroupPlan>,
+    /// Groups that are here, or about to be, and whose other replicas are others now.
+    pub others: Vec<GroupPlan>,
 }
 
 impl Known {
@@ -84,6 +86,7 @@ impl Known {
         let remove: Vec<_> = self.groups.iter().filter(gone).copied().collect();
         self.groups.retain(|group| !remove.contains(group));
         self.ended.extend(&remove);
+        let others = changes.others.into_iter().filter(|plan| self.groups.contains(&plan.group)).collect();
         let (mut create, mut adopt) = (Vec::new(), Vec::new());
         for plan in changes.create {
             // The controller never gives a group back to a disk that had it: the log could not tell the two replicas
@@ -99,7 +102,7 @@ impl Known {
                 adopt.push(plan);
             }
         }
-        Work { remove, create, adopt }
+        Work { remove, create, adopt, others }
     }
 }
 
@@ -176,9 +179,14 @@ impl Groups {
         if now.cluster().retired.contains(&self.incarnation) {
             return Err("this data directory was replaced, and its replicas are elsewhere".to_owned());
         }
-        let Work { remove, create, adopt } = self.known.take_work(seen, now);
+        let Work { remove, create, adopt, others } = self.known.take_work(seen, now);
         for GroupPlan { group, replica, peers, .. } in adopt {
             if self.handle.adopt(group, replica, peers).is_err() {
+                return Err("the Raft worker has stopped".to_owned());
+            }
+        }
+        for GroupPlan { group, replica, peers, .. } in others {
+            if self.handle.tell_replicas(group, replica, peers).is_err() {
                 return Err("the Raft worker has stopped".to_owned());
             }
         }

@@ -123,7 +123,7 @@ fn check_replicas(view: &MetadataView, partition: &Partition) {
         assert!(hosts.iter().all(|node| view.broker(*node).is_some() || lost(node)), "{partition:?}");
     }
     assert!(partition.wanted().iter().all(|replica| !partition.is_lost(*replica)), "{partition:?}");
-    assert!(partition.replacing.iter().all(|pair| partition.replicas.contains(&pair.old)), "{partition:?}");
+    assert!(partition.replacing.iter().all(|pair| partition.wanted().contains(&pair.new)), "{partition:?}");
 }
 
 /// What holds in every state, and from one state to the next.
@@ -145,6 +145,11 @@ fn check(before: &MetadataView, after: &MetadataView, ever: &mut BTreeSet<RaftGr
                 assert_eq!((now.group, now.first_replicas()), (then.group, then.first_replicas()));
                 let back = now.wanted().into_iter().find(|replica| then.is_lost(*replica));
                 assert_eq!(back, None, "a lost replica is back");
+                let known = then.peers().voters.into_iter().chain(then.removed.iter().copied());
+                let mut forgotten = known.filter(|replica| then.is_lost(*replica) && !now.is_lost(*replica));
+                assert_eq!(forgotten.next(), None, "a lost replica is heard again");
+                let given_up = |view: &MetadataView, node| view.gave_up(then.group, NodeId(node));
+                assert!((1..8).all(|node| given_up(after, node) || !given_up(before, node)), "{then:?} {now:?}");
             }
         }
     }

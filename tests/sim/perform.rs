@@ -290,6 +290,9 @@ impl World {
             }
             self.arrive(position, Arrived::Input(Input::Adopt { group, replica, membership }));
         }
+        for GroupPlan { group, replica, peers: membership, .. } in work.others {
+            self.arrive(position, Arrived::Input(Input::Replicas { group, replica, membership }));
+        }
         if is_news {
             self.greet_again(position);
         }

@@ -130,6 +130,8 @@ pub enum Input {
     /// The controller says that this node hosts a replica of a group that the log, which has lost turns, may have
     /// forgotten: it is repaired, not born. Says who the members are, too, to a replica that does not know it.
     Adopt { group: RaftGroupId, replica: ReplicaId, membership: Membership },
+    /// The controller says which replicas a group that is here has now, or is to have: one that is repaired asks them.
+    Replicas { group: RaftGroupId, replica: ReplicaId, membership: Membership },
     /// The controller wants this node to host a replica of a new group; its state machine exists, durably. The
     /// preferred leader does not wait for an election timeout. A replica that joins a group which exists knows no
     /// voters (`Membership::of_joining`) and waits for a snapshot.
