@@ -186,6 +186,9 @@ pub enum LogChange {
     /// Entries that were lost here, as a peer has them: they take the places that the log kept for them, and cut
     /// nothing off.
     Refill(Vec<LogEntry>),
+    /// A replica that took part has found that it has lost promises: it is in doubt at every start, until a state is
+    /// installed. Nothing of a group that the log does not know.
+    Doubt,
     /// The group was deleted by the controller and never comes back under this number.
     Tombstone,
 }

@@ -3,8 +3,8 @@
 mod wal_common;
 use ackord::sim::SimDisk;
 use ackord::types::{LogId, RaftGroupId};
-use ackord::wal::Options;
 use ackord::wal::real_disk::RealDisk;
+use ackord::wal::{LogChange, Options};
 use wal_common::*;
 
 #[test]
@@ -58,4 +58,44 @@ fn a_conflict_cuts_off_the_old_suffix() {
     let (log, recovery) = open(&disk);
     assert_eq!(recovery.groups[&RaftGroupId(1)].last, LogId::new(4, 2));
     assert_holds(&log, 1, &[(2, 1), (3, 1), (4, 2)], 50);
+}
+
+/// A replica has found that promises of its are lost. What it writes afterwards tells nothing of them.
+#[test]
+fn a_doubt_stays_until_a_state_is_installed() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    log.append(&turn([append(1, 2, 3, 1, 100)])).expect("append");
+    log.append(&turn([change(1, 5, 0, LogChange::Doubt), change(3, 5, 0, LogChange::Doubt)])).expect("append");
+    for life in 1..4 {
+        kill(&disk, log);
+        let recovery;
+        (log, recovery) = open(&disk);
+        let one = &recovery.groups[&RaftGroupId(1)];
+        assert!(one.damage.as_ref().is_some_and(|damage| damage.doubt && damage.holes.is_empty()), "{one:?}");
+        assert_eq!((one.hard_state, one.last), (state(4 + life, 1), LogId::new(4, 1)), "and nothing else of it");
+        assert_eq!(recovery.groups[&RaftGroupId(2)].damage, None, "and nobody else");
+        assert!(!recovery.groups.contains_key(&RaftGroupId(3)), "who was never born has promised nothing");
+        log.append(&turn([only_state(1, 5 + life, 1)])).expect("append");
+    }
+    let at = LogId::new(9, 3);
+    log.append(&turn([change(1, 9, 9, LogChange::Installed { at, generation: 1 })])).expect("append");
+    kill(&disk, log);
+    let (_, recovery) = open(&disk);
+    assert_eq!(recovery.groups[&RaftGroupId(1)].damage, None);
+}
+
+/// Two processes that write one log tear what the other one has acknowledged.
+#[test]
+fn a_directory_has_one_user() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let first = RealDisk::open(directory.path()).expect("a disk");
+    let clone = first.clone();
+    let second = RealDisk::open(directory.path()).expect("a disk");
+    assert!(first.lock().expect("a lock") && !second.lock().expect("an answer"));
+    drop(first);
+    assert!(!second.lock().expect("an answer"), "a clone still uses it");
+    drop(clone);
+    assert!(second.lock().expect("a lock"));
 }

@@ -14,6 +14,7 @@
 //! * [`options`]: the limits.
 //! * [`repair`]: how a replica that lost something is made whole by its peers.
 //! * [`replay`]: whose committed entries are read back from the log next.
+//! * `report`: what can be seen of it from outside.
 //! * [`snapshot`]: how a replica that fell behind the log gets the state instead.
 //! * [`turn`]: what waits for the log, and what leaves once it is durable.
 
@@ -23,11 +24,12 @@ pub mod membership;
 pub mod options;
 pub mod repair;
 pub mod replay;
+mod report;
 pub mod snapshot;
 pub mod turn;
 
 use crate::raft::group_log::Wanted;
-use crate::raft::{Broken, MessageKind, RaftMessage, Replica};
+use crate::raft::{Broken, MessageKind, RaftMessage};
 use crate::types::{
     CONTROLLER_GROUP, HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId,
 };
@@ -212,6 +214,9 @@ impl Core {
             Input::Repair(message) => self.hear_of_repair(message),
             Input::Examined { group, recovery, state } => self.examined(group, recovery, state),
             Input::Adopt { group, replica, membership } => self.adopt(group, replica, membership),
+            Input::Replicas { group, replica, membership } => {
+                self.with_repair(group, |repair, _| repair.learn_members(replica, membership));
+            }
             Input::Create { group, replica, membership, preferred } => {
                 self.create(group, replica, membership, preferred);
             }
@@ -537,59 +542,6 @@ impl Core {
             self.unflushed_bytes = 0;
             self.effects.push(Effect::Flush);
         }
-    }
-
-    /// A live group's replica, to look at.
-    #[must_use]
-    pub fn replica(&self, id: RaftGroupId) -> Option<&Replica> {
-        match self.groups.get(&id)? {
-            Slot::Live(group) => Some(&group.replica),
-            Slot::Quarantined(_) => None,
-        }
-    }
-
-    /// The newest entry a live group's state machine is known to have applied.
-    #[must_use]
-    pub fn applied(&self, id: RaftGroupId) -> Option<LogIndex> {
-        match self.groups.get(&id)? {
-            Slot::Live(group) => Some(group.applied_index()),
-            Slot::Quarantined(_) => None,
-        }
-    }
-
-    /// Why a group is quarantined, if it is.
-    #[must_use]
-    pub fn quarantine_reason(&self, id: RaftGroupId) -> Option<&str> {
-        match self.groups.get(&id)? {
-            Slot::Live(_) => None,
-            Slot::Quarantined(repair) => Some(repair.reason()),
-        }
-    }
-
-    /// Proposals of a live group whose outcome is awaited.
-    #[must_use]
-    pub fn pending_count(&self, id: RaftGroupId) -> usize {
-        match self.groups.get(&id) {
-            Some(Slot::Live(group)) => group.pending_count(),
-            _ => 0,
-        }
-    }
-
-    /// Payload that was taken in and is not durable yet.
-    #[must_use]
-    pub fn queued(&self) -> Payload {
-        self.queue.payload()
-    }
-
-    /// Payload handed to state machines and not applied yet, in bytes.
-    #[must_use]
-    pub fn unapplied_bytes(&self) -> usize {
-        self.unapplied_bytes
-    }
-
-    /// Every group of this node.
-    pub fn group_ids(&self) -> impl Iterator<Item = RaftGroupId> + '_ {
-        self.groups.keys().copied()
     }
 }
 

@@ -50,8 +50,9 @@ pub(crate) struct GroupLog {
     pub installing: Option<(LogId, u64)>,
     /// Why it is not certain what the group promised; cleared by what settles the matter.
     pub doubt: Option<String>,
-    /// Whether what is written from now on comes after a start that could not settle the doubt: then it proves nothing
-    /// about what was lost, and only a snapshot, or the end of the group, clears it.
+    /// Whether what is written from now on comes after a start that could not settle the doubt, or after the replica
+    /// has found it: then it proves nothing about what was lost, and only a snapshot, or the end of the group, clears
+    /// it.
     pub doubt_stands: bool,
     /// The latest flaw found in something that this group wrote; explains its holes.
     pub flaw: Option<String>,
@@ -225,11 +226,16 @@ impl GroupLog {
         self.cut_after(if id.index > self.start.index { id } else { self.start });
     }
 
+    /// What was promised is not certain, and nothing written later settles it.
+    fn doubt_from_now_on(&mut self, reason: &str) {
+        self.doubt.get_or_insert_with(|| reason.to_owned());
+        self.doubt_stands = true;
+    }
+
     fn apply_checkpoint(&mut self, section: &SectionHeader) {
         self.reconcile(section.last, !section.doubt);
         if section.doubt {
-            self.doubt.get_or_insert_with(|| "an earlier start found turns missing that it may be in".to_owned());
-            self.doubt_stands = true;
+            self.doubt_from_now_on("an earlier start found turns missing that it may be in");
         }
         if section.base.index > self.start.index {
             self.start_after(section.base);
@@ -309,7 +315,12 @@ impl Index {
         let commit = log.hard_state.commit.max(section.hard_state.commit);
         log.hard_state = HardState { commit, ..section.hard_state };
         match section.kind {
-            SectionKind::HardState => log.reconcile(section.base, section.installing == log.installing.is_some()),
+            SectionKind::HardState => {
+                log.reconcile(section.base, !section.doubt && section.installing == log.installing.is_some());
+                if section.doubt {
+                    log.doubt_from_now_on("the replica has found itself that it lost promises");
+                }
+            }
             SectionKind::Installing => {
                 log.reconcile(section.base, true);
                 log.installing = Some((section.last, section.number));

@@ -248,12 +248,16 @@ impl<D: Disk> Log<D> {
         let group = write.group;
         let log = self.index.groups.get(&group);
         let last = log.map_or(LogId::default(), |log| log.last);
+        let doubt = write.change == LogChange::Doubt;
+        if doubt && log.is_none() {
+            return; // it was never born, and has promised nothing
+        }
         let (kind, base, end, number, entries): (_, _, _, _, &[LogEntry]) = match &write.change {
             LogChange::Append(entries) if !entries.is_empty() => {
                 let base = self.check_append(group, entries);
                 (SectionKind::Append, base, entries[entries.len() - 1].id, 0, entries)
             }
-            LogChange::None | LogChange::Append(_) => (SectionKind::HardState, last, last, 0, &[]),
+            LogChange::None | LogChange::Doubt | LogChange::Append(_) => (SectionKind::HardState, last, last, 0, &[]),
             LogChange::Born { start } => {
                 assert!(log.is_none() && !self.index.tombstones.contains(&group), "group {group} is born only once");
                 (SectionKind::Born, *start, *start, 0, &[])
@@ -268,7 +272,7 @@ impl<D: Disk> Log<D> {
         };
         let is_first = matches!(kind, SectionKind::Born | SectionKind::Installed | SectionKind::Tombstone);
         assert!(log.is_some() || is_first, "group {group} was never born, or is gone");
-        let header = SectionHeader { base, last: end, number, ..self.blank(kind, group, write.hard_state) };
+        let header = SectionHeader { doubt, base, last: end, number, ..self.blank(kind, group, write.hard_state) };
         self.add_section(header, entries);
     }
 

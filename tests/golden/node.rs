@@ -383,6 +383,7 @@ fn describe_write(write: &ackord::wal::GroupWrite) -> String {
         LogChange::Born { start } => format!("its birth at {start} ({promise})"),
         LogChange::Installing { at, .. } => format!("that it will switch to the state at {at} ({promise})"),
         LogChange::Installed { at, .. } => format!("that it has switched to the state at {at} ({promise})"),
+        LogChange::Doubt => format!("that it may have promised more ({promise})"),
         LogChange::Tombstone => "its end".to_owned(),
     }
 }

@@ -75,8 +75,8 @@ struct Floor {
     at_least: LogIndex,
     /// What every replica has said of its term, if promises are not known.
     terms: BTreeMap<ReplicaId, Term>,
-    /// The leader's members, if promises are not known and it has said where its log ends.
-    members: Option<Membership>,
+    /// The leader's term and members, if promises are not known and it has said where its log ends.
+    led: Option<(Term, Membership)>,
 }
 
 /// What a peer has said last.
@@ -116,6 +116,9 @@ pub(super) struct Repair {
     applied: Option<LogId>,
     /// The members as far as they are known here.
     membership: Membership,
+    /// Every replica that the group has or is to have, as the controller said last. Those known here may all have been
+    /// replaced.
+    planned: Membership,
     /// Who leads, as peers said last: it may be none of them.
     leader: Option<ReplicaId>,
     /// Who has given something last, and is asked first.
@@ -145,6 +148,7 @@ impl Repair {
             recovery: None,
             applied: None,
             membership,
+            planned: Membership::default(),
             leader: None,
             helper: None,
             stage: Stage::Examining,
@@ -171,14 +175,13 @@ impl Repair {
         self.recovery.as_ref().map_or(Term(0), |recovery| recovery.hard_state.term)
     }
 
-    /// The controller says who may be asked, and who this is. A replica that has joined, and has had no snapshot, knows
-    /// only itself.
-    pub fn learn_members(&mut self, own: ReplicaId, members: Membership) {
+    /// The controller says who may be asked, and who this is.
+    pub fn learn_members(&mut self, own: ReplicaId, planned: Membership) {
         if self.own.is_unknown() {
             self.own = own;
         }
-        if self.own == own && self.membership.voters.iter().all(|voter| *voter == own) {
-            self.membership = members;
+        if self.own == own && self.planned != planned {
+            self.planned = planned;
             self.due = 0;
         }
     }
@@ -231,10 +234,10 @@ impl Repair {
     /// Everybody who may be asked, ascending.
     fn peers(&self) -> Vec<ReplicaId> {
         let floor = match &self.stage {
-            Stage::Floor(floor) | Stage::State { floor, .. } => floor.members.as_ref(),
+            Stage::Floor(floor) | Stage::State { floor, .. } => floor.led.as_ref().map(|(_, members)| members),
             _ => None,
         };
-        let mut peers: Vec<_> = [Some(&self.membership), floor]
+        let mut peers: Vec<_> = [Some(&self.membership), Some(&self.planned), floor]
             .into_iter()
             .flatten()
             .flat_map(Membership::all)
@@ -287,7 +290,7 @@ impl Repair {
                     let meta = SnapshotMeta { at, membership: self.membership.clone() };
                     return self.install(meta, 0, steps);
                 }
-                if everybody_asked && has_holes && floor.members.is_none() {
+                if everybody_asked && has_holes && floor.led.is_none() {
                     self.stage = Stage::Entries; // somebody may have come back who has them
                     return self.progress();
                 }
@@ -410,9 +413,10 @@ impl Repair {
         let Stage::Floor(floor) = &mut self.stage else { return };
         let known = floor.terms.entry(from).or_default();
         *known = (*known).max(term);
-        if floor.members.is_none() || last >= floor.at_least {
-            floor.at_least = last;
-            floor.members = Some(members);
+        floor.at_least = floor.at_least.max(last);
+        // A later leader knows every change of members that an earlier one had confirmed.
+        if floor.led.as_ref().is_none_or(|(known, _)| term >= *known) {
+            floor.led = Some((term, members));
         }
         self.leave_floor();
     }
@@ -423,7 +427,7 @@ impl Repair {
     /// counted, and one of the voters may be the one whose place it is to take.
     fn leave_floor(&mut self) {
         let Stage::Floor(floor) = &self.stage else { return };
-        let Some(members) = &floor.members else { return };
+        let Some((_, members)) = &floor.led else { return };
         let heard = |voter: &ReplicaId| *voter == self.own || floor.terms.contains_key(voter);
         let voters = || members.voters.iter().chain(&members.voters_outgoing);
         if !voters().any(|voter| *voter == self.own) || voters().all(heard) {
@@ -460,7 +464,7 @@ impl Repair {
     /// is known was the only one of its term.
     fn promise(&self, floor: &Floor) -> HardState {
         let was = self.recovery.as_ref().map(|recovery| recovery.hard_state).unwrap_or_default();
-        if floor.members.is_none() {
+        if floor.led.is_none() {
             return was;
         }
         let term = floor.terms.values().copied().max().unwrap_or_default().max(was.term);
@@ -528,7 +532,7 @@ impl Repair {
                 format!("fetching the state as of entry {} from node {}", meta.at, from.node())
             }
             Stage::State { floor, fetching: None } => {
-                let lost = match self.holes().first().filter(|_| floor.members.is_none()) {
+                let lost = match self.holes().first().filter(|_| floor.led.is_none()) {
                     Some(hole) => format!("nobody asked has given entries {} to {}; ", hole.first, hole.last),
                     None => String::new(),
                 };

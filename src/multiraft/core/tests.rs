@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::machine::Outcome;
-use crate::raft::Role;
+use crate::raft::{Replica, Role};
 use crate::types::Term;
 use bytes::Bytes;
 use effect::Source;

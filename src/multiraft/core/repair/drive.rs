@@ -7,8 +7,8 @@ use super::super::{Core, GroupStart, Slot, snapshot};
 use super::message::RepairBody;
 use super::{Cause, Repair, Stage, Steps};
 use crate::raft::{Broken, Replica, ReplicaStart};
-use crate::types::{LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
-use crate::wal::{GroupRecovery, GroupWrite};
+use crate::types::{HardState, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
+use crate::wal::{GroupRecovery, GroupWrite, LogChange};
 
 /// What was found wrong before a replica was opened.
 fn diagnose(start: &GroupStart) -> Option<(Cause, String)> {
@@ -99,6 +99,11 @@ impl Core {
         };
         group.abandon(&mut self.effects);
         self.forget(id);
+        if known == Some(Cause::Promises) {
+            // The next start would not find it. Committed entries may not be here; nothing is said of them.
+            let hard_state = HardState { commit: LogIndex(0), ..group.replica.hard_state() };
+            self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Doubt }, Then::Nothing);
+        }
         self.effects.push(Effect::Quarantined { group: id, reason: reason.clone() });
         let lost = lost.map(|(first, last)| (first, last, reason));
         self.effects.push(Effect::Examine { group: id, lost });
@@ -106,11 +111,8 @@ impl Core {
 
     /// The controller says that a replica of this group is here, and the log may have forgotten it.
     pub(in super::super) fn adopt(&mut self, group: RaftGroupId, replica: ReplicaId, membership: Membership) {
-        if let Some(slot) = self.groups.get_mut(&group) {
-            if let Slot::Quarantined(repair) = slot {
-                repair.learn_members(replica, membership);
-            }
-            return;
+        if self.groups.contains_key(&group) {
+            return self.with_repair(group, |repair, _| repair.learn_members(replica, membership));
         }
         let recovery = GroupRecovery::default();
         let state_damage = Some("there is none".to_owned());
@@ -194,14 +196,5 @@ impl Core {
         let Some(Slot::Quarantined(repair)) = self.groups.get_mut(&id) else { return };
         repair.stage = Stage::Examining;
         self.effects.push(Effect::Examine { group: id, lost: None });
-    }
-
-    /// What a replica that is being repaired waits for.
-    #[must_use]
-    pub fn repair_step(&self, id: RaftGroupId) -> Option<String> {
-        match self.groups.get(&id)? {
-            Slot::Live(_) => None,
-            Slot::Quarantined(repair) => Some(repair.describe()),
-        }
     }
 }

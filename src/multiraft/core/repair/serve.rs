@@ -4,6 +4,7 @@
 use super::super::effect::{Effect, ReadFailure};
 use super::super::group::Group;
 use super::super::{Core, Slot};
+use super::Stage;
 use super::message::{Lack, RepairBody, RepairMessage};
 use crate::raft::group_log::Wanted;
 use crate::raft::{Broken, Role, SnapshotMeta};
@@ -68,6 +69,8 @@ impl Core {
             Some(Slot::Live(group)) if group.replica.id() == own => {
                 live_entries(group, first, last, anchors, max_bytes)
             }
+            // What its log holds is about to be something else. Whoever asks, asks again.
+            Some(Slot::Quarantined(repair)) if repair.own() == own && repair.is_changing() => return,
             Some(Slot::Quarantined(repair)) if repair.own() == own => repair.has_entries(first, last, anchors),
             _ => Err(Lack::Different),
         };
@@ -157,11 +160,13 @@ impl Core {
         self.name_leader(id, (own, to));
     }
 
-    /// Whoever has been away may not know the leader: its members may all have been replaced meanwhile.
-    fn name_leader(&mut self, id: RaftGroupId, ends: (ReplicaId, ReplicaId)) {
+    /// Whoever has been away may not know the leader: its members may all have been replaced meanwhile. Said by the
+    /// replica that is here, though another one was asked: nobody listens to those that were lost.
+    fn name_leader(&mut self, id: RaftGroupId, (asked, to): (ReplicaId, ReplicaId)) {
         let Some(Slot::Live(group)) = self.groups.get(&id) else { return };
-        if let Some(by) = group.replica.leader().filter(|leader| *leader != ends.0) {
-            self.answer(id, ends, RepairBody::Led { by });
+        let own = group.replica.id();
+        if let Some(by) = group.replica.leader().filter(|leader| *leader != asked) {
+            self.answer(id, (own, to), RepairBody::Led { by });
         }
     }
 }
@@ -196,6 +201,11 @@ fn live_entries(
 }
 
 impl super::Repair {
+    /// Whether something is on its way to its log that takes entries away, or may have arrived there.
+    fn is_changing(&self) -> bool {
+        matches!(self.stage, Stage::Installing { .. } | Stage::Writing | Stage::Examining)
+    }
+
     /// Whether these entries are here: what is in doubt is given to nobody.
     fn has_entries(&self, first: LogIndex, last: LogIndex, anchors: &[LogId]) -> Result<Found, Lack> {
         let recovery = self.recovery.as_ref().ok_or(Lack::Damaged)?;

@@ -282,10 +282,28 @@ fn a_replica_that_knows_only_itself_asks_those_whom_the_controller_names() {
         let asked: Vec<_> = questions(&mut core).into_iter().map(|(to, _)| to).collect();
         assert_eq!(asked, [SECOND, THIRD]);
         let others = Membership::of_voters([OWN, FOURTH]);
-        core.handle(Input::Adopt { group: GROUP, replica: OWN, membership: others });
+        core.handle(Input::Replicas { group: GROUP, replica: OWN, membership: others });
         let asked: Vec<_> = questions(&mut core).into_iter().map(|(to, _)| to).collect();
-        assert_eq!(asked, [SECOND, THIRD], "whoever knows others stays with them");
+        assert_eq!(asked, [FOURTH], "those of before may be gone");
     }
+}
+
+/// The members that its own state names may all have been replaced while it was away.
+#[test]
+fn those_whom_the_controller_names_are_asked_beside_those_who_are_known() {
+    let mut core = core(start(hole(4, 5)));
+    let planned = |members: &[ReplicaId]| Membership::of_voters(members.iter().copied());
+    let replicas = |group, replica, members| Input::Replicas { group, replica, membership: planned(members) };
+    core.handle(replicas(RaftGroupId(2), OWN, &[OWN, FOURTH]));
+    assert!(core.quarantine_reason(RaftGroupId(2)).is_none(), "one that is yet to be born is not forgotten");
+    core.handle(replicas(GROUP, OWN, &[OWN, FOURTH]));
+    let mut asked: Vec<_> = (0..3).flat_map(|_| questions(&mut core)).map(|(to, _)| to).collect();
+    asked.sort_unstable();
+    assert_eq!(asked, [SECOND, THIRD, FOURTH]);
+    let other = ReplicaId::new(NodeId(1), 1);
+    core.handle(replicas(GROUP, other, &[other, SECOND]));
+    let asked: Vec<_> = (0..3).flat_map(|_| questions(&mut core)).map(|(to, _)| to).collect();
+    assert!(asked.contains(&FOURTH), "what is said of another replica is not about this one");
 }
 
 /// A replica that has joined, and has had no snapshot, meets damage: nobody names the members to it again.
@@ -352,4 +370,57 @@ fn an_installation_is_not_concluded_while_promises_are_in_doubt() {
     let mut recovery = GroupRecovery { installing: Some((at, 2)), ..start(hole(4, 5)).recovery };
     assert_eq!(snapshot::resolve_install(&mut recovery, at), Some(LogChange::Installed { at, generation: 2 }));
     assert_eq!(recovery.damage, None, "the holes are below the state");
+}
+
+/// Its leader has committed what this one has acknowledged, and its log ends before that.
+#[test]
+fn promises_that_are_found_lost_while_it_takes_part_stay_in_doubt() {
+    let mut whole = start(doubt());
+    (whole.recovery.damage, whole.applied) = (None, LogId::new(7, 3));
+    let mut core = Core::new(CoreOptions::default(), vec![whole]);
+    core.poll();
+    let (kind, commit) = (MessageKind::Heartbeat, LogIndex(100));
+    let beat = RaftMessage { kind, from: SECOND, to: OWN, term: Term(6), commit, ..RaftMessage::default() };
+    core.handle(Input::Messages(vec![(GROUP, beat)]));
+    let (change, promise) = written(&mut core).expect("it is written down");
+    assert_eq!((change, promise.term, promise.commit), (LogChange::Doubt, Term(6), LogIndex(0)));
+    assert!(core.quarantine_reason(GROUP).is_some_and(|reason| reason.contains("contradict")));
+}
+
+/// A state takes the place of its log: what stood there is not looked for any more.
+#[test]
+fn what_is_about_to_go_is_given_to_nobody() {
+    let mut core = core(start(hole(4, 5)));
+    let anchors = vec![LogId::new(9, 3)];
+    let asks = || RepairBody::WantEntries { first: LogIndex(7), last: LogIndex(9), anchors: anchors.clone() };
+    let reads = |core: &mut Core| core.poll().iter().any(|effect| matches!(effect, Effect::ReadEntries { .. }));
+    hear(&mut core, THIRD, asks());
+    assert!(reads(&mut core), "it has these");
+    for peer in [SECOND, THIRD] {
+        hear(&mut core, peer, RepairBody::NoEntries { first: LogIndex(4), lack: Lack::Released });
+    }
+    let membership = Membership::of_voters([OWN, SECOND, THIRD]);
+    hear(&mut core, SECOND, RepairBody::State(SnapshotMeta { at: LogId::new(12, 3), membership }));
+    core.handle(Input::SnapshotFetched { group: GROUP, at: LogId::new(12, 3), generation: Some(1) });
+    hear(&mut core, THIRD, asks());
+    assert!(!reads(&mut core));
+}
+
+/// One leader after the other answers, the earlier one late and with the longer log.
+#[test]
+fn the_members_of_the_latest_leader_count() {
+    let mut core = core(start(doubt()));
+    let asked = questions(&mut core);
+    let RepairBody::WantFloor { nonce } = asked[0].1 else { panic!("{asked:?}") };
+    let floor = |term, last, members: [ReplicaId; 3]| {
+        let membership = Membership::of_voters(members);
+        RepairBody::Floor { nonce, term: Term(term), last: LogIndex(last), membership }
+    };
+    hear(&mut core, SECOND, floor(6, 15, [OWN, SECOND, FOURTH]));
+    hear(&mut core, THIRD, floor(5, 20, [OWN, SECOND, THIRD]));
+    let asked = questions(&mut core);
+    assert!(asked.iter().all(|(_, body)| matches!(body, RepairBody::WantFloor { .. })), "the fourth has not answered");
+    hear(&mut core, FOURTH, RepairBody::Term { nonce, term: Term(6) });
+    let asked = questions(&mut core);
+    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
 }
