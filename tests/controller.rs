@@ -3,6 +3,8 @@
 
 #[path = "controller/commands.rs"]
 mod commands;
+#[path = "controller/forgotten.rs"]
+mod forgotten;
 #[path = "support/memory.rs"]
 mod memory;
 #[path = "controller/random.rs"]

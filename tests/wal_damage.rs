@@ -63,6 +63,7 @@ found_on_start_or_read! {
     a_missing_file: whole_files {
         a_missing_segment_is_damage_of_the_groups_in_it
         a_missing_newest_segment_may_have_touched_every_group
+        what_is_forgotten_is_forgotten_until_it_is_settled
         a_log_without_its_beginning_is_not_taken_for_an_empty_one
         a_zeroed_newest_segment_may_have_touched_every_group
     }

@@ -52,6 +52,8 @@ pub(super) enum Event {
     RefusalKnown { group: RaftGroupId, source: Source },
     /// A linearizable read.
     Read { group: RaftGroupId, waiting: Waiting },
+    /// The log knows every group that was ever here.
+    Settled,
     /// Somebody wants to look.
     Report(oneshot::Sender<Vec<GroupReport>>),
     /// The process is stopping.
@@ -230,6 +232,11 @@ impl Handle {
     /// The controller says which replicas a group that is here has now, or is to have.
     pub fn tell_replicas(&self, group: RaftGroupId, replica: ReplicaId, membership: Membership) -> Result<(), Refused> {
         self.send(Event::Input(Input::Replicas { group, replica, membership }))
+    }
+
+    /// Every group that the log may have forgotten is here, or is none of this node's any more: see `Log::settle`.
+    pub fn settled(&self) -> Result<(), Refused> {
+        self.send(Event::Settled)
     }
 
     /// What readers found of a group's rows: those of this generation are damaged. The replica is repaired.

@@ -259,6 +259,7 @@ impl Driver {
                 let ticket = self.wait(waiting);
                 self.core.handle(Input::ReadIndex { group, ticket });
             }
+            Event::Settled => self.threads.log(LogCommand::Settle),
             // Whoever asked may have gone.
             Event::Report(reply) => drop(reply.send(status::report(&self.core))),
             Event::Stop => unreachable!("both receivers look for it first"),

@@ -7,6 +7,7 @@ use super::data::{self, SharedEngine};
 use crate::broker::node::views::Views;
 use crate::controller::view::{GroupFate, GroupPlan, MetadataView};
 use crate::multiraft::handle::Handle;
+use crate::storage::Engine;
 use crate::types::{CONTROLLER_GROUP, Incarnation, LogIndex, NodeId, RaftGroupId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Known {
     promised: Option<LogIndex>,
     /// The first number that no group of this node's past can have, once that is known.
     unheard_of: Option<RaftGroupId>,
+    /// All that the log had forgotten is known again.
+    settled: bool,
 }
 
 /// What is to be done.
@@ -56,13 +59,13 @@ impl Known {
         incomplete: bool,
     ) -> Self {
         groups.remove(&CONTROLLER_GROUP);
-        Self { node, groups, ended, incomplete, promised: None, unheard_of: None }
+        Self { node, groups, ended, incomplete, promised: None, unheard_of: None, settled: false }
     }
 
-    /// Whether it is not known yet which groups the log may have forgotten.
+    /// Whether the log may have forgotten groups that are not here again.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
-        self.incomplete && self.unheard_of.is_none()
+        self.incomplete && !self.settled
     }
 
     /// Looks whether the controller's state here shows every group that may have been here. Its replica here takes
@@ -71,9 +74,19 @@ impl Known {
     /// that were never here. A group was born here only after its creation was applied here, so that is in the log, or
     /// in what the replica's repair brought.
     pub fn look(&mut self, last: LogIndex, applied: LogIndex, view: &MetadataView) {
-        if self.is_unsettled() && applied >= *self.promised.get_or_insert(last) {
+        if self.unheard_of.is_none() && applied >= *self.promised.get_or_insert(last) {
             self.unheard_of = Some(view.cluster().next_group);
         }
+    }
+
+    /// Whether all that the log had forgotten is known again: its groups that are still to be here take part, so the
+    /// log has what they promised, and the others never come back to this disk. Says so once, and only after the work
+    /// of the view that `look` has seen was taken. `live`: the groups that take part here. The controller's state must
+    /// be durable before the log is told: an older one would show groups again that are no more.
+    pub fn settle(&mut self, live: &BTreeSet<RaftGroupId>) -> bool {
+        let settles = self.is_unsettled() && self.unheard_of.is_some() && self.groups.is_subset(live);
+        self.settled |= settles;
+        settles
     }
 
     /// What the controller's state as of `now` wants beyond what that of `seen` did. All of it counts as known.
@@ -140,8 +153,10 @@ impl Groups {
         let mut metadata = self.views.watch_metadata();
         let mut seen = Arc::new(MetadataView::empty(self.views.metadata().cluster().id));
         loop {
-            if self.known.is_unsettled() {
-                self.look().await;
+            if self.known.is_unsettled()
+                && let Err(error) = self.look().await
+            {
+                return error;
             }
             let now = Arc::clone(&metadata.borrow_and_update());
             if let Err(error) = self.reconcile(&seen, &now).await {
@@ -166,13 +181,21 @@ impl Groups {
         }
     }
 
-    async fn look(&mut self) {
+    async fn look(&mut self) -> Result<(), String> {
         let reports = self.handle.report().await;
-        let Some(report) = reports.into_iter().find(|report| report.group == CONTROLLER_GROUP) else { return };
-        if report.quarantined.is_none() {
+        let live = reports.iter().filter(|report| report.quarantined.is_none());
+        if self.known.settle(&live.clone().map(|report| report.group).collect()) {
+            let engine = Arc::clone(&self.engine);
+            let flushed = tokio::task::spawn_blocking(move || engine.flush()).await;
+            flushed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            tracing::info!("every group that the log may have forgotten is here again, or is no more");
+            return self.handle.settled().map_err(|_| "the Raft worker has stopped".to_owned());
+        }
+        if let Some(report) = live.clone().find(|report| report.group == CONTROLLER_GROUP) {
             // What was applied before the report is in the view after it.
             self.known.look(report.last, report.applied, &self.views.metadata());
         }
+        Ok(())
     }
 
     async fn reconcile(&mut self, seen: &MetadataView, now: &MetadataView) -> Result<(), String> {

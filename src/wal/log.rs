@@ -316,6 +316,12 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Says that the log knows every group that was ever here: what it had forgotten has been repaired, or is not there
+    /// any more. Durable with the next segment; a start before that finds what this one has found.
+    pub fn settle(&mut self) {
+        self.incomplete = false;
+    }
+
     pub(super) fn blank(&self, kind: SectionKind, group: RaftGroupId, hard_state: HardState) -> SectionHeader {
         let identity = self.segments.last_key_value().map_or(0, |(_, segment)| segment.identity);
         SectionHeader {

@@ -16,9 +16,11 @@ use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Effect, Input, Leadership, Proposal, Refused, Reply, Source, Ticket};
 use ackord::partition::command::Command;
 use ackord::raft::RaftMessage;
+use ackord::storage::Engine;
 use ackord::types::{CONTROLLER_GROUP, LogId, NodeId, Offset, RaftGroupId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl World {
     /// Something reaches a node's worker, which will look into its mailbox soon.
@@ -54,10 +56,21 @@ impl World {
     }
 
     /// A node whose log may have forgotten groups looks whether the controller's state shows all that may have been
-    /// here.
+    /// here, and whether they are here again.
     fn look_for_forgotten(&mut self, position: usize) {
         let Some(view) = self.nodes[position].controller().map(Controller::view) else { return };
-        let Process { core, known, .. } = self.nodes[position].process.as_mut().expect("it runs");
+        let engine = self.nodes[position].engine.clone();
+        let Process { core, known, seen, .. } = self.nodes[position].process.as_mut().expect("it runs");
+        if !known.is_unsettled() || !Arc::ptr_eq(&view, seen) {
+            return;
+        }
+        if known.settle(&core.group_ids().filter(|group| core.replica(*group).is_some()).collect()) {
+            if engine.flush().is_ok() {
+                self.coverage.hit("log settled");
+                self.enqueue(position, Job::Settle);
+            }
+            return;
+        }
         if let (Some(replica), Some(applied)) = (core.replica(CONTROLLER_GROUP), core.applied(CONTROLLER_GROUP)) {
             known.look(replica.log().last().index, applied, &view);
         }

@@ -58,6 +58,8 @@ pub enum Job {
     Add { group: RaftGroupId, machine: Machine },
     /// Begin a replica of the controller's group, empty.
     Join { replica: ReplicaId },
+    /// The log knows all groups again.
+    Settle,
     /// Let go of a group whose end is durable.
     Remove { group: RaftGroupId },
     /// Take a state for followers.
@@ -153,7 +155,12 @@ impl Job {
     /// Who does it.
     pub fn thread(&self) -> Thread {
         match self {
-            Self::Append(_) | Self::Seal | Self::Release(_) | Self::Locate { .. } | Self::Examine { .. } => Thread::Log,
+            Self::Append(_)
+            | Self::Seal
+            | Self::Settle
+            | Self::Release(_)
+            | Self::Locate { .. }
+            | Self::Examine { .. } => Thread::Log,
             Self::Read { .. } => Thread::Read,
             Self::Prepare(_) => Thread::Spare,
             Self::Flush(_) => Thread::Flush,
@@ -190,6 +197,7 @@ impl Job {
                 format!("append of groups {groups:?}")
             }
             Self::Seal => "seal".to_owned(),
+            Self::Settle => "settle".to_owned(),
             Self::Release(bounds) => format!("release {bounds:?}"),
             Self::Locate { group, wanted } => format!("locate {}..{} of group {group}", wanted.low, wanted.high),
             Self::Read { group, wanted, .. } => format!("read {}..{} of group {group}", wanted.low, wanted.high),

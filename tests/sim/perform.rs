@@ -311,6 +311,7 @@ impl Process {
         match job {
             Job::Append(turn) => return self.append(turn, around, outcome),
             Job::Seal => return self.seal(),
+            Job::Settle => self.log.log.settle(),
             Job::Release(bounds) => bounds.into_iter().for_each(|(group, below)| self.log.log.release(group, below)),
             Job::Locate { group, wanted } => self.locate(group, wanted, outcome),
             Job::Read { group, wanted, locations } => {

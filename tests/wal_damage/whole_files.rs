@@ -40,6 +40,35 @@ pub fn a_missing_newest_segment_may_have_touched_every_group<P: Place>() {
     assert_eq!(recovery.losses, 1);
 }
 
+/// It stays so from start to start, until it is said that all groups are known again, and a checkpoint says so, too.
+pub fn what_is_forgotten_is_forgotten_until_it_is_settled<P: Place>() {
+    let disk = P::new();
+    long_history(&disk);
+    disk.lose(&segments(&disk)[3]);
+    for settles in [false, true, true] {
+        let (mut log, recovery) = open(&disk);
+        assert!(recovery.incomplete);
+        if settles {
+            log.settle();
+        }
+        if !log.groups().groups.contains_key(&RaftGroupId(4)) {
+            log.append(&turn([born(4)])).expect("append");
+        }
+        kill(&disk, log);
+    }
+    let (mut log, _) = open(&disk);
+    log.settle();
+    let (before, mut last) = (segments(&disk).last().cloned(), 1);
+    while segments(&disk).last() == before.as_ref() {
+        log.append(&turn([append(4, last + 1, 2, 1, 20_000)])).expect("append");
+        last += 2;
+    }
+    kill(&disk, log);
+    let (_, recovery) = open(&disk);
+    assert!(!recovery.incomplete);
+    assert_eq!(damaged_groups(&recovery), [1, 2, 3], "of what they promised it says nothing");
+}
+
 pub fn a_log_without_its_beginning_is_not_taken_for_an_empty_one<P: Place>() {
     let disk = P::new();
     history(&disk);

@@ -92,7 +92,7 @@ impl Process {
             Job::Make(plans) => return make(plans, around, outcome).into(),
             Job::Join { replica } => return join(replica, around, outcome).into(),
             Job::Destroy(groups) => return destroy_machines(engine, &groups).into(),
-            Job::Append(_) | Job::Seal | Job::Release(_) | Job::Prepare(_) => unreachable!("the log's"),
+            Job::Append(_) | Job::Seal | Job::Settle | Job::Release(_) | Job::Prepare(_) => unreachable!("the log's"),
             Job::Locate { .. } | Job::Read { .. } | Job::Examine { .. } => unreachable!("the log's"),
         }
         Ended::Done

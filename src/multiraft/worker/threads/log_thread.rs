@@ -28,6 +28,8 @@ pub enum LogCommand {
     Read { group: RaftGroupId, wanted: Wanted },
     /// Say what the log has of a group; `lost`: entries that could not be read.
     Examine { group: RaftGroupId, lost: Option<(LogIndex, LogIndex, String)> },
+    /// Groups that the log had forgotten are known again.
+    Settle,
     /// Seal and end.
     Stop,
 }
@@ -91,6 +93,7 @@ impl<D: Disk> LogThread<D> {
                 }
                 Ok(LogCommand::Read { group, wanted }) => self.locate(group, wanted),
                 Ok(LogCommand::Examine { group, lost }) => self.examine(group, lost),
+                Ok(LogCommand::Settle) => self.log.settle(),
                 Err(RecvTimeoutError::Timeout) => self.seal()?,
                 Ok(LogCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
