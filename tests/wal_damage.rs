@@ -69,6 +69,7 @@ found_on_start_or_read! {
     }
     a_short_file: whole_files {
         a_file_cut_short_is_damage
+        a_page_of_elsewhere_before_the_cut_is_not_the_logs_end
     }
     a_swapped_file: whole_files {
         swapped_segments_are_damage

@@ -14,6 +14,7 @@ use super::layout::{TurnHeader, TurnId, TurnKind};
 use super::scan::{self, FoundSection, Segment};
 use super::{Identity, LogError, Omissions, Options, TurnNumber};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 
 /// No more findings than this are listed; the rest is counted.
@@ -451,9 +452,16 @@ impl Replay {
         let TurnHeader { id, .. } = &pending.header;
         let (number, segment) = (id.number.0, pending.segment.number);
         self.find(format!("turn {number} in segment {segment} is torn; it was promised to nobody, and is dropped"));
-        // Behind it, too: a turn that follows would prove that this one was durable, and is damaged.
-        if pending.segment.misses(id.offset..id.end() + BLOCK) {
-            self.lose_turns(&format!("the end of segment {segment} is cut off or can't be read"));
+        // A turn that follows would prove that this one was durable, and is damaged.
+        self.look_behind(&pending.segment, id.offset..id.end());
+    }
+
+    /// Turns may have been lost that followed `last`, the last in this segment. A segment has its whole length before
+    /// it is used, and of one that was cut nothing proves that the log ended before the cut: what stands behind `last`
+    /// may be a page that belongs elsewhere, in the place of the turn that would tell.
+    fn look_behind(&mut self, segment: &Segment, last: Range<u64>) {
+        if segment.cut || segment.misses(last.start..last.end + BLOCK) {
+            self.lose_turns(&format!("the end of segment {} is cut off or can't be read", segment.number));
         }
     }
 
@@ -469,10 +477,10 @@ impl Replay {
     ) -> Option<u64> {
         let with_end = tail.first()?;
         let end = torn.map_or(previous.id.end(), |torn| torn.id.offset);
-        if with_end.misses(end..end + BLOCK) {
-            self.lose_turns(&format!("the end of segment {} is cut off or can't be read", with_end.number));
-        }
         let successor = self.successor.filter(|_| torn.is_none());
+        if successor.is_none() {
+            self.look_behind(with_end, end..end);
+        }
         let mut end = Some(end).filter(|_| successor.is_none() && !self.disordered);
         for segment in &tail[1..] {
             let number = segment.number;

@@ -28,6 +28,8 @@ pub(crate) struct Segment {
     pub bytes: Vec<u8>,
     /// What can't be read, or lies behind the end of a file that was cut; ascending.
     pub missing: Vec<Range<u64>>,
+    /// Whether the file is shorter than it was made.
+    pub cut: bool,
 }
 
 impl Segment {
@@ -55,12 +57,13 @@ impl Segment {
             _ => None,
         };
         let expected = header.as_ref().map_or(expected_bytes, |header| header.length.min(SEGMENT_BYTES_MAX));
-        if length < expected {
+        let cut = length < expected;
+        if cut {
             missing.push(length..expected);
             bytes.resize(expected as usize, 0);
         }
         let identity = header.as_ref().map_or(0, |header| header.identity);
-        Ok((Self { number, identity, header, bytes, missing }, decoded))
+        Ok((Self { number, identity, header, bytes, missing, cut }, decoded))
     }
 
     /// Whether something in `range` can't be read.
