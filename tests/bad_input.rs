@@ -11,6 +11,8 @@ mod configuration;
 mod fake_broker;
 #[path = "bad_input/frames.rs"]
 mod frames;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "bad_input/process.rs"]
 mod process;
 #[path = "bad_input/records.rs"]

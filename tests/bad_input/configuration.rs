@@ -36,10 +36,11 @@ async fn a_wrong_configuration_is_explained_and_nothing_is_written() {
 
 #[tokio::test]
 async fn a_port_in_use_is_named_and_nothing_is_written() {
-    let home = Home::new();
-    home.format().await;
-    let before = home.snapshot();
-    for (listener, port) in ["kafka", "native", "http", "peer"].into_iter().zip(home.ports) {
+    for (place, listener) in ["kafka", "native", "http", "peer"].into_iter().enumerate() {
+        // Ports of its own: a child of another test that has yet to begin may hold what was closed here.
+        let home = Home::new();
+        home.format().await;
+        let (before, port) = (home.snapshot(), home.ports[place]);
         let _taken = TcpListener::bind(("127.0.0.1", port)).expect("a port that was free");
         let output = home.ackord("serve").await;
         let error = String::from_utf8_lossy(&output.stderr);

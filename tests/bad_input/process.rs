@@ -1,6 +1,7 @@
 //! A node that is a process of its own, and what was acknowledged by it.
 
 use crate::client::{self, HANG};
+use crate::ports::free_port;
 use ackord::client::{Client, ClientOptions, NewTopic};
 use ackord::record::writer::BatchWriter;
 use ackord::record::{PREFIX_BYTES, RecordBatch};
@@ -10,7 +11,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{ApiKey, FetchRequest, ProduceRequest, ResponseKind, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -56,8 +57,7 @@ impl Home {
 
     /// The same with another reserve of space.
     pub fn with_reserve(reserve_bytes: u64) -> Self {
-        let sockets = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let ports = sockets.map(|socket| socket.local_addr().expect("bound").port());
+        let ports = [(); 4].map(|()| free_port(Ipv4Addr::LOCALHOST));
         let home = Self { directory: tempfile::tempdir().expect("a directory"), ports, reserve_bytes };
         home.write_config(&home.config());
         home

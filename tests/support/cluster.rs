@@ -1,6 +1,9 @@
 //! A whole cluster in one process: real sockets, real files, one data directory per node.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "ports.rs"]
+mod ports;
+
 use ackord::broker::node::NodeBroker;
 use ackord::config::Config;
 use ackord::multiraft::handle::Handle;
@@ -8,11 +11,11 @@ use ackord::server::data::{self, SharedEngine};
 use ackord::server::identity::{FirstVoter, Identity, random_id};
 use ackord::server::run::Node;
 use ackord::types::{ClusterId, Incarnation, NodeId};
+use ports::free_port;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -81,20 +84,6 @@ pub struct TestCluster {
     limits: String,
 }
 
-/// Below the range from which the kernel takes ports for outgoing connections: a node that is started again must find
-/// its port free.
-const PORTS: std::ops::Range<u32> = 20_000..32_000;
-
-/// A port on which nobody listens, and that this process is given only once: its tests start clusters side by side.
-fn free_port() -> u16 {
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id().wrapping_mul(97); // processes that run side by side begin in different places
-    let next = || first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32 + PORTS.start;
-    let ports = std::iter::repeat_with(|| u16::try_from(next()).expect("ports have 16 bits")).take(PORTS.len());
-    let mut free = ports.filter(|port| TcpListener::bind((HOST, *port)).is_ok());
-    free.next().expect("a free port")
-}
-
 fn config(directory: &Path, node: u32, ports: &[[u16; 3]], limits: &str) -> Config {
     let peers: Vec<String> =
         ports.iter().zip(1..).map(|([_, peer, _], other)| format!("\"{other}@{HOST}:{peer}\"")).collect();
@@ -119,7 +108,7 @@ impl TestCluster {
     pub fn start_with(count: u32, limits: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let runtime = Runtime::new().expect("a runtime");
-        let ports: Vec<_> = (0..count).map(|_| [free_port(), free_port(), free_port()]).collect();
+        let ports: Vec<_> = (0..count).map(|_| [(); 3].map(|()| free_port(HOST))).collect();
         let random = || random_id().expect("random numbers");
         let voters: Vec<_> =
             (1..=count).map(|node| FirstVoter { node: NodeId(node), incarnation: Incarnation(random()) }).collect();
@@ -170,7 +159,7 @@ impl TestCluster {
     pub fn add_node(&mut self) -> usize {
         let position = self.members.len();
         let node = u32::try_from(position).expect("few") + 1;
-        self.ports.push([free_port(), free_port(), free_port()]);
+        self.ports.push([(); 3].map(|()| free_port(HOST)));
         let config = config(self.directory.path(), node, &self.ports, &self.limits);
         let [kafka, _, native] = self.ports[position];
         let [kafka, native] = [kafka, native].map(|port| SocketAddr::from((HOST, port)));
