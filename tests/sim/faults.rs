@@ -438,7 +438,8 @@ impl World {
         // Who was given up, and still runs, may not have been told, and would let it in.
         let counts = |other: &crate::node::Node| !self.office.is_gone(other.id) || other.process.is_some();
         let others = || self.nodes.iter().filter(|other| other.id != node && counts(other));
-        let remembers = |process: &crate::node::Process| process.remembers.get(&node).is_some_and(|turn| *turn > first);
+        let remembers =
+            |process: &crate::node::Process| process.remembers.get(&node).is_some_and(|known| known.turn > first);
         let all = others().all(|other| other.process.as_ref().is_some_and(remembers) && other.paused_until <= self.now);
         (all && others().count() > 0).then_some(copy)
     }

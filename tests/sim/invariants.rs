@@ -20,6 +20,7 @@
 //! * [`no_silent_stop`]: a live majority makes progress, and nobody cries wolf.
 //! * [`offsets_dense`]: offsets have no gaps and are given once.
 //! * [`only_written`]: what is in a log was written by somebody and not refused.
+//! * [`quarantined_stay_silent`]: a quarantined replica neither votes nor answers nor leads.
 //! * [`said_is_durable`]: what a replica says, it has on its disk.
 //! * [`state_digests`]: replicas that applied the same have the same state.
 //! * [`stored_offsets`]: a stored offset is never lost.
@@ -51,6 +52,7 @@ pub mod no_hole;
 pub mod no_silent_stop;
 pub mod offsets_dense;
 pub mod only_written;
+pub mod quarantined_stay_silent;
 mod replay;
 pub mod said_is_durable;
 #[cfg(test)]
@@ -85,6 +87,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<no_silent_stop::NoSilentStop>::default(),
         Box::<offsets_dense::OffsetsDense>::default(),
         Box::<only_written::OnlyWritten>::default(),
+        Box::<quarantined_stay_silent::QuarantinedStaySilent>::default(),
         Box::<said_is_durable::SaidIsDurable>::default(),
         Box::<state_digests::StateDigests>::default(),
         Box::<stored_offsets::StoredOffsets>::default(),

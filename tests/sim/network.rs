@@ -5,11 +5,13 @@
 //! own `Admission` at both ends.
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
-use crate::node::Arrived;
+use crate::node::{Arrived, Remembered};
+use crate::sabotage::{self, Sabotage};
 use crate::world::{Event, World};
 use ackord::multiraft::apply::transfer::SnapshotMessage;
 use ackord::multiraft::core::effect::Input;
 use ackord::multiraft::core::repair::message::RepairMessage;
+use ackord::proto::peer;
 use ackord::raft::RaftMessage;
 use ackord::transport::admission::Admitted;
 use ackord::types::{Incarnation, NodeId, RaftGroupId};
@@ -61,6 +63,23 @@ struct Connection {
     open: bool,
     /// Its number.
     number: u64,
+}
+
+/// What a greeting says of a node's log.
+struct Told {
+    /// The durable turn.
+    turn: u64,
+    /// The losses that its log has counted.
+    losses: u32,
+    /// All that its replicas had promised is in doubt to itself.
+    in_doubt: bool,
+}
+
+impl Told {
+    /// What it has forgotten it will ask for: its replicas take no part before they are repaired.
+    fn knows_its_loss(&self, known: &Remembered) -> bool {
+        self.in_doubt || self.losses > known.losses
+    }
 }
 
 /// See the module.
@@ -211,6 +230,7 @@ impl World {
         }
         match cargo {
             Cargo::Raft(messages) => {
+                self.vote_in_quarantine(position, &messages);
                 let messages = self.tamper_with_arriving(position, messages);
                 self.arrive(position, Arrived::Messages(messages));
             }
@@ -263,14 +283,28 @@ impl World {
     fn greet(&mut self, from: NodeId, to: NodeId) -> Result<(), String> {
         let caller = self.node(from).process.as_ref().ok_or("it is down")?;
         let called = self.node(to).process.as_ref().ok_or("it is down")?;
-        let hello = caller.admission.hello(to);
-        let welcome = called.admission.welcome(called.admission.admit(&hello)?);
+        let (mut hello, lies) = (caller.admission.hello(to), self.shape.sabotage == Sabotage::RolledBackLies);
+        if lies && self.node(from).rolled_back {
+            (hello.first_turn, hello.durable_turn) = sabotage::FAR_AHEAD;
+        }
+        let mut welcome = called.admission.welcome(called.admission.admit(&hello)?);
+        if lies && self.node(to).rolled_back {
+            (welcome.first_turn, welcome.durable_turn) = sabotage::FAR_AHEAD;
+        }
         let before = caller.admission.own_registration();
         let checked = caller.admission.check_welcome(to, &welcome);
         let is_news = caller.admission.own_registration() != before;
-        self.remember(to, from, hello.durable_turn);
+        let peer::Hello { durable_turn: turn, losses, in_doubt, .. } = hello;
+        let of_caller = Told { turn, losses, in_doubt };
+        let peer::Welcome { durable_turn: turn, losses, in_doubt, .. } = welcome;
+        let of_called = Told { turn, losses, in_doubt };
+        if checked.is_ok() {
+            self.look_for_rolled_back(to, from, &of_caller);
+            self.look_for_rolled_back(from, to, &of_called);
+        }
+        self.remember(to, from, &of_caller);
         if let Ok(met) = &checked {
-            self.remember(from, to, welcome.durable_turn);
+            self.remember(from, to, &of_called);
             let process = self.node_mut(from).process.as_mut().expect("it was just seen to run");
             match met.knows_us {
                 true => process.unknown_to.remove(&to),
@@ -284,10 +318,26 @@ impl World {
         checked.map(|_| ())
     }
 
-    fn remember(&mut self, who: NodeId, whom: NodeId, turn: u64) {
+    fn remember(&mut self, who: NodeId, whom: NodeId, told: &Told) {
+        let life = self.node(whom).life;
         if let Some(process) = self.node_mut(who).process.as_mut() {
             let known = process.remembers.entry(whom).or_default();
-            *known = turn.max(*known);
+            let turn = if told.knows_its_loss(known) { told.turn } else { told.turn.max(known.turn) };
+            *known = Remembered { turn, losses: told.losses, life };
+        }
+    }
+
+    /// A node was let in: not one whose disk was rolled back, by one that remembers what it has forgotten.
+    fn look_for_rolled_back(&mut self, who: NodeId, whom: NodeId, told: &Told) {
+        let (there, here) = (self.node(whom), self.node(who));
+        let Some(known) = here.process.as_ref().and_then(|process| process.remembers.get(&whom)) else { return };
+        let first = there.process.as_ref().map_or(0, |process| process.first_turn);
+        let has_forgotten = first < known.turn && known.life != there.life && !told.knows_its_loss(known);
+        if there.rolled_back && has_forgotten {
+            let turn = known.turn;
+            self.watch.object(|| {
+                format!("node {who} lets node {whom} in, whose disk was rolled back to turn {first} from {turn}")
+            });
         }
     }
 

@@ -94,6 +94,17 @@ impl LogState {
     }
 }
 
+/// What a process remembers of another node's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The highest turn that was said to be durable since the newest loss that it knows of itself.
+    pub turn: u64,
+    /// How many such losses it has told of.
+    pub losses: u32,
+    /// Its process that was let in last.
+    pub life: u64,
+}
+
 /// A process.
 pub struct Process {
     /// Decides.
@@ -144,8 +155,10 @@ pub struct Process {
     pub answered: Vec<(RaftGroupId, ReplicaId)>,
     /// The most payload that it has had from peers uncommitted, in bytes.
     pub uncommitted_max: usize,
-    /// The highest turn that each other node has told of.
-    pub remembers: BTreeMap<NodeId, u64>,
+    /// The durable turn with which it began.
+    pub first_turn: u64,
+    /// What each other node that greeted it has told of its log.
+    pub remembers: BTreeMap<NodeId, Remembered>,
     /// Peers that have let it in, and do not know that its node has this disk.
     pub unknown_to: BTreeSet<NodeId>,
     /// It has no copy of the controller's state, and asks for one; whether there may be one.
@@ -345,6 +358,7 @@ impl Node {
             peaks: BTreeMap::new(),
             answered: Vec::new(),
             uncommitted_max: 0,
+            first_turn,
             remembers: BTreeMap::new(),
             unknown_to: BTreeSet::new(),
             joins,

@@ -80,6 +80,10 @@ impl World {
         let Opened { recovery, jobs, inputs } = opened;
         let (node, life) = (self.nodes[position].id, self.nodes[position].life);
         self.nodes[position].refused = None;
+        // A disk that was rolled back is its own node's: only its peers can know.
+        if self.nodes[position].right.is_some() && !self.nodes[position].rolled_back {
+            self.watch.object(|| format!("node {node} starts on a disk that is wiped, or another node's"));
+        }
         self.coverage.hit("started");
         self.trace.note(self.now, "start", &[node.0.into(), recovery.durable_turn.0], || {
             let findings = recovery.findings.join("; ");

@@ -6,7 +6,9 @@
 use crate::chance::SECOND;
 use crate::clients::Ticketed;
 use crate::jobs::{CrashPoint, Kind};
+use crate::network::Cargo;
 use crate::node::{Arrived, CLUSTER, Node};
+use crate::observe::Observation;
 use crate::swarm::Shape;
 use crate::workload::{Answer, Request};
 use crate::world::World;
@@ -75,7 +77,14 @@ pub enum Sabotage {
     RefuseWhatIsDone,
     /// Some readers are shown less than there is.
     ReadShort,
+    /// A quarantined replica votes for whoever asks.
+    QuarantinedVotes,
+    /// A disk that was rolled back says that it was not.
+    RolledBackLies,
 }
+
+/// What a disk that was rolled back says of its turns: with which it began, and which is durable.
+pub const FAR_AHEAD: (u64, u64) = (1 << 40, 1 << 40);
 
 /// What a node had promised at earlier starts.
 #[derive(Default)]
@@ -248,6 +257,22 @@ impl World {
             _ => {}
         }
         messages
+    }
+
+    /// A replica that takes no part votes for whoever asks it.
+    pub fn vote_in_quarantine(&mut self, position: usize, messages: &[(RaftGroupId, RaftMessage)]) {
+        if self.shape.sabotage != Sabotage::QuarantinedVotes {
+            return;
+        }
+        let node = self.nodes[position].id;
+        let asks = messages.iter().filter(|(_, asked)| asked.kind == MessageKind::RequestVote);
+        let asks: Vec<_> = asks.filter(|(group, _)| self.nodes[position].quarantined(*group).is_some()).collect();
+        for (group, asked) in asks {
+            let (kind, from, to, term) = (MessageKind::RequestVoteResponse, asked.to, asked.from, asked.term);
+            let message = RaftMessage { kind, from, to, term, ..RaftMessage::default() };
+            self.watch.tell(&Observation::Sent { node, group: *group, message: &message });
+            self.send(node, to.node(), Cargo::Raft(vec![(*group, message)]));
+        }
     }
 
     /// A follower is told that what it lacks is committed, and does not find that its log contradicts itself: whoever

@@ -69,6 +69,24 @@ pub const ALL: &[Control] = &[
         found_by: &["idempotent_once", "committed_immutable"],
         unwatched: &["state_digests", "liveness"],
     },
+    Control {
+        name: "votes in quarantine",
+        shape: votes_in_quarantine,
+        found_by: &["quarantined_stay_silent"],
+        unwatched: NONE,
+    },
+    Control {
+        name: "votes in quarantine: its effect",
+        shape: votes_in_quarantine,
+        found_by: &["said_is_durable", "election_safety", "leader_completeness", "committed_immutable"],
+        unwatched: &["quarantined_stay_silent"],
+    },
+    Control {
+        name: "rolled-back disk let in",
+        shape: rolled_back_lies,
+        found_by: &["whose disk was rolled back to turn"],
+        unwatched: NONE,
+    },
     Control { name: "next_idx not restored", shape: next_idx, found_by: &["next_after_matched"], unwatched: NONE },
     Control {
         name: "reads without ReadIndex",
@@ -268,6 +286,17 @@ fn rows_trusted(seed: u64) -> Shape {
 
 fn old_promises(seed: u64) -> Shape {
     broken(Sabotage::OldPromises, damaged(seed))
+}
+
+fn votes_in_quarantine(seed: u64) -> Shape {
+    broken(Sabotage::QuarantinedVotes, damaged(seed))
+}
+
+fn rolled_back_lies(seed: u64) -> Shape {
+    let mut shape = damaged(seed);
+    only(&mut shape, SECOND, &[(Fault::Crash, 1), (Fault::RollBack, 3)]);
+    shape.bad_moments = false;
+    broken(Sabotage::RolledBackLies, shape)
 }
 
 fn snapshots_without_producers(seed: u64) -> Shape {
