@@ -13,6 +13,14 @@ impl Coverage {
         self.add(name, 1);
     }
 
+    /// What a disk that was made to fail has said, if this is that.
+    pub fn note_disk_failure(&mut self, reason: &str) -> bool {
+        let kinds = [("failed to sync", "sync failed"), ("failed to write", "write failed")];
+        let met = kinds.into_iter().find(|(said, _)| reason.contains(said));
+        met.into_iter().for_each(|(_, name)| self.hit(name));
+        met.is_some()
+    }
+
     /// It has happened so many times more.
     pub fn add(&mut self, name: &str, times: u64) {
         match self.0.get_mut(name) {

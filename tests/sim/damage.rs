@@ -63,7 +63,8 @@ const HARMS_OF_NEWEST: usize = 9;
 /// Rows that can be damaged. Of the index by time there is none before a partition has 4 MiB.
 pub const ROWS: [Family; 5] = [Family::Records, Family::Producers, Family::Groups, Family::Meta, Family::Controller];
 
-fn segments(disk: &SimDisk) -> Vec<String> {
+/// The files of a log, in order.
+pub fn segments(disk: &SimDisk) -> Vec<String> {
     let names = disk.list().expect("the disk works");
     let mut names: Vec<_> =
         names.into_iter().filter(|name| name.starts_with("segment-") && name.ends_with(".wal")).collect();

@@ -287,7 +287,7 @@ impl World {
             return self.settle(ticket, answer);
         }
         let Ticketed { group, request, .. } = ticketed;
-        let bytes = Process::room_of(&request);
+        let (bytes, is_batch) = (Process::room_of(&request), matches!(request, Request::Produce { .. }));
         let engine = self.nodes[position].engine.clone();
         let view = self.nodes[position].view(group);
         let process = self.nodes[position].process.as_mut().expect("it runs");
@@ -332,7 +332,9 @@ impl World {
         }
         process.take_room(ticket, Waiting { bytes, sequence: sequence.map(|sequence| (group, sequence)) });
         let source = sequence.map(|sequence| Source(sequence.producer));
+        let early = self.answers_too_early(position, group).filter(|_| is_batch);
         self.arrive(position, Arrived::Propose { group, proposal: Proposal { ticket, source, context, data } });
+        early.into_iter().for_each(|answer| self.settle(ticket, answer));
     }
 
     fn reply(&mut self, position: usize, ticket: Ticket, reply: Reply) {

@@ -2,6 +2,7 @@
 //! each of them ends by itself after a while.
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
+use crate::database::Database;
 use crate::jobs::CrashPoint;
 use crate::node::{Arrived, Copy};
 use crate::observe::Observation;
@@ -9,7 +10,6 @@ use crate::swarm::Shape;
 use crate::world::{Event, World};
 use ackord::multiraft::core::effect::Input;
 use ackord::sim::SimDisk;
-use ackord::sim::engine::SimEngine;
 use ackord::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +34,8 @@ pub enum Fault {
     Isolate,
     /// Nothing arrives for a while, and then all of it.
     Clog,
+    /// A connection ends, and what is on its way is lost.
+    Reset,
     /// A sync of the log fails.
     FailSync,
     /// A write of the log fails.
@@ -68,7 +70,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Crash,
         Self::PowerCut,
         Self::Pause,
@@ -78,6 +80,7 @@ impl Fault {
         Self::Bridge,
         Self::Isolate,
         Self::Clog,
+        Self::Reset,
         Self::FailSync,
         Self::FailWrite,
         Self::SlowDisk,
@@ -178,12 +181,13 @@ impl World {
         self.trace.note(self.now, "nemesis", &[fault as u64, node.0.into()], || format!("{fault:?}, node {node}"));
         match fault {
             Fault::Crash if is_up => self.crash(position, CrashPoint::Idle),
-            Fault::PowerCut => self.cut_power(),
+            Fault::PowerCut => return self.cut_power(),
             Fault::Pause if is_up => self.pause(position),
             Fault::Split | Fault::OneWay | Fault::Ring | Fault::Bridge | Fault::Isolate => {
                 return self.partition(fault, node);
             }
             Fault::Clog => self.clog(),
+            Fault::Reset => return self.reset(node),
             Fault::FailSync if is_up => {
                 let count = self.chances.nemesis.between(1, 6);
                 self.nodes[position].disk.fail_sync(count);
@@ -197,7 +201,7 @@ impl World {
                 self.heal_later(Healing::Speed(node));
             }
             Fault::FullDisk => self.fill(node),
-            Fault::Transfer if is_up => self.transfer(position),
+            Fault::Transfer if is_up => return self.transfer(position),
             Fault::DamageDown | Fault::DamageNewest if self.shape.bad_moments => self.begin_bad_moment(fault),
             Fault::FailDatabase if is_up => self.nodes[position].engine.fail("the simulated database has failed"),
             Fault::DamageDown | Fault::DamageRunning | Fault::DamageNewest | Fault::LoseSync | Fault::DamageState => {
@@ -263,13 +267,16 @@ impl World {
         }
     }
 
-    fn cut_power(&mut self) {
-        let share = self.chances.nemesis.between(1, 2);
+    /// Whether a process was hit.
+    fn cut_power(&mut self) -> bool {
+        let (share, mut hit) = (self.chances.nemesis.between(1, 2), false);
         for position in 0..self.nodes.len() {
             if self.chances.nemesis.below(2) < share && self.nodes[position].process.is_some() {
                 self.crash(position, CrashPoint::Idle);
+                hit = true;
             }
         }
+        hit
     }
 
     fn pause(&mut self, position: usize) {
@@ -278,15 +285,17 @@ impl World {
         self.nodes[position].paused_until = self.now + lasts;
     }
 
-    fn transfer(&mut self, position: usize) {
-        let Some(process) = self.nodes[position].process.as_ref() else { return };
+    /// Whether it leads one that can be handed over.
+    fn transfer(&mut self, position: usize) -> bool {
+        let Some(process) = self.nodes[position].process.as_ref() else { return false };
         let led: Vec<_> =
             process.board.iter().filter(|(_, leadership)| leadership.serving).map(|(id, _)| *id).collect();
-        let Some(group) = led.first().map(|_| *self.chances.nemesis.pick(&led)) else { return };
-        let Some(replica) = self.nodes[position].replica(group) else { return };
+        let Some(group) = led.first().map(|_| *self.chances.nemesis.pick(&led)) else { return false };
+        let Some(replica) = self.nodes[position].replica(group) else { return false };
         let to = *self.chances.nemesis.pick(&replica.membership().voters);
         self.coverage.hit("leader asked to hand over");
         self.arrive(position, Arrived::Input(Input::TransferLeader { group, to }));
+        true
     }
 
     fn fill(&mut self, node: NodeId) {
@@ -395,7 +404,7 @@ impl World {
             return false;
         }
         let wrong = match fault {
-            Fault::Wipe => Copy { disk: SimDisk::new(), engine: SimEngine::default() },
+            Fault::Wipe => Copy { disk: SimDisk::new(), engine: Database::default() },
             Fault::Foreign => {
                 let other = (position + 1) % self.nodes.len();
                 let copy = self.nodes[other].copy();

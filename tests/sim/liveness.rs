@@ -15,6 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How long recovery may take.
 const RECOVERY_MAX: u64 = 60 * SECOND;
+/// What is counted of a group that has too few nodes while a majority of all is up: nothing is asked of it.
+pub const NO_MAJORITY: &str = "group without a majority";
+/// What is counted of one that has enough of them, of which too few know that they are its voters.
+pub const NOT_JUDGED: &str = "group not judged";
 /// How often it is looked at.
 const LOOK: u64 = 250 * MILLISECOND;
 
@@ -99,12 +103,22 @@ impl World {
             left.retain(|group| self.may_recover(*group, up) && !self.has_recovered(*group, up, &mut probes));
         }
         for group in left {
-            if self.is_deleted(group) || !self.has_majority(group, up) {
+            if self.is_deleted(group) {
+                self.coverage.hit("group deleted in recovery");
+                continue;
+            }
+            let whole = self.is_whole(group, up);
+            if !whole && !self.has_majority(group, up) {
+                self.coverage.hit(NOT_JUDGED);
                 continue;
             }
             let progress = probes.borrow().contains_key(&group);
             self.watch.tell(&Observation::Liveness { group, up, progress });
-            let what = if progress { "has replicas that do not catch up" } else { "acknowledges no write" };
+            let what = match progress {
+                true if whole => "has replicas that are not repaired or do not catch up",
+                true => "has replicas that do not catch up",
+                false => "acknowledges no write",
+            };
             let standing = self.describe(group);
             self.watch.object(|| format!("liveness: group {group} {what}, {up:?} are up:\n{standing}"));
         }
@@ -124,9 +138,20 @@ impl World {
         let there = |voter: &&ReplicaId| up.contains(&voter.node()) && self.node(voter.node()).refused.is_none();
         let may = voters.is_empty() || voters.iter().filter(there).count() > voters.len() / 2;
         if !may {
-            self.coverage.hit("group without a majority");
+            self.coverage.hit(NO_MAJORITY);
         }
         may
+    }
+
+    /// Whether all voters of a group are up, so that whatever they have lost can be repaired, and of the controller's
+    /// group, which says who they are.
+    fn is_whole(&self, group: RaftGroupId, up: &BTreeSet<NodeId>) -> bool {
+        let there = |voter: &ReplicaId| up.contains(&voter.node()) && self.node(voter.node()).refused.is_none();
+        let all = |group| {
+            let voters = self.voters(group);
+            !voters.is_empty() && voters.iter().all(there)
+        };
+        self.office.open().is_none() && all(group) && all(CONTROLLER_GROUP)
     }
 
     /// Whether a majority is up, of the members as those know them: that a change is over may be known only to others.
@@ -151,6 +176,11 @@ impl World {
     /// Whether a probe was acknowledged and everybody who takes part has applied it.
     fn has_recovered(&mut self, group: RaftGroupId, up: &BTreeSet<NodeId>, probes: &mut Acknowledged) -> bool {
         let Some(at) = probes.borrow().get(&group).copied() else { return false };
+        let voters = self.voters(group);
+        let is_quarantined = |voter: &ReplicaId| self.node(voter.node()).quarantined(group).is_some();
+        if self.is_whole(group, up) && voters.iter().any(is_quarantined) {
+            return false;
+        }
         // A node's next disk may have another replica, which the group does not know yet.
         let behind = |voter: &ReplicaId| {
             let node = self.node(voter.node());
@@ -158,7 +188,6 @@ impl World {
             node.replica(group).is_some_and(|replica| replica.id() == *voter)
                 && applied.is_some_and(|applied| applied < at)
         };
-        let voters = self.voters(group);
         let recovered = !voters.iter().filter(|voter| up.contains(&voter.node())).any(behind);
         if recovered {
             self.watch.tell(&Observation::Liveness { group, up, progress: true });

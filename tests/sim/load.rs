@@ -7,7 +7,7 @@ use crate::observe::Observation;
 use crate::swarm::Shape;
 use crate::watch::Watch;
 use crate::world::World;
-use ackord::raft::{MessageKind, RaftMessage, Role};
+use ackord::raft::{MessageKind, RaftMessage, Replica, Role};
 use ackord::types::{LogEntry, NodeId, RaftGroupId};
 
 impl World {
@@ -31,8 +31,9 @@ impl World {
         let replays = piece + pieces * entry.saturating_sub(piece);
         // What each of the others has admitted may be here, and be committed at once.
         let led = (self.shape.nodes as usize - 1) * all;
-        let limit = core.unapplied_bytes_max + all + all.max(replays) + process.uncommitted().max(led);
-        process.used(&mut self.watch, (node, "bytes that wait for state machines"), unapplied, limit);
+        let waiting = core.unapplied_bytes_max + all + all.max(replays) + process.uncommitted().max(led);
+        process.used(&mut self.watch, (node, "bytes that wait for state machines"), unapplied, waiting);
+        process.pinned_max = all.max(alone) + limit + waiting;
     }
 
     /// What takes longer to find out.
@@ -47,6 +48,14 @@ impl World {
             if log.tail_first() < replica.evictable_below() { log.tail_bytes() } else { 0 }
         });
         let tail = tails.max().unwrap_or_default();
+        // They are looked at when so much was written since the last time, and what was pinned then stayed.
+        let turn = core.turn_bytes_max + largest_batch(&self.shape).max(core.replica.max_message_bytes as usize);
+        let together_max = core.tail_bytes_max.max(process.pinned_max) + core.tail_bytes_max / 16 + turn;
+        let replicas = || process.core.group_ids().filter_map(|group| process.core.replica(group));
+        let whole: usize = replicas().map(|replica| replica.log().tail_bytes()).sum();
+        // What is pinned takes long to find out, and mostly all of it is little enough.
+        let together = if whole <= together_max { whole } else { replicas().map(evictable).sum() };
+        process.used(&mut self.watch, (node, "bytes of all tails together"), together, together_max);
         process.used(&mut self.watch, (node, "proposals of a group"), pending, (all / 256).max(1));
         process.used(&mut self.watch, (node, "bytes of a group's tail"), tail, core.tail_bytes_per_group);
     }
@@ -71,6 +80,16 @@ impl World {
             }
         }
     }
+}
+
+/// What a replica's tail holds beyond what is not durable yet, or not handed over.
+fn evictable(replica: &Replica) -> usize {
+    let (log, below) = (replica.log(), replica.evictable_below());
+    if log.tail_first() >= below || below > log.last().index.next() {
+        return 0;
+    }
+    let pinned = log.pinned(below, log.last().index.next());
+    log.tail_bytes() - pinned.iter().map(LogEntry::payload_bytes).sum::<usize>()
 }
 
 /// More than one batch takes.

@@ -6,6 +6,7 @@ mod clients;
 mod controls;
 mod coverage;
 mod damage;
+mod database;
 mod drive;
 mod faults;
 mod invariants;

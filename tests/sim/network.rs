@@ -39,6 +39,10 @@ pub struct Packet {
     pub to: NodeId,
     /// To which of its processes.
     pub life: u64,
+    /// On which connection.
+    pub connection: u64,
+    /// It takes far longer than others.
+    pub late: bool,
     /// With which disk it was sent.
     pub incarnation: Incarnation,
     /// What.
@@ -63,6 +67,8 @@ struct Connection {
     open: bool,
     /// Its number.
     number: u64,
+    /// The last one that was reset: what was sent on it, or before, does not arrive any more.
+    reset: u64,
 }
 
 /// What a greeting says of a node's log.
@@ -135,6 +141,12 @@ impl Network {
         self.connections[self.place(from, to)].open
     }
 
+    /// Whether the last connection was reset.
+    fn was_reset(&self, from: NodeId, to: NodeId) -> bool {
+        let connection = self.connections[self.place(from, to)];
+        connection.number > 0 && connection.number == connection.reset
+    }
+
     /// Nothing is cut or clogged any more.
     pub fn heal(&mut self) {
         for link in &mut self.links {
@@ -145,8 +157,20 @@ impl Network {
     fn open(&mut self, from: NodeId, to: NodeId) -> u64 {
         self.opened += 1;
         let place = self.place(from, to);
-        self.connections[place] = Connection { open: true, number: self.opened };
+        let connection = &mut self.connections[place];
+        (connection.open, connection.number) = (true, self.opened);
         self.opened
+    }
+
+    /// Whether there was one.
+    fn reset(&mut self, from: NodeId, to: NodeId) -> bool {
+        let is_open = self.close(from, to);
+        let place = self.place(from, to);
+        let connection = &mut self.connections[place];
+        if is_open {
+            connection.reset = connection.number;
+        }
+        is_open
     }
 
     fn close(&mut self, from: NodeId, to: NodeId) -> bool {
@@ -172,7 +196,8 @@ impl World {
             return self.coverage.hit("lost: dropped");
         }
         let (life, incarnation) = (self.node(to).life, self.node(from).identity.incarnation);
-        let packet = Packet { from, to, life, incarnation, cargo };
+        let connection = self.network.connections[self.network.place(from, to)].number;
+        let packet = Packet { from, to, life, connection, late: false, incarnation, cargo };
         if !self.calm && self.chances.network.per_million(duplicate) {
             self.coverage.hit("duplicated");
             self.plan_delivery(packet.clone());
@@ -180,17 +205,21 @@ impl World {
         self.plan_delivery(packet);
     }
 
-    fn plan_delivery(&mut self, packet: Packet) {
+    fn plan_delivery(&mut self, mut packet: Packet) {
         let (low, high) = self.shape.speeds.network;
-        let late = !self.calm && self.chances.network.one_in(500);
-        let latency = self.chances.network.between(low, high) * if late { 20 } else { 1 };
+        packet.late = !self.calm && self.chances.network.one_in(500);
+        let latency = self.chances.network.between(low, high) * if packet.late { 20 } else { 1 };
         let (now, reorders) = (self.now, self.shape.speeds.reorders);
         let link = self.network.link_mut(packet.from, packet.to);
+        let held = link.clogged_until > now + latency;
         let mut at = (now + latency).max(link.clogged_until);
         if !reorders {
             at = at.max(link.last_at);
         } else if at < link.last_at {
             self.coverage.hit("overtaken");
+        }
+        if held {
+            self.coverage.hit("held by a clog");
         }
         let link = self.network.link_mut(packet.from, packet.to);
         link.last_at = link.last_at.max(at);
@@ -199,8 +228,11 @@ impl World {
 
     /// Something arrives.
     pub fn deliver(&mut self, packet: Packet) {
-        let Packet { from, to, life, incarnation, cargo } = packet;
+        let Packet { from, to, life, connection, late, incarnation, cargo } = packet;
         let position = World::position(to);
+        if connection <= self.network.connections[self.network.place(from, to)].reset {
+            return self.coverage.hit("lost: reset");
+        }
         let same = self.nodes[position].life == life;
         if self.nodes[position].process.is_none() || !self.network.is_connected(from, to) {
             return self.coverage.hit("lost: nobody there");
@@ -228,6 +260,9 @@ impl World {
         if !heard {
             return self.coverage.hit("lost: of a lost replica");
         }
+        if late {
+            self.coverage.hit("packet delayed");
+        }
         match cargo {
             Cargo::Raft(messages) => {
                 self.vote_in_quarantine(position, &messages);
@@ -235,6 +270,7 @@ impl World {
                 self.arrive(position, Arrived::Messages(messages));
             }
             Cargo::Snapshot(message) => self.arrive(position, Arrived::Snapshot(message)),
+            Cargo::Repair(_) if self.shape.sabotage == Sabotage::RepairsLost => {}
             Cargo::Repair(message) => self.arrive(position, Arrived::Repair(message)),
         }
     }
@@ -257,6 +293,9 @@ impl World {
                     };
                     if believes(from, to) || believes(to, from) {
                         self.coverage.hit("newer claim believed");
+                    }
+                    if self.network.was_reset(from, to) {
+                        self.coverage.hit("reconnected");
                     }
                     let number = self.network.open(from, to);
                     self.trace.note(self.now, "connect", &[from.0.into(), to.0.into(), number], || {
@@ -397,6 +436,22 @@ impl World {
             let life = self.node(from).life;
             self.schedule(0, Event::Broken { from, to, life });
         }
+    }
+
+    /// A connection is reset, and sometimes the one back: what is on its way is lost, and who sends sees it.
+    pub fn reset(&mut self, one: NodeId) -> bool {
+        let all = (1..=self.nodes.len() as u32).map(NodeId);
+        let peers: Vec<_> = all.filter(|other| *other != one && self.network.is_connected(one, *other)).collect();
+        let Some(other) = peers.first().map(|_| *self.chances.nemesis.pick(&peers)) else { return false };
+        let both = self.chances.nemesis.one_in(2);
+        for (from, to) in [(one, other), (other, one)].into_iter().take(if both { 2 } else { 1 }) {
+            if self.network.reset(from, to) {
+                self.coverage.hit("connection reset");
+                let (life, after) = (self.node(from).life, self.chances.nemesis.below(MILLISECOND));
+                self.schedule(after, Event::Broken { from, to, life });
+            }
+        }
+        true
     }
 
     /// A node learns that its connection to another one is broken.

@@ -4,6 +4,7 @@
 use crate::batch::values_of;
 use crate::chance::Chance;
 use crate::clients::Ticketed;
+use crate::database::Database;
 use crate::jobs::{Job, Queue, Thread};
 use crate::sabotage::{self, Sabotage};
 use crate::swarm::Shape;
@@ -26,7 +27,6 @@ use ackord::server::data::{OpenedGroups, destroy_machines, is_in_doubt, open_gro
 use ackord::server::groups::Known;
 use ackord::server::identity::{FirstVoter, Identity};
 use ackord::server::outside::Disks;
-use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
 use ackord::transport::Own;
 use ackord::transport::admission::Admission;
@@ -110,7 +110,7 @@ pub struct Process {
     /// Decides.
     pub core: Core,
     /// Runs the state machines.
-    pub applier: Applier<SimEngine>,
+    pub applier: Applier<Database>,
     /// Keeps the promises.
     pub log: LogState,
     /// Reads old entries.
@@ -153,6 +153,8 @@ pub struct Process {
     pub peaks: BTreeMap<&'static str, usize>,
     /// Followers that have answered in this round.
     pub answered: Vec<(RaftGroupId, ReplicaId)>,
+    /// The most that may wait to be durable or applied, in bytes.
+    pub pinned_max: usize,
     /// The most payload that it has had from peers uncommitted, in bytes.
     pub uncommitted_max: usize,
     /// The durable turn with which it began.
@@ -176,7 +178,7 @@ pub struct Copy {
     /// The log's disk.
     pub disk: SimDisk,
     /// The database.
-    pub engine: SimEngine,
+    pub engine: Database,
 }
 
 /// One node.
@@ -188,7 +190,7 @@ pub struct Node {
     /// The log's disk.
     pub disk: SimDisk,
     /// The database.
-    pub engine: SimEngine,
+    pub engine: Database,
     /// Counts its processes.
     pub life: u64,
     /// The process, while there is one.
@@ -261,7 +263,7 @@ impl Node {
             id,
             identity,
             disk,
-            engine: SimEngine::default(),
+            engine: Database::default(),
             life: 0,
             process: None,
             paused_until: 0,
@@ -357,6 +359,7 @@ impl Node {
             disk_writable: true,
             peaks: BTreeMap::new(),
             answered: Vec::new(),
+            pinned_max: 0,
             uncommitted_max: 0,
             first_turn,
             remembers: BTreeMap::new(),
@@ -370,16 +373,18 @@ impl Node {
     }
 
     /// Ends the process; what was not synced is lost, kept or torn after a power cut, and all there otherwise. The
-    /// database keeps some prefix either way: it has no log of its own.
-    pub fn end(&mut self, power_cut: bool, random: &mut Random) {
+    /// database keeps some prefix either way: it has no log of its own. Whether it has lost something.
+    pub fn end(&mut self, power_cut: bool, random: &mut Random) -> bool {
         self.process = None;
         if power_cut {
             self.disk.crash(random);
         } else {
             self.disk.kill();
         }
-        let kept = random.below(self.engine.unflushed() as u64 + 1);
-        self.engine.crash(kept as usize);
+        let unflushed = self.engine.unflushed();
+        let kept = random.below(unflushed as u64 + 1) as usize;
+        self.engine.crash(kept);
+        kept < unflushed
     }
 
     /// A copy of its disk and database.

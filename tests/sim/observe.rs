@@ -45,6 +45,8 @@ pub enum Observation<'a> {
     Flushed { node: NodeId, group: RaftGroupId, applied: LogIndex },
     /// A replica was handed this committed entry, and its state machine has applied it.
     Applied { node: NodeId, group: RaftGroupId, entry: &'a LogEntry, outcome: &'a Outcome },
+    /// A replica begins to switch to a state. After a crash it may have it.
+    Installing { node: NodeId, group: RaftGroupId },
     /// A replica's state is a snapshot's now.
     Restored { node: NodeId, group: RaftGroupId, at: LogId },
     /// The whole state of a replica's state machine, when it has applied exactly up to `at`. A snapshot may bring a log
@@ -134,6 +136,7 @@ impl Observation<'_> {
             | Self::Opened { node, .. }
             | Self::Flushed { node, .. }
             | Self::Applied { node, .. }
+            | Self::Installing { node, .. }
             | Self::Restored { node, .. }
             | Self::Digest { node, .. }
             | Self::Bounds { node, .. }

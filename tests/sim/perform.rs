@@ -4,6 +4,7 @@ mod states;
 
 use crate::chance::{Chance, MILLISECOND};
 use crate::coverage::Coverage;
+use crate::database::Database;
 use crate::jobs::{CrashPoint, Ended, Job, Kind, Outcome, Thread};
 use crate::node::{Arrived, Process};
 use crate::observe::Observation;
@@ -15,7 +16,6 @@ use ackord::machine::StateMachine as _;
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Input, ReadFailure, Room};
 use ackord::raft::group_log::Wanted;
-use ackord::sim::engine::SimEngine;
 use ackord::storage::Engine;
 use ackord::types::{CONTROLLER_GROUP, LogIndex, NodeId, RaftGroupId};
 use ackord::wal::{GroupWrite, LogChange, LogError, ReadError, RoomMade, Turn, prepare_spare};
@@ -36,7 +36,7 @@ struct Around<'a> {
     /// Which node.
     node: NodeId,
     /// Its database.
-    engine: &'a SimEngine,
+    engine: &'a Database,
     /// Who watches.
     watch: &'a mut Watch,
     /// What happened.
@@ -102,9 +102,13 @@ impl World {
         let interrupted = self.crash_due(position, CrashPoint::During(kind));
         if interrupted {
             self.nodes[position].disk.stop_after(1 + self.chances.points.below(6));
+            self.nodes[position].engine.stop_after(self.chances.points.below(6));
         }
         let (ended, outcome) = self.perform(position, thread);
         if interrupted {
+            if self.nodes[position].engine.is_stopped_halfway() {
+                self.coverage.hit(&format!("database stopped within {kind:?}"));
+            }
             return self.crash(position, CrashPoint::During(kind));
         }
         match ended {
@@ -112,6 +116,7 @@ impl World {
                 if self.nodes[position].engine.failure().is_some() {
                     self.coverage.hit("database failed");
                 }
+                self.coverage.note_disk_failure(&reason);
                 return self.process_ends(position, &reason);
             }
             Ended::Full(job) => return self.wait_for_room(position, job),
@@ -229,9 +234,11 @@ impl World {
             log.ordered = false;
             match spare {
                 Ok(spare) => log.log.add_spare(spare),
-                Err(_) => {
+                Err(error) => {
                     log.order_after = now + SPACE_RETRY;
-                    self.coverage.hit("no room for a spare");
+                    if !self.coverage.note_disk_failure(&error.to_string()) {
+                        self.coverage.hit("no room for a spare");
+                    }
                 }
             }
         }

@@ -1,18 +1,22 @@
 //! How processes begin and end.
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
+use crate::damage::segments;
+use crate::database::Database;
 use crate::jobs::{CrashPoint, Kind};
 use crate::node::{Arrived, Copy, Opened};
 use crate::observe::Observation;
 use crate::world::{Event, TICK, World};
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Input, Room};
-use ackord::sim::engine::SimEngine;
+use ackord::sim::SimDisk;
 use ackord::types::NodeId;
 use ackord::wal::LogError;
 
 /// How often a node looks how much room its disk has.
 const LOOK_AT_ROOM: u64 = 500 * MILLISECOND;
+/// What is counted of a node that does not start on a disk that is too damaged: nothing is asked of it.
+pub const REFUSED_DAMAGED: &str = "refused: damaged disk";
 /// Earlier states that are kept of a disk which may be rolled back.
 const COPIES_MAX: usize = 3;
 
@@ -34,7 +38,7 @@ impl World {
             // As `storage::rocks::damage` has it: every state is fetched from peers.
             self.coverage.hit("database set aside");
             self.watch.tell(&Observation::Damaged { node });
-            self.nodes[position].engine = SimEngine::default();
+            self.nodes[position].engine = Database::default();
         }
         let interrupted = self.crash_due(position, CrashPoint::Start);
         if interrupted {
@@ -70,7 +74,7 @@ impl World {
             }
             LogError::Empty => self.coverage.hit("refused: wiped disk"),
             LogError::Foreign { .. } => self.coverage.hit("refused: foreign disk"),
-            _ => self.coverage.hit("refused: damaged disk"),
+            _ => self.coverage.hit(REFUSED_DAMAGED),
         }
         self.watch.tell(&Observation::RefusedStart { node, reason: &reason });
         self.nodes[position].refused = Some(reason);
@@ -216,7 +220,14 @@ impl World {
     fn end_disk(&mut self, position: usize, power_cut: bool) {
         let here = &mut self.nodes[position];
         let (node, loses) = (here.id, power_cut && here.disk.has_lost_writes());
-        here.end(power_cut, &mut self.chances.crash);
+        // Not always, for a look at a disk takes its time.
+        let before = (power_cut && here.life.is_multiple_of(8)).then(|| here.disk.duplicate());
+        if here.end(power_cut, &mut self.chances.crash) {
+            self.coverage.hit("unflushed state lost");
+        }
+        if before.is_some_and(|before| !is_same_log(&before, &here.disk)) {
+            self.coverage.hit("unsynced writes lost in a power cut");
+        }
         if loses {
             self.note_damage(node, "LostSync");
         }
@@ -238,6 +249,13 @@ impl World {
         }
         self.schedule(LOOK_AT_ROOM, Event::Room { node, life });
     }
+}
+
+/// Whether the files of two logs are the same.
+fn is_same_log(before: &SimDisk, after: &SimDisk) -> bool {
+    before.kill();
+    let names = segments(before);
+    names == segments(after) && names.iter().all(|name| before.contents(name) == after.contents(name))
 }
 
 impl CrashPoint {

@@ -5,6 +5,7 @@
 
 use crate::chance::SECOND;
 use crate::clients::Ticketed;
+use crate::database::Database;
 use crate::jobs::{CrashPoint, Kind};
 use crate::network::Cargo;
 use crate::node::{Arrived, CLUSTER, Node};
@@ -22,9 +23,8 @@ use ackord::multiraft::core::membership::WantedMembers;
 use ackord::multiraft::core::{CoreOptions, GroupStart};
 use ackord::partition::Partition;
 use ackord::raft::{MessageKind, RaftMessage, Role};
-use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, EngineError, Family, WriteBatch};
-use ackord::types::{CONTROLLER_GROUP, HardState, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId};
+use ackord::types::{CONTROLLER_GROUP, HardState, LogId, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId};
 use ackord::wal::{LogChange, Recovery, Turn};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -71,6 +71,10 @@ pub enum Sabotage {
     TrustRows,
     /// Nodes take twice as much as they say.
     TwiceTheLimits,
+    /// A leader acknowledges a batch when it takes it, before anybody else has it.
+    AckTaken,
+    /// All tails together take what they want.
+    TailsUnbounded,
     /// Some batches are acknowledged that nobody has taken.
     AcknowledgeLost,
     /// Some batches are refused that are in the log.
@@ -79,6 +83,8 @@ pub enum Sabotage {
     ReadShort,
     /// A quarantined replica votes for whoever asks.
     QuarantinedVotes,
+    /// What is said of repairs never arrives.
+    RepairsLost,
     /// A disk that was rolled back says that it was not.
     RolledBackLies,
 }
@@ -98,13 +104,14 @@ pub struct Promises {
 /// The limits that a node really keeps to.
 pub fn limits(shape: &Shape) -> CoreOptions {
     let core = shape.core.clone();
+    let unbounded = shape.sabotage == Sabotage::TailsUnbounded;
     let times = if shape.sabotage == Sabotage::TwiceTheLimits { 2 } else { 1 };
     CoreOptions {
         admitted_bytes_max: times * core.admitted_bytes_max,
         queued_bytes_max: times * core.queued_bytes_max,
         unapplied_bytes_max: times * core.unapplied_bytes_max,
         tail_bytes_per_group: times * core.tail_bytes_per_group,
-        tail_bytes_max: times * core.tail_bytes_max,
+        tail_bytes_max: if unbounded { usize::MAX } else { times * core.tail_bytes_max },
         ..core
     }
 }
@@ -173,7 +180,7 @@ fn keep_commit(start: &mut GroupStart, begun: Option<&Turn>) {
 }
 
 /// What becomes of a group's state that was just installed.
-pub fn installed(sabotage: Sabotage, applier: &mut Applier<SimEngine>, group: RaftGroupId, engine: &SimEngine) {
+pub fn installed(sabotage: Sabotage, applier: &mut Applier<Database>, group: RaftGroupId, engine: &Database) {
     let rows = |kind: u8| [&group.0.to_be_bytes()[..], &[kind]].concat();
     let mut batch = WriteBatch::default();
     match (sabotage, applier.machine(group)) {
@@ -194,7 +201,7 @@ pub fn installed(sabotage: Sabotage, applier: &mut Applier<SimEngine>, group: Ra
 }
 
 /// Loses the first record that is still in the log of some group.
-pub fn trim_too_much(engine: &SimEngine) -> Result<(), EngineError> {
+pub fn trim_too_much(engine: &Database) -> Result<(), EngineError> {
     let mut first = None;
     let visit = &mut |key: &[u8], _: &[u8]| {
         first = Some(key.to_vec());
@@ -207,7 +214,7 @@ pub fn trim_too_much(engine: &SimEngine) -> Result<(), EngineError> {
 }
 
 /// Loses rows, and nobody is told.
-pub fn lose_rows(engine: &SimEngine, family: Family, keys: &[Vec<u8>]) {
+pub fn lose_rows(engine: &Database, family: Family, keys: &[Vec<u8>]) {
     let mut batch = WriteBatch::default();
     keys.iter().for_each(|key| batch.delete(family, key.clone()));
     // A database that has failed loses nothing more.
@@ -329,6 +336,18 @@ impl World {
             }
             _ => None,
         }
+    }
+
+    /// What a leader answers to a batch that it has just taken, where nothing else is on its way.
+    pub fn answers_too_early(&self, position: usize, group: RaftGroupId) -> Option<Answer> {
+        let (here, breaks) = (&self.nodes[position], self.shape.sabotage == Sabotage::AckTaken);
+        let (replica, machine) = (here.replica(group).filter(|_| breaks)?, here.machine(group)?);
+        let is_idle = here.process.as_ref()?.core.pending_count(group) == 0
+            && replica.role() == Role::Leader
+            && replica.log().last() == machine.applied();
+        let at = LogId { index: machine.applied().index.next(), term: replica.term() };
+        let outcome = Outcome::Appended { base_offset: here.view(group)?.high_watermark, duplicate: false };
+        is_idle.then_some(Answer::Reply(Reply::Applied { at, outcome }))
     }
 
     /// What becomes of a reply before a client hears it.

@@ -28,6 +28,18 @@ pub const ALL: &[Control] = &[
         unwatched: NONE,
     },
     Control {
+        name: "ack when taken",
+        shape: ack_taken,
+        found_by: &["committed_immutable", "durable_at_ack"],
+        unwatched: NONE,
+    },
+    Control {
+        name: "ack when taken: its effect",
+        shape: ack_taken,
+        found_by: &["acked_stays", "linearizable_end", "offsets_dense"],
+        unwatched: &["committed_immutable", "durable_at_ack"],
+    },
+    Control {
         name: "apply before commit",
         shape: apply_uncommitted,
         found_by: &["leader_completeness", "committed_immutable", "no_hole"],
@@ -76,10 +88,19 @@ pub const ALL: &[Control] = &[
         unwatched: NONE,
     },
     Control {
-        name: "votes in quarantine: its effect",
-        shape: votes_in_quarantine,
-        found_by: &["said_is_durable", "election_safety", "leader_completeness", "committed_immutable"],
-        unwatched: &["quarantined_stay_silent"],
+        name: "repairs unanswered",
+        shape: repairs_lost,
+        found_by: &["that are not repaired or do not catch up"],
+        unwatched: &[
+            "liveness: after everybody has come back, group 0",
+            "liveness: after everybody has come back, group 1",
+        ],
+    },
+    Control {
+        name: "wiped disk started",
+        shape: wiped_disk_started,
+        found_by: &["starts on a disk that is wiped"],
+        unwatched: NONE,
     },
     Control {
         name: "rolled-back disk let in",
@@ -176,6 +197,7 @@ pub const ALL: &[Control] = &[
         found_by: &["topics_kept"],
         unwatched: NONE,
     },
+    Control { name: "tails unbounded", shape: tails_unbounded, found_by: &["bounded_memory"], unwatched: NONE },
     Control { name: "twice the limits", shape: twice_the_limits, found_by: &["bounded_memory"], unwatched: NONE },
 ];
 
@@ -242,6 +264,15 @@ fn ack_uncommitted(seed: u64) -> Shape {
     broken(Sabotage::AckUncommitted, one_partition(seed, 3))
 }
 
+/// A leader answers as soon as it has a batch. It names the right place, for nothing else is written.
+fn ack_taken(seed: u64) -> Shape {
+    let mut shape = one_partition(seed, 3);
+    only(&mut shape, SECOND, &[(Fault::Crash, 2), (Fault::Isolate, 1), (Fault::PowerCut, 1)]);
+    (shape.load.producers, shape.load.inflight, shape.load.idempotent_percent) = (1, 1, 0);
+    shape.load.trim_pause = (0, 0);
+    broken(Sabotage::AckTaken, shape)
+}
+
 fn apply_uncommitted(seed: u64) -> Shape {
     let mut shape = one_partition(seed, 5);
     // A leader that is left with a minority goes on sending.
@@ -290,6 +321,20 @@ fn old_promises(seed: u64) -> Shape {
 
 fn votes_in_quarantine(seed: u64) -> Shape {
     broken(Sabotage::QuarantinedVotes, damaged(seed))
+}
+
+fn repairs_lost(seed: u64) -> Shape {
+    let mut shape = damaged(seed);
+    only(&mut shape, 4 * SECOND, &[(Fault::DamageNewest, 1)]);
+    broken(Sabotage::RepairsLost, shape)
+}
+
+/// The log makes itself a new beginning wherever there is none.
+fn wiped_disk_started(seed: u64) -> Shape {
+    let mut shape = damaged(seed);
+    only(&mut shape, SECOND, &[(Fault::Wipe, 1)]);
+    (shape.bad_moments, shape.log.create) = (false, true);
+    shape
 }
 
 fn rolled_back_lies(seed: u64) -> Shape {
@@ -421,6 +466,17 @@ fn twice_the_limits(seed: u64) -> Shape {
     shape.load.record_bytes = (0, 4 << 10);
     (shape.load.producers, shape.load.inflight) = (3, 5);
     broken(Sabotage::TwiceTheLimits, shape)
+}
+
+fn tails_unbounded(seed: u64) -> Shape {
+    let mut shape = one_partition(seed, 3);
+    shape.partitions = vec![shape.partitions[0].clone(); 4];
+    (shape.core.admitted_bytes_max, shape.core.queued_bytes_max) = (8 << 10, 8 << 10);
+    (shape.core.unapplied_bytes_max, shape.core.turn_bytes_max) = (8 << 10, 8 << 10);
+    (shape.core.tail_bytes_per_group, shape.core.tail_bytes_max) = (4 << 20, 8 << 10);
+    (shape.core.replica.max_message_bytes, shape.core.replica.max_committed_bytes) = (1 << 10, 1 << 10);
+    shape.load.record_bytes = (0, 1 << 10);
+    broken(Sabotage::TailsUnbounded, shape)
 }
 
 fn acknowledge_lost(seed: u64) -> Shape {

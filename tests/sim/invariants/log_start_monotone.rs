@@ -45,7 +45,7 @@ pub struct LogStartMonotone {
     groups: BTreeMap<RaftGroupId, Group>,
     /// What each replica whose process runs has applied.
     applied: BTreeMap<(NodeId, RaftGroupId), LogIndex>,
-    /// Replicas that were given a state and have not shown it yet.
+    /// Replicas that were given a state, or began to take it before a crash, and have not shown it yet.
     restored: BTreeSet<(NodeId, RaftGroupId)>,
     /// The log starts that replicas were given.
     given: BTreeMap<(NodeId, RaftGroupId), Offset>,
@@ -117,6 +117,7 @@ impl Invariant for LogStartMonotone {
             Observation::Opened { node, group, applied } => {
                 self.applied.insert((*node, *group), applied.index);
             }
+            Observation::Installing { node, group } => drop(self.restored.insert((*node, *group))),
             Observation::Restored { node, group, at } => {
                 self.applied.insert((*node, *group), at.index);
                 self.restored.insert((*node, *group));
@@ -217,6 +218,9 @@ mod tests {
         };
         holds(&mut ready(), &[restored.clone(), shows(3), opened.clone(), shows(3)]);
         holds(&mut ready(), &[restored.clone(), shows(0)]);
+        let installing = Observation::Installing { node: two, group: GROUP };
+        holds(&mut ready(), &[installing.clone(), opened.clone(), shows(3)]);
+        holds(&mut ready(), &[installing, opened.clone(), shows(0)]);
         breaks(&mut ready(), &[restored.clone(), shows(4)], "where the log says 0 to 4");
         breaks(&mut ready(), &[restored, shows(0), shows(3)], "where the log says 0 to 4");
         breaks(&mut ready(), &[opened, shows(3)], "where the log says 0 to 4");

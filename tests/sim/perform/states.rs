@@ -1,17 +1,19 @@
 //! What the state machines have to do, as production's apply thread does it, and those beside it.
 
 use super::Around;
+use crate::database::Database;
 use crate::jobs::{Ended, Job, Outcome};
 use crate::node::{CLUSTER, Process};
 use crate::observe::Observation;
 use crate::sabotage::{self, Sabotage};
-use crate::trace::mix_bytes;
+use crate::trace::{mix, mix_bytes};
 use ackord::controller::view::GroupPlan;
 use ackord::machine::MachineError;
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::apply::{FlushPlan, Transferred};
 use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::Input;
+use ackord::partition::read::PartitionView;
 use ackord::server::data::{create_machines, destroy_machines, join_controller};
 use ackord::storage::{Engine, EngineError};
 use ackord::types::{CONTROLLER_GROUP, EntryKind, LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
@@ -23,9 +25,16 @@ impl Around<'_> {
         // A whole state is large, so only some are looked at; replicas mostly stop at the same entries.
         if machine.applied().index.0.is_multiple_of(8) && !machine.membership().is_joining() {
             let (meta, head) = machine.head();
-            let digest = mix_bytes(0, &head);
+            let mut digest = Some(mix_bytes(0, &head));
+            if let Machine::Partition(partition) = machine
+                && meta.at.index.0.is_multiple_of(64)
+            {
+                digest = mix_records(self.engine, &partition.view(), digest.unwrap_or_default());
+            }
             let (membership, log_start) = (&meta.membership, machine.log_start());
-            self.watch.tell(&Observation::Digest { node, group, at: meta.at, log_start, digest, membership });
+            if let Some(digest) = digest {
+                self.watch.tell(&Observation::Digest { node, group, at: meta.at, log_start, digest, membership });
+            }
         }
         if let Machine::Partition(partition) = machine {
             let view = partition.view();
@@ -36,6 +45,15 @@ impl Around<'_> {
             }
         }
     }
+}
+
+/// All records of a partition, mixed into a hash; nothing if they can't be read, which is whoever reads them's to tell.
+fn mix_records(engine: &Database, view: &PartitionView, digest: u64) -> Option<u64> {
+    let mut digest = digest;
+    for batch in view.fetch(engine, view.log_start, usize::MAX, true).ok()? {
+        digest = mix_bytes(mix(digest, batch.base_offset.0.cast_unsigned()), batch.batch.bytes());
+    }
+    Some(digest)
 }
 
 impl Process {
@@ -201,6 +219,7 @@ impl Process {
         around: &mut Around<'_>,
         outcome: &mut Outcome,
     ) -> Result<(), String> {
+        around.watch.tell(&Observation::Installing { node: around.node, group });
         let freed = self.applier.install(group, at);
         let durable = freed.and_then(|freed| {
             let flushed = around.engine.flush();
