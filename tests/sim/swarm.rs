@@ -178,7 +178,8 @@ fn draw_replicas(random: &mut Random, nodes: u32, factor: usize) -> Vec<NodeId> 
 }
 
 fn draw_partitions(random: &mut Random, nodes: u32) -> Vec<Vec<NodeId>> {
-    let count = *random.pick(&[1, 1, 1, 2, 2, 2, 3, 3, 4, 6]);
+    // Seldom as many as a small cluster has: a seed of these takes as long as three others.
+    let count = if random.one_in(100) { random.between(20, 40) } else { *random.pick(&[1, 1, 1, 2, 2, 2, 3, 3, 4, 6]) };
     let factors: &[usize] = match nodes {
         1 => &[1],
         2 => &[1, 2, 2],
