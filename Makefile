@@ -1,8 +1,8 @@
 # Ackord's commands. RocksDB's archive is compiled once per machine (tools/rocksdb-archive) and linked from then on.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test sim test-damage test-clients rolling-kills topic-settings many-partitions
-.PHONY: many-groups jepsen fuzz fmt lint doc deny
+.PHONY: help setup build run demo test sim controls test-damage test-clients rolling-kills topic-settings
+.PHONY: many-partitions many-groups jepsen fuzz fmt lint doc deny
 
 # Every cargo command that links goes through this, so that none of them compiles RocksDB a second time.
 CARGO_LINKED = archive=$$(tools/rocksdb-archive) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$archive" cargo
@@ -39,6 +39,9 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 
 sim: setup ## Runs SEEDS=1000 seeds of the simulated cluster (from FIRST=0 on), or SEED=n alone, line by line
 	SEEDS=$(or $(SEEDS),1000) && export SEEDS && $(SIM)
+
+controls: setup ## Breaks each promise of the simulated cluster on purpose, and prints how many seeds found it
+	$(CARGO_LINKED) test --profile sim --locked --test sim controls -- --nocapture
 
 test-damage: setup ## Damages a node's files in every way there is, where `make test` tries about half of them
 	ACKORD_ALL_DAMAGE=1 && export ACKORD_ALL_DAMAGE && \
