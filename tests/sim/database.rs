@@ -1,5 +1,5 @@
-//! A node's simulated database, which can stop in the middle of a job: what the job has written before is there, or not,
-//! as after any crash, and nothing that it would have written afterwards ever is.
+//! A node's simulated database, which can stop in the middle of a job: what the job has written before is there, or
+//! not, as after any crash, and nothing that it would have written afterwards ever is.
 
 use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, EngineError, Family, Visitor, WriteBatch};

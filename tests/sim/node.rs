@@ -322,8 +322,7 @@ impl Node {
             inputs.push(Input::Create { group: CONTROLLER_GROUP, replica, membership, preferred });
         }
         let (losses, in_doubt) = (recovery.losses, is_in_doubt(recovery.incomplete, &starts));
-        let known = starts.iter().map(|start| start.group).collect();
-        let first_turn = recovery.durable_turn.0;
+        let (known, first_turn) = (starts.iter().map(|start| start.group).collect(), recovery.durable_turn.0);
         let durable_turn = Arc::new(AtomicU64::new(first_turn));
         let metadata = match machines.get(&CONTROLLER_GROUP) {
             Some(Machine::Controller(controller)) => controller.view(),
@@ -332,9 +331,8 @@ impl Node {
         let (peers, metadata) = watch::channel(metadata);
         let registry = Arc::new(Disks::new(self.identity.clone(), metadata));
         let (cluster, node, incarnation, life) = (CLUSTER, self.id, self.identity.incarnation, self.process_id());
-        let (durable, address) = (Arc::clone(&durable_turn), format!("node-{node}"));
-        let own =
-            Own { cluster, node, incarnation, durable_turn: durable, life, first_turn, losses, in_doubt, address };
+        let (turn, address) = (Arc::clone(&durable_turn), format!("node-{node}"));
+        let own = Own { cluster, node, incarnation, durable_turn: turn, life, first_turn, losses, in_doubt, address };
         self.process = Some(Process {
             core: Core::new(CoreOptions { life: self.identities.next_u64(), ..sabotage::limits(shape) }, starts),
             applier: Applier::new(engine, CLUSTER, machines, Box::new(NoObserver)),

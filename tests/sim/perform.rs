@@ -107,6 +107,7 @@ impl World {
         let (ended, outcome) = self.perform(position, thread);
         if interrupted {
             if self.nodes[position].engine.is_stopped_halfway() {
+                self.coverage.hit("database stopped within a job");
                 self.coverage.hit(&format!("database stopped within {kind:?}"));
             }
             return self.crash(position, CrashPoint::During(kind));

@@ -28,7 +28,7 @@ const SEEDS_DEFAULT: u64 = 100;
 /// With so many seeds everything must have happened.
 const SEEDS_FOR_ALL: u64 = 1_000;
 /// What a run can come to, beside faults and crashes.
-const STATES: [&str; 70] = [
+const STATES: [&str; 68] = [
     "conf change applied",
     "connection broken by silence",
     "connection reset",
@@ -39,9 +39,7 @@ const STATES: [&str; 70] = [
     "damaged state met by a reader",
     "database failed",
     "database set aside",
-    "database stopped within Install",
-    "database stopped within Make",
-    "database stopped within Reclaim",
+    "database stopped within a job",
     "delivered to the next process",
     "deposed leader's tail cut off",
     "disk replacement begun",
@@ -103,8 +101,8 @@ const STATES: [&str; 70] = [
 /// Several pieces of damage may together take the newest turns with all that tells of them, in one of so many seeds:
 /// more often is a log that does not look.
 const FORGOTTEN_ONE_IN: u64 = 5_000;
-/// What must stay rare, and in one of how many seeds it may happen: groups of which nothing is asked could hide one that
-/// has stopped.
+/// What must stay rare, and in one of how many seeds it may happen: groups of which nothing is asked could hide one
+/// that has stopped.
 const RARE: [(&str, u64); 3] = [(REFUSED_DAMAGED, 30), (NO_MAJORITY, 4), (NOT_JUDGED, 4)];
 /// Of each seed at least so many, as the median: writes acknowledged, messages, changes of leader.
 const MEDIANS: [u64; 3] = [300, 5_000, 2];
