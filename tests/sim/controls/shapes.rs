@@ -60,7 +60,7 @@ pub const ALL: &[Control] = &[
     Control {
         name: "damaged rows taken for none",
         shape: rows_trusted,
-        found_by: &["state_digests", "stored_offsets", "idempotent_once"],
+        found_by: &["state_digests", "stored_offsets", "idempotent_once", "committed_immutable"],
         unwatched: NONE,
     },
     Control {
