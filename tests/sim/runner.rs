@@ -28,7 +28,7 @@ const SEEDS_DEFAULT: u64 = 100;
 /// With so many seeds everything must have happened.
 const SEEDS_FOR_ALL: u64 = 1_000;
 /// What a run can come to, beside faults and crashes.
-const STATES: [&str; 68] = [
+const STATES: [&str; 69] = [
     "conf change applied",
     "connection broken by silence",
     "connection reset",
@@ -48,6 +48,7 @@ const STATES: [&str; 68] = [
     "entries copied forward",
     "greeted again",
     "group adopted",
+    "log settled",
     "group ended",
     "group joined",
     "group made",
