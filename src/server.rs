@@ -22,6 +22,6 @@ mod membership;
 mod observe;
 pub mod outside;
 pub mod run;
-mod space;
+pub mod space;
 
 pub use run::{ServerError, run};

@@ -13,6 +13,13 @@ const EVERY: Duration = Duration::from_millis(500);
 /// that a file system on the verge does not flip with every answer.
 const RESUME_MARGIN_BYTES_MAX: u64 = 128 << 20;
 
+/// Whether writes are taken while so much is free, in bytes. `was`: whether they were.
+#[must_use]
+pub fn is_writable(free: u64, reserve_bytes: u64, was: bool) -> bool {
+    let margin = (reserve_bytes / 10).min(RESUME_MARGIN_BYTES_MAX);
+    free >= if was { reserve_bytes } else { reserve_bytes.saturating_add(margin) }
+}
+
 /// Watches until the node stops.
 pub async fn watch(data_dir: PathBuf, reserve_bytes: u64, handle: Handle) {
     let mut writable = true;
@@ -22,10 +29,8 @@ pub async fn watch(data_dir: PathBuf, reserve_bytes: u64, handle: Handle) {
         match asked {
             Ok(Ok(answer)) => {
                 let free = answer.f_bavail.saturating_mul(answer.f_frsize);
-                let margin = (reserve_bytes / 10).min(RESUME_MARGIN_BYTES_MAX);
-                let wanted = if writable { reserve_bytes } else { reserve_bytes.saturating_add(margin) };
-                if (free >= wanted) != writable {
-                    writable = free >= wanted;
+                if is_writable(free, reserve_bytes, writable) != writable {
+                    writable = !writable;
                     if writable {
                         tracing::info!(free, reserve_bytes, "there is space again: writes are taken");
                     } else {

@@ -45,6 +45,15 @@ pub struct Headroom {
     pub spares: usize,
 }
 
+impl Headroom {
+    /// Whether new entries are to be taken: one spare is kept for promises and for the next start, so there is another
+    /// one, or `bytes_min` in the current segment.
+    #[must_use]
+    pub fn takes_entries(&self, bytes_min: u64) -> bool {
+        self.spares >= 2 || self.bytes >= bytes_min
+    }
+}
+
 /// How the log has made room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoomMade {

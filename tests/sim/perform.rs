@@ -248,8 +248,7 @@ impl World {
             order = log.log.order_spare();
             log.ordered = order.is_some();
         }
-        let headroom = log.log.headroom();
-        let writable = headroom.spares >= 2 || headroom.bytes >= HEADROOM_BYTES_MIN;
+        let writable = log.log.headroom().takes_entries(HEADROOM_BYTES_MIN);
         let changed = std::mem::replace(&mut log.writable, writable) != writable;
         if let Some(order) = order {
             self.enqueue(position, Job::Prepare(order));

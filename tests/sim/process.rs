@@ -9,6 +9,7 @@ use crate::observe::Observation;
 use crate::world::{Event, TICK, World};
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Input, Room};
+use ackord::server::space::is_writable;
 use ackord::sim::SimDisk;
 use ackord::types::NodeId;
 use ackord::wal::LogError;
@@ -240,8 +241,7 @@ impl World {
         let (node, life) = (here.id, here.life);
         let free = here.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(here.disk.used()));
         let process = here.process.as_mut().expect("it runs");
-        let wanted = if process.disk_writable { reserve } else { reserve + reserve / 10 };
-        let writable = free >= wanted;
+        let writable = is_writable(free, reserve, process.disk_writable);
         if process.disk_writable != writable {
             process.disk_writable = writable;
             self.coverage.hit(if writable { "room on the disk again" } else { "no room on the disk" });

@@ -180,9 +180,7 @@ impl<D: Disk> LogThread<D> {
         {
             self.ordered = self.orders.send(order).is_ok();
         }
-        // One spare is kept for promises and for the next start.
-        let headroom = self.log.headroom();
-        let writable = headroom.spares >= 2 || headroom.bytes >= self.limits.headroom_bytes_min;
+        let writable = self.log.headroom().takes_entries(self.limits.headroom_bytes_min);
         if writable != self.writable {
             self.writable = writable;
             self.surroundings.tell(Input::Space { of: Room::Log, writable });
