@@ -67,7 +67,11 @@ pub enum ServerError {
 
 /// Runs a node until the process is asked to stop (SIGINT, SIGTERM) or the node can't go on.
 pub fn run(config: Config) -> Result<(), ServerError> {
-    tokio::runtime::Runtime::new()?.block_on(run_until_told(config))
+    let runtime = tokio::runtime::Runtime::new()?;
+    let end = runtime.block_on(run_until_told(config));
+    // A node that could not end in time ends now, whatever a disk still holds up.
+    runtime.shutdown_background();
+    end
 }
 
 async fn run_until_told(config: Config) -> Result<(), ServerError> {
