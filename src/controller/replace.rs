@@ -215,7 +215,15 @@ fn joining_replica(editor: &mut Editor<'_>, node: NodeId, incarnation: Incarnati
     let mut cluster = editor.view.cluster().clone();
     let controllers = &cluster.controllers;
     let learner = || controllers.learners.iter().copied().find(|learner| learner.node() == node);
-    if let Some(known) = controllers.members.replica_on(node).or_else(learner) {
+    let members = &controllers.members;
+    if let Some(known) = members.replica_on(node) {
+        // One whose place was given to another node before it came is never added.
+        if members.replicas.contains(&known) || members.wanted().contains(&known) {
+            return Ok(known);
+        }
+        return reject(Reason::InvalidRequest, format!("node {node} is being replaced; it joins when that is done"));
+    }
+    if let Some(known) = learner() {
         return Ok(known);
     }
     let replica = controllers.members.next_replica(node, &controllers.learners);

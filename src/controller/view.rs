@@ -182,8 +182,7 @@ pub struct GroupPlan {
     /// The members the group is born with, if this is one of its first replicas. One that joins later begins without
     /// knowing any but itself (`Membership::of_joining`).
     pub members: Membership,
-    /// Every replica that the group has or is to have, as voters: one that is to be repaired, and knows no other, asks
-    /// them.
+    /// Every replica that the group has or is to have, as voters: one that is to be repaired asks them, too.
     pub peers: Membership,
     /// What it replicates.
     pub kind: GroupKind,
@@ -454,11 +453,15 @@ impl Partition {
         if self.born.is_empty() { &self.replicas } else { &self.born }
     }
 
-    /// The replica that `node` has of this partition: the new one, while it takes the place of an old one there.
+    /// The replica that `node` has of this partition: its newest, of those that are there, come or go. One that was
+    /// lost with an earlier disk is none of them, even while it counts as a voter.
     #[must_use]
     pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
-        let coming = self.replacing.iter().map(|pair| pair.new);
-        coming.chain(self.replicas.iter().copied()).find(|replica| replica.node() == node)
+        self.peers()
+            .voters
+            .into_iter()
+            .filter(|replica| replica.node() == node)
+            .max_by_key(|replica| replica.generation())
     }
 
     /// Every replica that the group has or is to have, as voters.

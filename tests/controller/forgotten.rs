@@ -1,6 +1,7 @@
 //! A node whose log has lost turns, and what it makes of the groups that the controller wants on it.
 
 use crate::world::{World, topic};
+use ackord::controller::command::{Answer, Command};
 use ackord::controller::view::MetadataView;
 use ackord::server::groups::Known;
 use ackord::types::{LogIndex, NodeId, RaftGroupId};
@@ -41,4 +42,24 @@ fn a_log_that_has_forgotten_nothing_has_nothing_to_settle() {
     let world = World::of_nodes(1);
     known.look(LogIndex(1), LogIndex(1), &world.view());
     assert!(!known.is_unsettled() && !known.settle(&groups([])));
+}
+
+/// A replica that moves here later is a new one, whatever the number of its group.
+#[test]
+fn what_moves_here_once_all_is_known_is_born() {
+    let mut world = World::of_nodes(3);
+    world.create(topic("t", 3, 1)).unwrap();
+    let settled = world.view();
+    let host = settled.topic_named("t").unwrap().partitions[0].replicas[0].node();
+    let node = (1..4).map(NodeId).find(|node| *node != host).expect("there are three");
+    let empty = MetadataView::empty(settled.cluster().id);
+    let mut known = Known::new(node, groups([]), groups([]), true);
+    known.look(LogIndex(1), LogIndex(1), &settled);
+    let here: BTreeSet<_> = known.take_work(&empty, &settled).adopt.iter().map(|plan| plan.group).collect();
+    assert!(known.settle(&here) && !here.contains(&RaftGroupId(1)));
+    let disk = settled.broker(host).map(|broker| broker.incarnation);
+    let moved = Command::ReplaceNode { old: host, new: node, disk, live: Vec::new(), force: false };
+    assert!(matches!(world.run(&moved), Answer::Replacing(Ok(_))));
+    let work = known.take_work(&settled, &world.view());
+    assert!(work.create.iter().any(|(plan, _)| plan.group == RaftGroupId(1)) && work.adopt.is_empty());
 }

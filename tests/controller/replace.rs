@@ -206,6 +206,21 @@ fn a_replica_is_not_given_up_before_another_one_is_in_its_place() {
     assert!(world.view().cluster().replacements.is_empty());
 }
 
+/// Node 3's disk is lost and is to be replaced, and then the whole node is; and it comes back with another disk before
+/// that is done. Born as the voter that it was, it would have forgotten whom it had voted for.
+#[test]
+fn a_disk_that_comes_late_is_not_taken_for_the_lost_one() {
+    let mut world = world();
+    replace(&mut world, 3, 3, &[1, 2, 4, 5]).unwrap();
+    replace(&mut world, 3, 4, &[1, 2, 4, 5]).unwrap();
+    assert_eq!(register(&mut world, 3, 77), Ok(()));
+    let view = world.view();
+    let plans = view.changes_since(&MetadataView::empty(view.cluster().id), NodeId(3)).create;
+    assert!(plans.iter().all(|plan| plan.members == Membership::of_joining(replica(3, 1))), "{plans:?}");
+    finish_all(&mut world);
+    assert!(world.view().gave_up(RaftGroupId(1), NodeId(3)));
+}
+
 /// A node learns who the others of its groups are whenever they change: one that is repaired asks them.
 #[test]
 fn a_node_hears_of_the_others_of_its_groups() {
