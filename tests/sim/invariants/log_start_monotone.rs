@@ -47,8 +47,8 @@ pub struct LogStartMonotone {
     applied: BTreeMap<(NodeId, RaftGroupId), LogIndex>,
     /// Replicas that were given a state, or began to take it before a crash, and have not shown it yet.
     restored: BTreeSet<(NodeId, RaftGroupId)>,
-    /// The log starts that replicas were given.
-    given: BTreeMap<(NodeId, RaftGroupId), Offset>,
+    /// The log starts that replicas were given. A disk that was rolled back has an earlier one.
+    given: BTreeMap<(NodeId, RaftGroupId), BTreeSet<Offset>>,
 }
 
 impl LogStartMonotone {
@@ -78,10 +78,11 @@ impl LogStartMonotone {
         let expected = known.extent_at(*applied);
         let newest = known.extents.values().next_back().copied().unwrap_or_default();
         if self.restored.remove(&key) && now.start > expected.start && now.start <= newest.start {
-            self.given.insert(key, now.start);
+            self.given.entry(key).or_default().insert(now.start);
         }
-        let given = self.given.get(&key).copied().unwrap_or_default().min(expected.end);
-        if now.end == expected.end && (now.start == expected.start || now.start == expected.start.max(given)) {
+        let mut given = self.given.get(&key).into_iter().flatten();
+        let is_given = |given: &Offset| now.start == expected.start.max((*given).min(expected.end));
+        if now.end == expected.end && (now.start == expected.start || given.any(is_given)) {
             return Ok(());
         }
         let (start, end) = (now.start, now.end);

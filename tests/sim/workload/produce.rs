@@ -9,7 +9,7 @@
 
 use super::{Answer, Request};
 use crate::batch::batch_of;
-use crate::chance::{Chance, MILLISECOND};
+use crate::chance::{Chance, MILLISECOND, SECOND};
 use crate::observe::Observation;
 use crate::sight::{Actor, Sight};
 use crate::swarm::Load;
@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// How often it looks for new partitions, in microseconds.
 const LOOK_PAUSE: u64 = 500 * MILLISECOND;
+/// The longest pause of a producer once the faults have stopped.
+const CALM_PAUSE_MAX: u64 = SECOND;
 
 /// A batch that is not acknowledged.
 struct Batch {
@@ -193,7 +195,8 @@ impl Actor for Produce {
             }
         }
         let (low, high) = self.load.pause;
-        let after = sight.chance().between(low, high);
+        // Among many partitions each producer rests for long; what is left to do in the end is not to wait for that.
+        let after = sight.chance().between(low, high).min(if self.is_calm { CALM_PAUSE_MAX } else { high });
         sight.wake(tag, after);
     }
 
