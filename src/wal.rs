@@ -203,8 +203,8 @@ pub struct Recovery {
     /// The highest turn that is durable whole.
     pub durable_turn: TurnNumber,
     /// Whether turns of unknown content are missing and nothing later settles what was in them: then a group that is
-    /// not listed may still have existed here, and voted. No group may be born on this node before that is settled
-    /// (`Log::settle`).
+    /// not listed may still have existed here, and voted. Until that is settled (`Log::settle`), no group may be born
+    /// on this node that could have been here before.
     pub incomplete: bool,
     /// How many starts have found that the newest turns were lost, so that every group is in doubt; no more than 255
     /// are counted. Turn numbers begin again at lower ones then, and this tells whoever remembers higher ones that the

@@ -110,6 +110,9 @@ pub struct Core {
     full: BTreeSet<Room>,
     /// What is being done to repair other nodes' replicas.
     serving: Serving,
+    /// Which replica of a group is here, and every replica that the group has or is to have, as the controller said
+    /// last.
+    planned: BTreeMap<RaftGroupId, (ReplicaId, Membership)>,
     /// Repairs begun here.
     attempts: u64,
     /// Effects not taken yet, but for messages.
@@ -138,6 +141,7 @@ impl Core {
             replays: Replays::default(),
             full: BTreeSet::new(),
             serving: Serving::default(),
+            planned: BTreeMap::new(),
             attempts: 0,
             effects: Vec::new(),
             outbox: BTreeMap::new(),
@@ -214,9 +218,7 @@ impl Core {
             Input::Repair(message) => self.hear_of_repair(message),
             Input::Examined { group, recovery, state } => self.examined(group, recovery, state),
             Input::Adopt { group, replica, membership } => self.adopt(group, replica, membership),
-            Input::Replicas { group, replica, membership } => {
-                self.with_repair(group, |repair, _| repair.learn_members(replica, membership));
-            }
+            Input::Replicas { group, replica, membership } => self.learn_replicas(group, replica, membership),
             Input::Create { group, replica, membership, preferred } => {
                 self.create(group, replica, membership, preferred);
             }
@@ -432,6 +434,7 @@ impl Core {
 
     fn remove(&mut self, id: RaftGroupId) {
         assert!(id != CONTROLLER_GROUP, "the controller's group never ends: the cluster could not be changed any more");
+        self.planned.remove(&id);
         let Some(slot) = self.groups.remove(&id) else { return };
         self.forget(id);
         let mut hard_state = HardState::default();

@@ -224,7 +224,7 @@ impl Handle {
     }
 
     /// The controller says that a replica of a group is here which the log may have forgotten, and who the members are.
-    /// One that takes part, or knows its members, is left alone.
+    /// One that takes part is left alone.
     pub fn adopt(&self, group: RaftGroupId, replica: ReplicaId, membership: Membership) -> Result<(), Refused> {
         self.send(Event::Input(Input::Adopt { group, replica, membership }))
     }

@@ -44,7 +44,7 @@ pub struct Work {
     pub create: Vec<(GroupPlan, bool)>,
     /// Groups that are here, or that the log may have forgotten: whoever repairs them learns who the members are.
     pub adopt: Vec<GroupPlan>,
-    /// Groups that are here, or about to be, and whose other replicas are others now.
+    /// Groups that are here, or about to be, and whose other replicas are new or others now.
     pub others: Vec<GroupPlan>,
 }
 
@@ -99,7 +99,7 @@ impl Known {
         let remove: Vec<_> = self.groups.iter().filter(gone).copied().collect();
         self.groups.retain(|group| !remove.contains(group));
         self.ended.extend(&remove);
-        let others = changes.others.into_iter().filter(|plan| self.groups.contains(&plan.group)).collect();
+        let mut others: Vec<_> = changes.others.into_iter().filter(|plan| self.groups.contains(&plan.group)).collect();
         let (mut create, mut adopt) = (Vec::new(), Vec::new());
         for plan in changes.create {
             // The controller never gives a group back to a disk that had it: the log could not tell the two replicas
@@ -107,9 +107,10 @@ impl Known {
             if self.ended.contains(&plan.group) {
                 continue;
             }
-            let is_new = !self.incomplete || self.unheard_of.is_some_and(|first| plan.group >= first);
+            let is_new = !self.is_unsettled() || self.unheard_of.is_some_and(|first| plan.group >= first);
             if self.groups.insert(plan.group) && is_new {
                 let preferred = is_preferred(&plan, now);
+                others.push(plan.clone());
                 create.push((plan, preferred));
             } else {
                 adopt.push(plan);

@@ -490,7 +490,9 @@ impl Replay {
                 if segment.header.is_none() || segment.misses(BLOCK..2 * BLOCK) {
                     self.lose_turns(&format!("the beginning of segment {number} is damaged or can't be read"));
                 }
-            } else if segment.header.as_ref().is_some_and(|header| header.last_turn <= previous.id.number) {
+            } else if !segment.cut
+                && segment.header.as_ref().is_some_and(|header| header.last_turn <= previous.id.number)
+            {
                 segments.remove(&number);
                 stale.insert(number, false);
             } else {

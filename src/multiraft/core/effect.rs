@@ -128,7 +128,7 @@ pub enum Input {
     /// members, if it can be used.
     Examined { group: RaftGroupId, recovery: Option<GroupRecovery>, state: Option<(LogId, Membership)> },
     /// The controller says that this node hosts a replica of a group that the log, which has lost turns, may have
-    /// forgotten: it is repaired, not born. Says who the members are, too, to a replica that does not know it.
+    /// forgotten: it is repaired, not born. Says who the others are, as `Replicas` does.
     Adopt { group: RaftGroupId, replica: ReplicaId, membership: Membership },
     /// The controller says which replicas a group that is here has now, or is to have: one that is repaired asks them.
     Replicas { group: RaftGroupId, replica: ReplicaId, membership: Membership },

@@ -52,7 +52,8 @@ impl Core {
                 Err(Broken(reason)) => (Cause::Promises, reason),
             },
         };
-        let new = || Box::new(Repair::new(group, start.replica, start.membership.clone(), reason.clone(), None));
+        let new =
+            || Box::new(self.new_repair((group, start.replica), (start.membership.clone(), None), reason.clone()));
         let mut repair = before.unwrap_or_else(new);
         repair.plan(start, cause, reason, self.next_nonce());
         self.flush_wanted |= repair.would_gain_by_flush();
@@ -91,7 +92,7 @@ impl Core {
     ) {
         let Some(Slot::Live(group)) = self.groups.get(&id) else { return };
         let (own, members) = (group.replica.id(), group.replica.membership().clone());
-        let mut repair = Box::new(Repair::new(id, own, members, reason.clone(), known));
+        let mut repair = Box::new(self.new_repair((id, own), (members, known), reason.clone()));
         // One that has joined, and has had no snapshot, knows only who leads.
         repair.leader = group.replica.leader().filter(|leader| *leader != own);
         let Some(Slot::Live(mut group)) = self.groups.insert(id, Slot::Quarantined(repair)) else {
@@ -99,8 +100,11 @@ impl Core {
         };
         group.abandon(&mut self.effects);
         self.forget(id);
-        if known == Some(Cause::Promises) {
-            // The next start would not find it. Committed entries may not be here; nothing is said of them.
+        let members = group.replica.membership();
+        let is_alone = members.voters == [own] && !members.is_joint();
+        if known == Some(Cause::Promises) && !is_alone {
+            // The next start would not find it; one whose promises bind nobody else may look again. Committed entries
+            // may not be here: nothing is said of them.
             let hard_state = HardState { commit: LogIndex(0), ..group.replica.hard_state() };
             self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Doubt }, Then::Nothing);
         }
@@ -111,13 +115,34 @@ impl Core {
 
     /// The controller says that a replica of this group is here, and the log may have forgotten it.
     pub(in super::super) fn adopt(&mut self, group: RaftGroupId, replica: ReplicaId, membership: Membership) {
+        self.learn_replicas(group, replica, membership.clone());
         if self.groups.contains_key(&group) {
-            return self.with_repair(group, |repair, _| repair.learn_members(replica, membership));
+            return;
         }
         let recovery = GroupRecovery::default();
         let state_damage = Some("there is none".to_owned());
         let applied = LogId::default();
         self.add(GroupStart { group, replica, recovery, applied, membership, state_damage, forgotten: true });
+    }
+
+    /// The controller says who may be asked, now or when the replica here is damaged later.
+    pub(in super::super) fn learn_replicas(&mut self, id: RaftGroupId, own: ReplicaId, replicas: Membership) {
+        self.with_repair(id, |repair, _| repair.learn_members(own, replicas.clone()));
+        self.planned.insert(id, (own, replicas));
+    }
+
+    /// A repair that begins, with what the controller has said of its group.
+    fn new_repair(
+        &self,
+        (id, own): (RaftGroupId, ReplicaId),
+        known: (Membership, Option<Cause>),
+        why: String,
+    ) -> Repair {
+        let mut repair = Repair::new(id, own, known.0, why, known.1);
+        if let Some((own, replicas)) = self.planned.get(&id) {
+            repair.learn_members(*own, replicas.clone());
+        }
+        repair
     }
 
     /// What the driver has found of a replica that it was to look at.

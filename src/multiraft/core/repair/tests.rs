@@ -424,3 +424,33 @@ fn the_members_of_the_latest_leader_count() {
     let asked = questions(&mut core);
     assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
 }
+
+/// It was told of the others while it took part; those that it knew itself may be gone when it is damaged.
+#[test]
+fn what_the_controller_has_said_before_counts_for_a_later_repair() {
+    let mut whole = start(doubt());
+    (whole.recovery.damage, whole.applied) = (None, LogId::new(9, 3));
+    let mut core = Core::new(CoreOptions::default(), vec![whole]);
+    let membership = Membership::of_voters([OWN, FOURTH]);
+    core.handle(Input::Replicas { group: GROUP, replica: OWN, membership });
+    core.handle(Input::ApplyFailed { group: GROUP, reason: "it rotted".to_owned(), bytes: 0 });
+    let recovery = Some(start(doubt()).recovery);
+    core.handle(Input::Examined { group: GROUP, recovery, state: None });
+    let asked: Vec<_> = (0..3).flat_map(|_| questions(&mut core)).map(|(to, _)| to).collect();
+    assert!(asked.contains(&FOURTH), "{asked:?}");
+}
+
+/// Its promises bind nobody else, so the next start may look again.
+#[test]
+fn the_only_voter_is_not_put_in_doubt() {
+    let mut whole = start(doubt());
+    (whole.recovery.damage, whole.applied) = (None, LogId::new(9, 3));
+    whole.membership = Membership { learners: vec![SECOND], ..Membership::of_voters([OWN]) };
+    let mut core = Core::new(CoreOptions::default(), vec![whole]);
+    core.poll();
+    let (kind, commit) = (MessageKind::Heartbeat, LogIndex(100));
+    let beat = RaftMessage { kind, from: SECOND, to: OWN, term: Term(6), commit, ..RaftMessage::default() };
+    core.handle(Input::Messages(vec![(GROUP, beat)]));
+    assert!(core.quarantine_reason(GROUP).is_some());
+    assert_eq!(written(&mut core), None);
+}
