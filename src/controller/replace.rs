@@ -13,8 +13,7 @@ use std::collections::BTreeMap;
 impl Partition {
     /// The replica that a further one on `node` becomes: the node's next number in this group.
     fn next_replica(&self, node: NodeId, learners: &[ReplicaId]) -> ReplicaId {
-        let current = self.replacing.iter().flat_map(|pair| [&pair.old, &pair.new]);
-        let ever = self.replicas.iter().chain(&self.removed).chain(current).chain(learners);
+        let ever = self.present().chain(self.removed.iter().chain(learners).copied());
         let newest = ever.filter(|replica| replica.node() == node).map(|replica| replica.generation()).max();
         ReplicaId::new(node, newest.map_or(0, |generation| generation + 1))
     }
@@ -60,10 +59,8 @@ struct Plan {
 fn plan(partition: &Partition, name: &str, (old, new): (NodeId, NodeId), learners: &[ReplicaId]) -> Planned {
     let Some(lost) = partition.wanted_on(old) else { return Ok(None) };
     if old != new {
-        let going = partition.replacing.iter().map(|pair| &pair.old);
-        let ever = partition.replicas.iter().chain(&partition.removed).chain(going);
-        let hosted = ever.into_iter().any(|replica| replica.node() == new);
-        if hosted || partition.wanted_on(new).is_some() {
+        let mut ever = partition.present().chain(partition.removed.iter().copied());
+        if ever.any(|replica| replica.node() == new) {
             let what = format!("node {new} has, or had, a replica of {name} itself; choose another node");
             return reject(Reason::InvalidReplicaAssignment, what);
         }

@@ -324,8 +324,12 @@ impl MetadataView {
                 let before = known.get(number);
                 let replica = before.and_then(|before| before.replica_on(node));
                 if replica == partition.replica_on(node) {
-                    let others = replica.is_some() && before.is_some_and(|before| before.peers() != partition.peers());
-                    changes.others.extend(others.then(|| plan(topic, number, partition, node)).flatten());
+                    let is_as_before = |before: &Partition| {
+                        (&before.replicas, &before.replacing) == (&partition.replicas, &partition.replacing)
+                    };
+                    if replica.is_some() && !before.is_some_and(is_as_before) {
+                        changes.others.extend(plan(topic, number, partition, node));
+                    }
                     continue;
                 }
                 changes.tombstone.extend(replica.map(|_| partition.group));
@@ -457,18 +461,19 @@ impl Partition {
     /// lost with an earlier disk is none of them, even while it counts as a voter.
     #[must_use]
     pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
-        self.peers()
-            .voters
-            .into_iter()
-            .filter(|replica| replica.node() == node)
-            .max_by_key(|replica| replica.generation())
+        self.present().filter(|replica| replica.node() == node).max_by_key(|replica| replica.generation())
+    }
+
+    /// Every replica that is there, comes or goes; some of them twice.
+    pub(super) fn present(&self) -> impl Iterator<Item = ReplicaId> {
+        let open = self.replacing.iter().flat_map(|pair| [pair.old, pair.new]);
+        self.replicas.iter().copied().chain(open)
     }
 
     /// Every replica that the group has or is to have, as voters.
     #[must_use]
     pub fn peers(&self) -> Membership {
-        let open = self.replacing.iter().flat_map(|pair| [pair.old, pair.new]);
-        Membership::of_voters(self.replicas.iter().copied().chain(open))
+        Membership::of_voters(self.present())
     }
 
     /// The voters that there are to be once every replacement is complete.
