@@ -244,7 +244,8 @@ impl Core {
         self.flush_if_due();
         let mut effects = std::mem::take(&mut self.effects);
         let outbox = std::mem::take(&mut self.outbox);
-        effects.extend(outbox.into_iter().map(|(to, messages)| Effect::Send { to, messages }));
+        let outbox = outbox.into_iter().filter(|(_, messages)| !messages.is_empty());
+        effects.extend(outbox.map(|(to, messages)| Effect::Send { to, messages }));
         effects
     }
 

@@ -100,6 +100,8 @@ impl Core {
         };
         group.abandon(&mut self.effects);
         self.forget(id);
+        // Nor what has not left yet: whatever it says from now on is about its repair.
+        self.outbox.values_mut().for_each(|messages| messages.retain(|(group, _)| *group != id));
         let members = group.replica.membership();
         let is_alone = members.voters == [own] && !members.is_joint();
         if known == Some(Cause::Promises) && !is_alone {

@@ -454,3 +454,32 @@ fn the_only_voter_is_not_put_in_doubt() {
     assert!(core.quarantine_reason(GROUP).is_some());
     assert_eq!(written(&mut core), None);
 }
+
+/// Its vote is durable, and in the same moment its state turns out to be damaged.
+#[test]
+fn what_has_not_left_yet_is_not_said_any_more() {
+    for is_damaged in [false, true] {
+        let mut whole = start(doubt());
+        (whole.recovery.damage, whole.applied) = (None, LogId::new(7, 3));
+        let mut core = Core::new(CoreOptions::default(), vec![whole]);
+        core.poll();
+        let (kind, at) = (MessageKind::RequestVote, LogId::new(9, 3));
+        let request = RaftMessage {
+            kind,
+            from: SECOND,
+            to: OWN,
+            term: Term(6),
+            log_term: at.term,
+            index: at.index,
+            ..RaftMessage::default()
+        };
+        core.handle(Input::Messages(vec![(GROUP, request)]));
+        assert!(written(&mut core).is_some());
+        core.handle(Input::Appended);
+        if is_damaged {
+            core.handle(Input::ApplyFailed { group: GROUP, reason: "it rotted".to_owned(), bytes: 0 });
+        }
+        let speaks = core.poll().iter().any(|effect| matches!(effect, Effect::Send { .. }));
+        assert_eq!(speaks, !is_damaged);
+    }
+}
