@@ -9,7 +9,9 @@
 //!
 //! A log that finds itself that its newest turns are lost is not such a disk: it counts how often that has happened,
 //! and none of its replicas takes part before it is repaired. What a process said before the newest loss is not
-//! compared, whoever remembers it: the peer may have been away while all was repaired.
+//! compared, whoever remembers it: the peer may have been away while all was repaired. An older copy of a disk that was
+//! in doubt already is let in for that reason, and repaired; the newer one must not be put back after that, for nobody
+//! can tell that it comes from before the repair.
 //!
 //! # Claims
 //!

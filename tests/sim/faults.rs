@@ -435,7 +435,8 @@ impl World {
     }
 
     /// An earlier state that every other node would know for one: all of them run, and each has been told of a later
-    /// turn. What nobody remembers can't be found out, and is not Ackord's promise.
+    /// turn. What nobody remembers can't be found out, and is not Ackord's promise. Nor is what comes of a disk that is
+    /// put back after an earlier state of it was repaired in its place, as one is that was in doubt already.
     fn rollback_that_is_noticed(&mut self, position: usize) -> Option<Copy> {
         let here = &self.nodes[position];
         let node = here.id;
@@ -443,6 +444,9 @@ impl World {
         let copy = Copy { disk: copy.disk.duplicate(), engine: copy.engine.duplicate() };
         let options = self.shape.log.clone();
         let (_, recovery) = self.nodes[position].open_log(&copy.disk.duplicate(), options).ok()?;
+        if recovery.incomplete {
+            return None;
+        }
         let first = recovery.durable_turn.0;
         // Who was given up, and still runs, may not have been told, and would let it in.
         let counts = |other: &crate::node::Node| !self.office.is_gone(other.id) || other.process.is_some();

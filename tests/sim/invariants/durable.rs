@@ -119,7 +119,8 @@ pub fn take_in(logs: &mut BTreeMap<RaftGroupId, DurableLog>, write: &GroupWrite)
         _ => {}
     }
     let Some(log) = logs.get_mut(&write.group) else { return Err("writes before it is born".to_owned()) };
-    log.hard_state = write.hard_state;
+    let known = if write.change == LogChange::Doubt { log.hard_state.commit } else { LogIndex(0) };
+    log.hard_state = HardState { commit: write.hard_state.commit.max(known), ..write.hard_state };
     match &write.change {
         LogChange::Append(entries) => log.append(entries),
         LogChange::Refill(entries) => log.refill(entries),

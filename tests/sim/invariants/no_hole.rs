@@ -51,7 +51,9 @@ fn check_promises(before: Option<&DurableLog>, write: &GroupWrite) -> Result<(),
     }
     let Some(before) = before else { return Ok(()) };
     let (old, new) = (before.hard_state, write.hard_state);
-    if new.term < old.term || new.commit < old.commit {
+    // A replica that finds its promises lost says nothing of what is committed.
+    let says_commit = write.change != LogChange::Doubt;
+    if new.term < old.term || (says_commit && new.commit < old.commit) {
         return Err(format!("goes back from {old:?} to {new:?}"));
     }
     if new.term == old.term && old.vote.is_some() && new.vote != old.vote {

@@ -55,6 +55,11 @@ fn appends_continue_or_cut_off() {
     let committed = [birth(), append(2, 2..=4), with_commit(write(2, LogChange::None), 3), append(3, 3..=3)];
     let committed = committed.map(|write| if write.hard_state.term.0 == 3 { with_commit(write, 3) } else { write });
     breaks(&mut NoHole::default(), &committed.each_ref().map(persisted), "overwrites entry 3@3");
+    let back = |change| {
+        [birth(), append(2, 2..=4), with_commit(write(2, LogChange::None), 3), with_commit(write(2, change), 0)]
+    };
+    breaks(&mut NoHole::default(), &back(LogChange::None).each_ref().map(persisted), "goes back");
+    holds(&mut NoHole::default(), &back(LogChange::Doubt).each_ref().map(persisted));
     let beyond = [birth(), with_commit(append(2, 2..=4), 5)];
     breaks(&mut NoHole::default(), &beyond.each_ref().map(persisted), "ends with 4@2");
     let twice = [birth(), birth()];
