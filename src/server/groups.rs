@@ -26,14 +26,13 @@ pub struct Known {
     groups: BTreeSet<RaftGroupId>,
     /// Groups whose replica here has ended for good. The controller's state may be older than that after a start.
     ended: BTreeSet<RaftGroupId>,
-    /// The log may have forgotten groups: those that could have been here before are adopted, not born.
+    /// The log may have forgotten groups that are not here again: those that could have been here before are adopted,
+    /// not born.
     incomplete: bool,
     /// Where the log of the controller's replica ended when it was first seen to take part.
     promised: Option<LogIndex>,
     /// The first number that no group of this node's past can have, once that is known.
     unheard_of: Option<RaftGroupId>,
-    /// All that the log had forgotten is known again.
-    settled: bool,
 }
 
 /// What is to be done.
@@ -59,13 +58,13 @@ impl Known {
         incomplete: bool,
     ) -> Self {
         groups.remove(&CONTROLLER_GROUP);
-        Self { node, groups, ended, incomplete, promised: None, unheard_of: None, settled: false }
+        Self { node, groups, ended, incomplete, promised: None, unheard_of: None }
     }
 
     /// Whether the log may have forgotten groups that are not here again.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
-        self.incomplete && !self.settled
+        self.incomplete
     }
 
     /// Looks whether the controller's state here shows every group that may have been here. Its replica here takes
@@ -85,7 +84,7 @@ impl Known {
     /// be durable before the log is told: an older one would show groups again that are no more.
     pub fn settle(&mut self, live: &BTreeSet<RaftGroupId>) -> bool {
         let settles = self.is_unsettled() && self.unheard_of.is_some() && self.groups.is_subset(live);
-        self.settled |= settles;
+        self.incomplete &= !settles;
         settles
     }
 
@@ -107,7 +106,7 @@ impl Known {
             if self.ended.contains(&plan.group) {
                 continue;
             }
-            let is_new = !self.is_unsettled() || self.unheard_of.is_some_and(|first| plan.group >= first);
+            let is_new = !self.incomplete || self.unheard_of.is_some_and(|first| plan.group >= first);
             if self.groups.insert(plan.group) && is_new {
                 let preferred = is_preferred(&plan, now);
                 others.push(plan.clone());

@@ -32,6 +32,17 @@ struct State {
     damaged: Tables,
     /// Whether it must be set aside.
     condemned: bool,
+    /// When it stops, if it is to.
+    stop: Option<Stop>,
+}
+
+/// When a database stops.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    /// So many changes happen.
+    after: u64,
+    /// So many were wanted.
+    wanted: u64,
 }
 
 impl Tables {
@@ -77,7 +88,8 @@ impl SimEngine {
         self.state().unflushed.clone()
     }
 
-    /// Ends the process: of the unflushed batches only the first `kept` were on the disk. Also clears a failure.
+    /// Ends the process: of the unflushed batches only the first `kept` were on the disk. Also clears a failure, and
+    /// a stop.
     ///
     /// # Panics
     /// If fewer than `kept` batches are unflushed.
@@ -89,7 +101,7 @@ impl SimEngine {
         }
         state.unflushed.clear();
         state.live = state.durable.clone();
-        state.failed = None;
+        (state.failed, state.stop) = (None, None);
     }
 
     /// A database of its own with the same content; what is not flushed here is not there.
@@ -129,13 +141,32 @@ impl SimEngine {
         self.state().failed = Some(reason.to_owned());
     }
 
+    /// So many more changes (batches, flushes, space given back) happen, and every later one fails until the next
+    /// crash: it comes in the middle of what a job does.
+    pub fn stop_after(&self, count: u64) {
+        self.state().stop = Some(Stop { after: count, wanted: 0 });
+    }
+
+    /// Whether it has stopped with some of the changes done and another one not.
+    #[must_use]
+    pub fn is_stopped_halfway(&self) -> bool {
+        self.state().stop.is_some_and(|stop| stop.after > 0 && stop.wanted > stop.after)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn check(&self) -> Result<(), EngineError> {
+    /// Something is to change: whether it may.
+    fn change(&mut self) -> Result<(), EngineError> {
+        if let Some(stop) = &mut self.stop {
+            stop.wanted += 1;
+            if stop.wanted > stop.after {
+                self.failed = Some("the simulated database has stopped".to_owned());
+            }
+        }
         self.failed.clone().map_or(Ok(()), |reason| Err(EngineError::failed(reason)))
     }
 
@@ -196,7 +227,7 @@ impl Engine for SimEngine {
 
     fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
         let mut state = self.state();
-        state.check()?;
+        state.change()?;
         batch.changes.iter().for_each(|change| state.live.apply(change));
         state.unflushed.push(batch);
         Ok(())
@@ -204,7 +235,7 @@ impl Engine for SimEngine {
 
     fn flush(&self) -> Result<(), EngineError> {
         let mut state = self.state();
-        state.check()?;
+        state.change()?;
         let State { durable, unflushed, .. } = &mut *state;
         for batch in unflushed.drain(..) {
             batch.changes.iter().for_each(|change| durable.apply(change));
@@ -215,7 +246,7 @@ impl Engine for SimEngine {
     /// Gives back what is damaged. Dropping files below keys that a crash could bring back is an error worth finding.
     fn reclaim(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
         let mut state = self.state();
-        state.check()?;
+        state.change()?;
         let at_risk = state.durable.range(family, from, Bound::Excluded(to)).next().is_some()
             || state.live.range(family, from, Bound::Excluded(to)).next().is_some();
         assert!(!at_risk, "space of {family:?} is reclaimed although its keys are not durably deleted");
@@ -247,6 +278,25 @@ mod tests {
             ControlFlow::Continue(())
         });
         (seen, result.is_err_and(|error| error.damage))
+    }
+
+    #[test]
+    fn it_stops_between_two_changes() {
+        let write = |engine: &SimEngine, key: u8| {
+            let mut batch = WriteBatch::default();
+            batch.put(FAMILY, vec![key], vec![key]);
+            engine.write(batch).is_ok()
+        };
+        let has = |engine: &SimEngine, key| engine.get(FAMILY, &[key]).is_ok_and(|value| value.is_some());
+        let engine = SimEngine::default();
+        engine.stop_after(2);
+        assert!(write(&engine, 1) && engine.flush().is_ok() && !engine.is_stopped_halfway());
+        assert!(!write(&engine, 2) && engine.flush().is_err() && engine.is_stopped_halfway());
+        engine.crash(0);
+        assert!(has(&engine, 1) && !has(&engine, 2) && !engine.is_stopped_halfway());
+        assert!(write(&engine, 3) && engine.flush().is_ok() && has(&engine, 3));
+        engine.stop_after(0);
+        assert!(!write(&engine, 4) && !engine.is_stopped_halfway(), "nothing was done before");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! each of them ends by itself after a while.
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
-use crate::database::Database;
 use crate::jobs::CrashPoint;
 use crate::node::{Arrived, Copy};
 use crate::observe::Observation;
@@ -10,6 +9,7 @@ use crate::swarm::Shape;
 use crate::world::{Event, World};
 use ackord::multiraft::core::effect::Input;
 use ackord::sim::SimDisk;
+use ackord::sim::engine::SimEngine;
 use ackord::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -404,7 +404,7 @@ impl World {
             return false;
         }
         let wrong = match fault {
-            Fault::Wipe => Copy { disk: SimDisk::new(), engine: Database::default() },
+            Fault::Wipe => Copy { disk: SimDisk::new(), engine: SimEngine::default() },
             Fault::Foreign => {
                 let other = (position + 1) % self.nodes.len();
                 let copy = self.nodes[other].copy();

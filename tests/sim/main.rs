@@ -6,7 +6,6 @@ mod clients;
 mod controls;
 mod coverage;
 mod damage;
-mod database;
 mod drive;
 mod faults;
 mod invariants;

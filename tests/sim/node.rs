@@ -4,7 +4,6 @@
 use crate::batch::values_of;
 use crate::chance::Chance;
 use crate::clients::Ticketed;
-use crate::database::Database;
 use crate::jobs::{Job, Queue, Thread};
 use crate::sabotage::{self, Sabotage};
 use crate::swarm::Shape;
@@ -27,6 +26,7 @@ use ackord::server::data::{OpenedGroups, destroy_machines, is_in_doubt, open_gro
 use ackord::server::groups::Known;
 use ackord::server::identity::{FirstVoter, Identity};
 use ackord::server::outside::Disks;
+use ackord::sim::engine::SimEngine;
 use ackord::sim::{Random, SimDisk};
 use ackord::transport::Own;
 use ackord::transport::admission::Admission;
@@ -110,7 +110,7 @@ pub struct Process {
     /// Decides.
     pub core: Core,
     /// Runs the state machines.
-    pub applier: Applier<Database>,
+    pub applier: Applier<SimEngine>,
     /// Keeps the promises.
     pub log: LogState,
     /// Reads old entries.
@@ -178,7 +178,7 @@ pub struct Copy {
     /// The log's disk.
     pub disk: SimDisk,
     /// The database.
-    pub engine: Database,
+    pub engine: SimEngine,
 }
 
 /// One node.
@@ -190,7 +190,7 @@ pub struct Node {
     /// The log's disk.
     pub disk: SimDisk,
     /// The database.
-    pub engine: Database,
+    pub engine: SimEngine,
     /// Counts its processes.
     pub life: u64,
     /// The process, while there is one.
@@ -263,7 +263,7 @@ impl Node {
             id,
             identity,
             disk,
-            engine: Database::default(),
+            engine: SimEngine::default(),
             life: 0,
             process: None,
             paused_until: 0,

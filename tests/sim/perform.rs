@@ -4,7 +4,6 @@ mod states;
 
 use crate::chance::{Chance, MILLISECOND};
 use crate::coverage::Coverage;
-use crate::database::Database;
 use crate::jobs::{CrashPoint, Ended, Job, Kind, Outcome, Thread};
 use crate::node::{Arrived, Process};
 use crate::observe::Observation;
@@ -16,6 +15,7 @@ use ackord::machine::StateMachine as _;
 use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Input, ReadFailure, Room};
 use ackord::raft::group_log::Wanted;
+use ackord::sim::engine::SimEngine;
 use ackord::storage::Engine;
 use ackord::types::{CONTROLLER_GROUP, LogIndex, NodeId, RaftGroupId};
 use ackord::wal::{GroupWrite, LogChange, LogError, ReadError, RoomMade, Turn, prepare_spare};
@@ -36,7 +36,7 @@ struct Around<'a> {
     /// Which node.
     node: NodeId,
     /// Its database.
-    engine: &'a Database,
+    engine: &'a SimEngine,
     /// Who watches.
     watch: &'a mut Watch,
     /// What happened.

@@ -2,7 +2,6 @@
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
 use crate::damage::segments;
-use crate::database::Database;
 use crate::jobs::{CrashPoint, Kind};
 use crate::node::{Arrived, Copy, Opened};
 use crate::observe::Observation;
@@ -11,6 +10,7 @@ use ackord::multiraft::apply::machine::Machine;
 use ackord::multiraft::core::effect::{Input, Room};
 use ackord::server::space::is_writable;
 use ackord::sim::SimDisk;
+use ackord::sim::engine::SimEngine;
 use ackord::types::NodeId;
 use ackord::wal::LogError;
 
@@ -39,7 +39,7 @@ impl World {
             // As `storage::rocks::damage` has it: every state is fetched from peers.
             self.coverage.hit("database set aside");
             self.watch.tell(&Observation::Damaged { node });
-            self.nodes[position].engine = Database::default();
+            self.nodes[position].engine = SimEngine::default();
         }
         let interrupted = self.crash_due(position, CrashPoint::Start);
         if interrupted {

@@ -5,7 +5,6 @@
 
 use crate::chance::SECOND;
 use crate::clients::Ticketed;
-use crate::database::Database;
 use crate::jobs::{CrashPoint, Kind};
 use crate::network::Cargo;
 use crate::node::{Arrived, CLUSTER, Node};
@@ -23,6 +22,7 @@ use ackord::multiraft::core::membership::WantedMembers;
 use ackord::multiraft::core::{CoreOptions, GroupStart};
 use ackord::partition::Partition;
 use ackord::raft::{MessageKind, RaftMessage, Role};
+use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, EngineError, Family, WriteBatch};
 use ackord::types::{CONTROLLER_GROUP, HardState, LogId, LogIndex, NodeId, Offset, RaftGroupId, ReplicaId};
 use ackord::wal::{LogChange, Recovery, Turn};
@@ -180,7 +180,7 @@ fn keep_commit(start: &mut GroupStart, begun: Option<&Turn>) {
 }
 
 /// What becomes of a group's state that was just installed.
-pub fn installed(sabotage: Sabotage, applier: &mut Applier<Database>, group: RaftGroupId, engine: &Database) {
+pub fn installed(sabotage: Sabotage, applier: &mut Applier<SimEngine>, group: RaftGroupId, engine: &SimEngine) {
     let rows = |kind: u8| [&group.0.to_be_bytes()[..], &[kind]].concat();
     let mut batch = WriteBatch::default();
     match (sabotage, applier.machine(group)) {
@@ -201,7 +201,7 @@ pub fn installed(sabotage: Sabotage, applier: &mut Applier<Database>, group: Raf
 }
 
 /// Loses the first record that is still in the log of some group.
-pub fn trim_too_much(engine: &Database) -> Result<(), EngineError> {
+pub fn trim_too_much(engine: &SimEngine) -> Result<(), EngineError> {
     let mut first = None;
     let visit = &mut |key: &[u8], _: &[u8]| {
         first = Some(key.to_vec());
@@ -214,7 +214,7 @@ pub fn trim_too_much(engine: &Database) -> Result<(), EngineError> {
 }
 
 /// Loses rows, and nobody is told.
-pub fn lose_rows(engine: &Database, family: Family, keys: &[Vec<u8>]) {
+pub fn lose_rows(engine: &SimEngine, family: Family, keys: &[Vec<u8>]) {
     let mut batch = WriteBatch::default();
     keys.iter().for_each(|key| batch.delete(family, key.clone()));
     // A database that has failed loses nothing more.

@@ -1,7 +1,6 @@
 //! What the state machines have to do, as production's apply thread does it, and those beside it.
 
 use super::Around;
-use crate::database::Database;
 use crate::jobs::{Ended, Job, Outcome};
 use crate::node::{CLUSTER, Process};
 use crate::observe::Observation;
@@ -15,6 +14,7 @@ use ackord::multiraft::core::BIRTH;
 use ackord::multiraft::core::effect::Input;
 use ackord::partition::read::PartitionView;
 use ackord::server::data::{create_machines, destroy_machines, join_controller};
+use ackord::sim::engine::SimEngine;
 use ackord::storage::{Engine, EngineError};
 use ackord::types::{CONTROLLER_GROUP, EntryKind, LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId};
 
@@ -48,7 +48,7 @@ impl Around<'_> {
 }
 
 /// All records of a partition, mixed into a hash; nothing if they can't be read, which is whoever reads them's to tell.
-fn mix_records(engine: &Database, view: &PartitionView, digest: u64) -> Option<u64> {
+fn mix_records(engine: &SimEngine, view: &PartitionView, digest: u64) -> Option<u64> {
     let mut digest = digest;
     for batch in view.fetch(engine, view.log_start, usize::MAX, true).ok()? {
         digest = mix_bytes(mix(digest, batch.base_offset.0.cast_unsigned()), batch.batch.bytes());
