@@ -47,6 +47,20 @@ impl Serve {
             LogFormat::Text => log.with_ansi(false).init(),
             LogFormat::Json => log.json().init(),
         }
-        server::run(config).map_err(|error| Failure::new(error.to_string()))
+        server::run(config).map_err(|error| {
+            eprintln!("ackord: {error}");
+            end_process()
+        })
+    }
+}
+
+/// Ends the process as one that failed, and leaves what its threads use as it is: a node that can't go on is not taken
+/// down in order, and RocksDB's threads abort a process whose destructors run beside them.
+fn end_process() -> ! {
+    // SAFETY: nothing runs after this call, and nothing that this process holds is needed beyond it: what is on the
+    // standard error has no buffer, and what is not durable yet was never acknowledged.
+    #[expect(unsafe_code, reason = "the standard library ends a process with its destructors, or with a core dump")]
+    unsafe {
+        libc::_exit(1)
     }
 }

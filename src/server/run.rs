@@ -32,6 +32,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -42,7 +43,8 @@ const HANDOVER_MAX: Duration = Duration::from_secs(2);
 /// How often a process begins anew because its database is damaged. A disk that damages one after the other is for the
 /// operator to replace.
 const ANEW_MAX: usize = 2;
-/// How long the groups of a damaged database may take to stop; then only the end of the process is sure to end them.
+/// How long the groups of a damaged database, and what a stopped node has begun in its own, may take to end; then only
+/// the end of the process is sure to end them.
 const END_MAX: Duration = Duration::from_secs(30);
 
 /// Why a node does not run, or no longer.
@@ -65,13 +67,24 @@ pub enum ServerError {
     DamagedState(String),
 }
 
-/// Runs a node until the process is asked to stop (SIGINT, SIGTERM) or the node can't go on.
+/// Runs a node until the process is asked to stop (SIGINT, SIGTERM) or the node can't go on. After an error some of its
+/// threads may still run: the process is to end without destroying what they use ([`crate::cli`] does).
 pub fn run(config: Config) -> Result<(), ServerError> {
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtime = Runtime::new()?;
     let end = runtime.block_on(run_until_told(config));
-    // A node that could not end in time ends now, whatever a disk still holds up.
-    runtime.shutdown_background();
+    end_runtime(runtime, end.is_ok());
     end
+}
+
+/// Ends what a node's life has left on the runtime. Its tasks are cut off, but not a job that one of them has given to
+/// the database: it ends before the process does, which destroys what RocksDB still uses. A node that could not end in
+/// an orderly way waits for nothing: a disk may hold it up for ever.
+fn end_runtime(runtime: Runtime, orderly: bool) {
+    if orderly {
+        runtime.shutdown_timeout(END_MAX);
+    } else {
+        runtime.shutdown_background();
+    }
 }
 
 async fn run_until_told(config: Config) -> Result<(), ServerError> {
@@ -406,6 +419,27 @@ mod tests {
         node.stop().await;
         Node::start(config).await.unwrap().stop().await;
         assert!(segments() != before);
+    }
+
+    /// As a topic's removal that has begun.
+    #[test]
+    fn a_node_that_has_stopped_waits_for_what_is_still_at_work_in_its_database() {
+        let place = tempfile::tempdir().unwrap();
+        let config = formatted(place.path());
+        let runtime = Runtime::new().unwrap();
+        let (_never, word) = std::sync::mpsc::channel::<()>();
+        let engine = runtime.block_on(async {
+            let node = Node::start(config).await.unwrap();
+            let (engine, held) = (Arc::downgrade(&node.engine), Arc::clone(&node.engine));
+            tokio::task::spawn_blocking(move || {
+                let _lasts = word.recv_timeout(Duration::from_millis(200));
+                drop(held);
+            });
+            node.stop().await;
+            engine
+        });
+        end_runtime(runtime, true);
+        assert_eq!(engine.strong_count(), 0, "RocksDB's threads use what the process destroys when it ends");
     }
 
     #[tokio::test(flavor = "multi_thread")]
