@@ -40,7 +40,7 @@ test: setup ## Format, lints, documentation and all tests: what a change must pa
 sim: setup ## Runs SEEDS=1000 seeds of the simulated cluster (from FIRST=0 on), or SEED=n alone, line by line
 	SEEDS=$(or $(SEEDS),1000) && export SEEDS && $(SIM)
 
-controls: setup ## Breaks each promise of the simulated cluster on purpose, and prints how many seeds found it
+controls: setup ## Breaks each promise of the simulated cluster on purpose, and prints how many seeds it took to find that
 	$(CARGO_LINKED) test --profile sim --locked --test sim controls -- --nocapture
 
 test-damage: setup ## Damages a node's files in every way there is, where `make test` tries about half of them

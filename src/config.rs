@@ -66,7 +66,7 @@ pub struct Listeners {
     pub kafka: HostPort,
     /// Native clients and `ackord`'s own commands. Default: `"0.0.0.0:9093"`.
     pub native: HostPort,
-    /// Metrics, health and the console. Default: `"0.0.0.0:9094"`.
+    /// Metrics and health. Default: `"0.0.0.0:9094"`.
     pub http: HostPort,
     /// The other nodes. Default: `"0.0.0.0:9095"`.
     pub peer: HostPort,

@@ -84,7 +84,7 @@ pub enum ListenerKind {
     Kafka,
     /// The native protocol.
     Native,
-    /// Metrics, health and the console.
+    /// Metrics and health.
     Http,
     /// Raft messages and snapshots between nodes.
     Peer,

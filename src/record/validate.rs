@@ -72,6 +72,9 @@ fn validate_header(batch: &RecordBatch) -> Result<(), BatchError> {
     if batch.is_control() {
         return Err(BatchError::invalid("clients are not allowed to write control records"));
     }
+    if batch.is_transactional() {
+        return Err(BatchError::invalid("there are no transactions yet"));
+    }
     if batch.producer().is_some_and(|producer| producer.first_sequence < 0) {
         return Err(BatchError::invalid("a batch with a producer id needs a sequence number"));
     }
@@ -168,6 +171,8 @@ mod tests {
         assert!(is_invalid(&validate(forged(&batch, field::LAST_OFFSET_DELTA, &i32::MAX.to_be_bytes()), &rules())));
         assert!(is_invalid(&validate(BatchWriter::new(0).finish().into_bytes(), &rules())), "no records");
         assert!(is_invalid(&validate(writer().control().finish().into_bytes(), &rules())));
+        let transactional = attribute::TRANSACTIONAL.to_be_bytes();
+        assert!(is_invalid(&validate(forged(&batch, field::ATTRIBUTES, &transactional), &rules())));
         assert!(is_invalid(&validate(writer().producer(1, 0, -1).finish().into_bytes(), &rules())));
         let small = Rules { batch_bytes_max: batch.bytes().len() - 1, ..rules() };
         assert!(matches!(validate(batch.bytes().clone(), &small), Err(BatchError::TooLarge { .. })));

@@ -78,12 +78,6 @@ impl BatchWriter {
         self
     }
 
-    /// The bytes the batch has so far.
-    #[must_use]
-    pub fn size_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The whole batch.
     #[must_use]
     pub fn finish(mut self) -> RecordBatch {

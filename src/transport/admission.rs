@@ -1,4 +1,4 @@
-//! Who may talk to this node: nodes of its cluster, with the disk they are known to have (DESIGN.md §4.3).
+//! Who may talk to this node: nodes of its cluster, with the disk they are known to have.
 //!
 //! Both ends of a connection check each other. A disk that lost turns it once had would make promises again that it has
 //! broken already; it is found out as long as one process remembers. What nobody remembers cannot be found out.

@@ -50,6 +50,7 @@ fn wrong_batches() -> Vec<(&'static str, Vec<u8>, Code, ErrorCode)> {
         invalid("no batch at all", Vec::new()),
         invalid("two batches", twice),
         invalid("a control batch", control.bytes().to_vec()),
+        invalid("a part of a transaction", forged(21, &[0, 0x10])),
         ("from tomorrow", tomorrow.bytes().to_vec(), Code::InvalidTimestamp, ErrorCode::InvalidBatch),
         ("too large", large.bytes().to_vec(), Code::MessageTooLarge, ErrorCode::TooLarge),
     ]

@@ -168,6 +168,15 @@ fn assert_stored(cluster: &TestCluster, admin: &Admin) {
     }
 }
 
+fn delete_offsets(cluster: &TestCluster, admin: &Admin) {
+    for (group, _) in groups() {
+        let partitions = [(TOPIC.to_owned(), 0)];
+        cluster.runtime.block_on(admin.delete_committed_offsets(&group, &partitions)).expect("it is done");
+        let stored = cluster.runtime.block_on(admin.committed_offsets(&group)).expect("it has a coordinator");
+        assert!(stored.is_empty(), "{group}: {stored:?}");
+    }
+}
+
 /// Node `lost` of three dies with its disk, and node 4 replaces it.
 fn another_node_replaces(lost: usize) {
     let mut cluster = TestCluster::start(3);
@@ -198,6 +207,7 @@ fn another_node_replaces(lost: usize) {
     assert_eq!(read_everything(&cluster, &rest), written);
 
     assert_stored(&cluster, &rest.admin());
+    delete_offsets(&cluster, &rest.admin());
 
     assert_refused(&cluster, lost, stay[1]);
     assert_refused(&cluster, lost, new);

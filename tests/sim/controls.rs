@@ -86,7 +86,7 @@ impl Found {
     fn print(&self) {
         let (seeds, said) = match &self.complaint {
             Some((seed, sentence)) => (seed + 1, sentence.as_str()),
-            None => (SEEDS_MAX, "NOT FOUND"),
+            None => (number("SEEDS").unwrap_or(SEEDS_MAX), "NOT FOUND"),
         };
         let wrong = if self.expected { "" } else { "UNEXPECTED: " };
         println!("{:<44} {seeds:>5} {:>6.1} s  {wrong}{said}", self.name, self.took);

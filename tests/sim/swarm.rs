@@ -1,4 +1,4 @@
-//! What one seed is about. Every seed draws its own cluster, limits, speeds and faults, and leaves most of the faults
+//! What one seed is about. Every seed draws its own cluster, limits, speeds and faults, and leaves many of the faults
 //! out: what is always on hides what only some of them together can show (Groce et al., "Swarm Testing", ISSTA '12).
 
 use crate::chance::{Chance, MILLISECOND, SECOND};
@@ -271,7 +271,7 @@ fn draw_speeds(random: &mut Random) -> Speeds {
     }
 }
 
-/// Most faults are off in a seed.
+/// About half of the faults are off in a seed.
 fn draw_faults(random: &mut Random) -> Faults {
     if random.one_in(25) {
         return Faults { down: (SECOND, SECOND), lasts: (SECOND, SECOND), ..Faults::default() };

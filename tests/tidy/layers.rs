@@ -4,7 +4,7 @@ use crate::Finding;
 use crate::source::{Path, Source};
 
 /// What every room may name: words, not behaviour.
-const VOCABULARY: &[&str] = &["types", "record", "frame", "error", "config", "proto", "metrics"];
+const VOCABULARY: &[&str] = &["types", "record", "config", "proto", "metrics"];
 
 /// The state machines, consensus and their stores: deterministic, without I/O of their own.
 const CORE: &[&str] = &["storage", "wal", "machine", "raft", "partition", "controller", "coordinator", "multiraft"];
@@ -42,7 +42,7 @@ const ROOMS: &[Room] = &[
     room("transport", &["multiraft::handle", "multiraft::worker"]),
     room("multiraft::handle", &["multiraft::worker"]),
     room("multiraft::worker", &["multiraft::handle"]),
-    // The second driver: the core over a disk, a network and a clock of its own.
+    // What stands in the place of files, of RocksDB and of chance, for tests and for the driver in tests/sim.
     room("sim", &[]),
     // Core.
     room("multiraft", &["raft", "partition", "controller", "coordinator", "machine", "storage", "wal"]),
@@ -56,8 +56,6 @@ const ROOMS: &[Room] = &[
     // Vocabulary.
     room("types", &[]),
     room("record", &[]),
-    room("frame", &[]),
-    room("error", &[]),
     room("config", &[]),
     room("proto", &[]),
     room("metrics", &[]),
