@@ -146,8 +146,18 @@ impl Core {
             effects: Vec::new(),
             outbox: BTreeMap::new(),
         };
+        let mut released = Vec::new();
         for start in groups {
+            let (group, needed) = (start.group, start.applied.index.next());
+            let is_empty = start.recovery.last == start.recovery.start;
             core.add(start);
+            if matches!(core.groups[&group], Slot::Live(_)) && !is_empty {
+                released.push((group, needed));
+            }
+        }
+        if !released.is_empty() {
+            // The log may have been told more of a state that was lost since.
+            core.effects.push(Effect::Release(released));
         }
         core
     }
@@ -198,7 +208,9 @@ impl Core {
             Input::Flushed { applied } => {
                 self.flushing = false;
                 let release = |(group, index): &(RaftGroupId, LogIndex)| (*group, index.next());
-                self.effects.push(Effect::Release(applied.iter().map(release).collect()));
+                let is_there = |(group, _): &&(RaftGroupId, LogIndex)| !self.has_lost_state(*group);
+                let released = applied.iter().filter(is_there).map(release).collect();
+                self.effects.push(Effect::Release(released));
                 applied.into_iter().for_each(|(group, index)| self.look_behind_flush(group, index));
             }
             Input::EntriesRead { group, wanted, result } => self.entries_read(group, wanted, result),
@@ -267,10 +279,19 @@ impl Core {
         });
     }
 
+    fn is_replaying(&self, id: RaftGroupId, wanted: Wanted) -> bool {
+        matches!(self.groups.get(&id), Some(Slot::Live(group)) if group.is_replaying(wanted))
+    }
+
     fn entries_read(&mut self, id: RaftGroupId, wanted: Wanted, result: Result<Vec<LogEntry>, ReadFailure>) {
         self.pass_on_read(id, wanted, &result);
         match result {
             Ok(entries) => self.with_group(id, |group, _| group.entries_read(wanted, Some(entries))),
+            Err(ReadFailure::Released { .. }) if self.is_replaying(id, wanted) => {
+                // Its promises are whole; its state is from before what the log still has.
+                let reason = format!("entry {} was freed before it was applied", wanted.low);
+                self.quarantine(id, reason, Some(Cause::State), None);
+            }
             Err(ReadFailure::Released { first }) => self.with_group(id, |group, _| {
                 group.replica.log_mut().advance_start(first.previous());
                 group.entries_read(wanted, None)

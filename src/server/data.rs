@@ -221,13 +221,14 @@ pub fn open_groups(identity: &Identity, engine: &dyn Engine, recovery: &Recovery
     groups.unborn_controller =
         unborn_controller.and_then(|machine| Some((newest_replica(machine.membership(), identity.node)?, machine)));
     groups.extend(controller);
-    let is_forgotten = |group: &&RaftGroupId| {
-        recovery.incomplete && !recovery.groups.contains_key(group) && !recovery.tombstones.contains(group)
-    };
-    let forgotten = plans.keys().filter(is_forgotten).map(|group| (*group, None));
+    let is_unknown = |group: &RaftGroupId| !recovery.groups.contains_key(group) && !recovery.tombstones.contains(group);
+    let unknown = plans.keys().copied().filter(is_unknown).map(|group| (group, None));
     let known = recovery.groups.iter().map(|(group, recovered)| (*group, Some(recovered.clone())));
-    for (group, recovered) in known.chain(forgotten).filter(|(group, _)| *group != CONTROLLER_GROUP) {
+    for (group, recovered) in known.chain(unknown).filter(|(group, _)| *group != CONTROLLER_GROUP) {
         let (own, machine) = (read_own(engine, group)?, open_machine(engine, group)?);
+        if recovered.is_none() && !recovery.incomplete && !has_lived(&machine) {
+            continue; // it is yet to be born
+        }
         let members = plans.get(&group).map(|plan| (plan.replica, plan.peers.clone()));
         groups.extend(Some(fit((identity.node, own), group, recovered, machine, members)));
     }
@@ -285,28 +286,34 @@ fn open_controller(
 ) -> Result<(Option<(GroupStart, Option<Machine>)>, Option<Machine>), DataError> {
     let voters = Membership::of_voters(identity.voters.iter().map(|voter| ReplicaId::new(voter.node, 0)));
     let opened = match Controller::open(engine, identity.cluster, (BIRTH, voters.clone())) {
-        Ok(controller) => Ok(Machine::Controller(Box::new(controller))),
+        Ok(controller) => Ok(Some(Machine::Controller(Box::new(controller)))),
         Err(LoadError::Engine(error)) if !error.damage => return Err(error.into()),
         Err(damage) => Err(damage.to_string()),
     };
     let recovered = recovery.groups.get(&CONTROLLER_GROUP).cloned();
-    if recovered.is_none() && !recovery.incomplete {
-        return opened.map(|machine| (None, Some(machine))).map_err(DataError::Controller);
+    if recovered.is_none() && !recovery.incomplete && !has_lived(&opened) {
+        return opened.map(|machine| (None, machine)).map_err(DataError::Controller);
     }
     // A first voter's disk has its node's first replica, and no other's has.
     let first = newest_replica(&voters, identity.node);
     let own = read_own(engine, CONTROLLER_GROUP)?.or(first);
     let members = first.map(|replica| (replica, voters));
+    let is_named = |machine: &Machine| newest_replica(machine.membership(), identity.node).is_some();
     let is_hosted = recovered.is_some()
         || members.is_some()
-        || opened.as_ref().is_ok_and(|machine| newest_replica(machine.membership(), identity.node).is_some());
-    let opened = opened.map(Some);
+        || opened.as_ref().is_ok_and(|machine| machine.as_ref().is_some_and(is_named));
     let fit = || fit((identity.node, own), CONTROLLER_GROUP, recovered, opened, members);
     Ok((is_hosted.then(fit), None))
 }
 
 /// A group's state machine; the inner error is damage, which concerns this group alone.
 type OpenedMachine = Result<Option<Machine>, String>;
+
+/// Whether a group's state machine has taken in more than its birth, which is in the log before: a log that does not know
+/// the group has forgotten it.
+fn has_lived(opened: &OpenedMachine) -> bool {
+    matches!(opened, Ok(Some(machine)) if machine.applied().index > BIRTH.index)
+}
 
 /// The replica of a group that this disk has, if its database says so: a row that can't be read says nothing.
 fn read_own(engine: &dyn Engine, group: RaftGroupId) -> Result<Option<ReplicaId>, DataError> {

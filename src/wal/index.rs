@@ -338,10 +338,10 @@ impl Index {
         }
     }
 
-    /// Moves the bound below which a group does not need its entries.
+    /// Sets the bound below which a group does not need its entries: lower than before, if its state was lost.
     pub(crate) fn release(&mut self, group: RaftGroupId, below: LogIndex) {
         if let Some(log) = self.groups.get_mut(&group) {
-            log.released = log.released.max(below).min(log.last.index.next());
+            log.released = below.clamp(log.start.index.next(), log.last.index.next());
         }
     }
 

@@ -239,7 +239,8 @@ impl<D: Disk> Log<D> {
         (*number, if is_here(segment) { self.previous.id.offset } else { 0 })
     }
 
-    /// Says that `group` needs no entry below `below` any more to rebuild its state machine.
+    /// Says that `group` needs no entry below `below` to rebuild its state machine, and every one from there on: all that
+    /// are left may be needed again once a state is lost.
     pub fn release(&mut self, group: RaftGroupId, below: LogIndex) {
         self.index.release(group, below);
     }
@@ -264,10 +265,12 @@ impl<D: Disk> Log<D> {
             }
             &LogChange::Installing { at, generation } => (SectionKind::Installing, last, at, generation, &[]),
             &LogChange::Installed { at, generation } => (SectionKind::Installed, at, at, generation, &[]),
-            LogChange::Refill(entries) => {
-                let base = self.check_refill(group, entries);
-                (SectionKind::Moved, base, entries[entries.len() - 1].id, 0, entries)
-            }
+            LogChange::Refill(entries) => match self.still_lost(group, entries) {
+                [] => (SectionKind::HardState, last, last, 0, &[]),
+                entries => {
+                    (SectionKind::Moved, self.check_refill(group, entries), entries[entries.len() - 1].id, 0, entries)
+                }
+            },
             LogChange::Tombstone => (SectionKind::Tombstone, last, last, 0, &[]),
         };
         let is_first = matches!(kind, SectionKind::Born | SectionKind::Installed | SectionKind::Tombstone);
@@ -288,6 +291,13 @@ impl<D: Disk> Log<D> {
             entry.id
         });
         base
+    }
+
+    /// Without those that the log does not hold any more: room for the turn that brings them back is made by letting go
+    /// of the oldest segment, and of what was lost before it.
+    fn still_lost<'a>(&self, group: RaftGroupId, entries: &'a [LogEntry]) -> &'a [LogEntry] {
+        let start = self.index.groups.get(&group).map_or(LogIndex(0), |log| log.start.index);
+        &entries[entries.partition_point(|entry| entry.id.index <= start)..]
     }
 
     /// The entry before the first of `entries`, after checking that all of them are lost here.
@@ -499,10 +509,8 @@ impl<D: Disk> Log<D> {
     }
 
     /// Where the entries `low .. high` of a group are, in order; touches no disk. Stops after the location with which
-    /// the sections that hold them reach `max_bytes` (entries' own lengths are not kept in memory); at least one.
-    ///
-    /// # Panics
-    /// If `high` is beyond the last entry: whoever asks does not know what the log holds.
+    /// the sections that hold them reach `max_bytes` (entries' own lengths are not kept in memory); at least one. Those
+    /// beyond the last entry were cut off since somebody asked for them, and are not here any more either.
     pub fn locate(
         &self,
         group: RaftGroupId,
@@ -511,10 +519,9 @@ impl<D: Disk> Log<D> {
         max_bytes: u64,
     ) -> Result<Vec<Location>, ReadError> {
         let log = self.index.groups.get(&group).ok_or(ReadError::Released { group })?;
-        if low <= log.start.index {
+        if low <= log.start.index || high > log.last.index.next() {
             return Err(ReadError::Released { group });
         }
-        assert!(high <= log.last.index.next(), "group {group}: entries up to {high} were never written");
         let mut locations: Vec<Location> = Vec::new();
         let (mut next, mut bytes) = (low, 0);
         for run in log.runs_between(low, high.previous()) {

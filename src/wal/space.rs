@@ -10,7 +10,7 @@ use super::layout::{SectionHeader, SectionKind, TurnKind};
 use super::log::{Log, TurnSize};
 use super::read::{Budget, Location, read_location};
 use super::{LogError, segment_name};
-use crate::types::{LogEntry, LogIndex, RaftGroupId};
+use crate::types::{LogEntry, LogId, LogIndex, RaftGroupId, Term};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -222,8 +222,9 @@ impl<D: Disk> Log<D> {
         self.begin_turn();
         for (group, entries) in &moved {
             let log = &self.index.groups[group];
-            let before = LogIndex(entries[0].id.index.0 - 1);
-            let Some(base) = log.id_at(before) else { continue };
+            let index = LogIndex(entries[0].id.index.0 - 1);
+            // A lost one's term is not known, and nobody asks a moved section for it.
+            let base = log.id_at(index).unwrap_or(LogId { index, term: Term(0) });
             let blank = self.blank(SectionKind::Moved, *group, log.hard_state);
             let last = entries[entries.len() - 1].id;
             self.add_section(SectionHeader { base, last, ..blank }, entries);

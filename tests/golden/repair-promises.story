@@ -17,11 +17,11 @@ $ quiet settle
   (55 lines, hash cbf4f60a)
 $ quiet crash 3
 $ quiet start 3
-  (1 lines, hash 01ee5303)
+  (2 lines, hash 896c6eda)
 $ quiet write 1 first
   (3 lines, hash 17422ab7)
 $ quiet settle
-  (34 lines, hash ebdc1753)
+  (35 lines, hash 25052484)
 $ quiet tick 1 3
   (2 lines, hash e4cabfb1)
 $ quiet settle

@@ -42,9 +42,9 @@ $ show
   node 2: Follower, term 2, log 1@1 to 6@2, committed 6, applied 6@2
   node 3: down
 $ quiet start 3
-  (2 lines, hash e9a06bcc)
+  (3 lines, hash ab126f6d)
 $ quiet settle
-  (3 lines, hash f0e6840c)
+  (4 lines, hash 201ff75c)
 # The leader hears of node 3 again, and finds that the entries it lacks are gone: it takes its state, and offers it.
 $ tick 1 3
   node 1 sends node 2 a heartbeat, commit 6 (term 2)

@@ -81,9 +81,10 @@ fn used_page(contents: &[u8], random: &mut Random) -> Option<u64> {
 }
 
 impl World {
-    /// Damages a fragile node.
+    /// Damages a fragile node, or a forgetful one.
     pub fn damage(&mut self, fault: Fault) -> bool {
-        let Some(node) = self.pick_fragile() else { return false };
+        let forgetful = self.shape.forgetful.filter(|_| fault == Fault::DamageState);
+        let Some(node) = forgetful.or_else(|| self.pick_fragile()) else { return false };
         let position = Self::position(node);
         if self.nodes[position].right.is_some() || self.nodes[position].refused.is_some() {
             return false;

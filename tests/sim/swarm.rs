@@ -95,6 +95,8 @@ pub struct Shape {
     pub coordinators: Vec<Vec<NodeId>>,
     /// Nodes whose disks may be damaged: a minority of every group.
     pub fragile: Vec<NodeId>,
+    /// A node whose database may be damaged, and nothing else: its groups need not have a majority without it.
+    pub forgetful: Option<NodeId>,
     /// Limits of the groups.
     pub core: CoreOptions,
     /// How the log uses its disk.
@@ -126,12 +128,13 @@ impl Shape {
         let (partitions, coordinators) = (draw_partitions(random, nodes), draw_coordinators(random, nodes));
         let fragile = draw_fragile(random, nodes, &partitions, &coordinators);
         let load = draw_load(random, partitions.len() as u64);
-        Self {
+        let mut shape = Self {
             seed,
             nodes,
             partitions,
             coordinators,
             fragile,
+            forgetful: None,
             core: draw_core(random),
             log: draw_log(random),
             reserve_bytes: random.between(0, 1 << 20),
@@ -142,7 +145,9 @@ impl Shape {
             topics: random.one_in(3),
             lasts: 30 * SECOND + random.below(SECOND),
             sabotage: Sabotage::default(),
-        }
+        };
+        shape.forgetful = draw_forgetful(random, &shape);
+        shape
     }
 
     /// A cluster in which nodes are replaced, whatever else goes wrong: the first from this seed on, in large steps,
@@ -218,6 +223,17 @@ fn draw_fragile(random: &mut Random, nodes: u32, first: &[Vec<NodeId>], second: 
         }
     }
     fragile
+}
+
+/// In half of the other seeds, one that shares all of its groups.
+fn draw_forgetful(random: &mut Random, shape: &Shape) -> Option<NodeId> {
+    if shape.nodes < 2 || !shape.fragile.is_empty() || random.one_in(2) {
+        return None;
+    }
+    let groups = || shape.partitions.iter().chain(&shape.coordinators);
+    let shares = |node: &NodeId| groups().all(|group| *group != [*node]);
+    let all: Vec<_> = (1..=shape.nodes).map(NodeId).filter(shares).collect();
+    all.first().map(|_| *random.pick(&all))
 }
 
 fn draw_core(random: &mut Random) -> CoreOptions {

@@ -182,7 +182,7 @@ pub enum Effect {
     Removed { group: RaftGroupId },
     /// Make all state machines durable, then say `Input::Flushed`.
     Flush,
-    /// Entries below these are not needed for a restart any more.
+    /// Entries below these are not needed for a restart any more, and all from there on are.
     Release(Vec<(RaftGroupId, LogIndex)>),
     /// Answer somebody.
     Reply { ticket: Ticket, reply: Reply },

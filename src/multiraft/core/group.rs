@@ -374,13 +374,16 @@ impl Group {
         self.replica.log_mut().offer_snapshot(meta);
     }
 
-    /// What the log read for us; `None` when the segments were freed meanwhile.
+    /// Whether these are the entries that the state machine is to take in next.
+    pub fn is_replaying(&self, wanted: Wanted) -> bool {
+        self.replaying == Some(wanted)
+    }
+
+    /// What the log read for us; `None` when the segments were freed meanwhile, which ends a replay before.
     pub fn entries_read(&mut self, wanted: Wanted, entries: Option<Vec<LogEntry>>) -> Result<(), Broken> {
-        if self.replaying == Some(wanted) {
+        if self.is_replaying(wanted) {
             self.replaying = None;
-            let entries =
-                entries.ok_or_else(|| Broken(format!("entry {} was freed before it was applied", wanted.low)))?;
-            self.replica.replay(entries);
+            self.replica.replay(entries.expect("a replay without its entries has ended"));
             return Ok(());
         }
         self.replica.fetched(wanted, entries)

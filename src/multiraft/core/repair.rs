@@ -8,9 +8,10 @@
 //! * **Entries are lost, and it is known which.** A peer whose log holds an entry that came after them holds the lost
 //!   ones, too (log matching). Peers that are damaged elsewhere can give them as well, so a group whose majority is
 //!   damaged, each in another place, repairs itself before it has a leader.
-//! * **The state machine is lost, or nobody has the entries.** A peer's state as of the last entry promised here, or a
-//!   later one, takes the place of both: everything up to there is decided. A leader whose log is shorter writes empty
-//!   entries until it is not.
+//! * **The state machine is lost, or nobody has the entries.** A peer's state takes the place of both, if it is as of an
+//!   entry behind everything that is lost: up to there everything is decided. What the log holds beyond it stays, so no
+//!   leader is needed, and the group may have none without this replica. If its last entries are among the lost ones, a
+//!   state as of the last one promised is needed; a leader whose log is shorter writes empty entries until it is not.
 //! * **What was promised is not known:** terms, votes or entries may be missing. Every replica says its term; the
 //!   leader lets a majority confirm that it leads, which can't include the one that asks, because that one is silent.
 //!   Let the leader's log end at `last` when it was asked. Any majority that ever counted a promise of ours has a
@@ -62,8 +63,8 @@ enum Stage {
     Floor(Floor),
     /// Peers are asked for a state.
     State { floor: Floor, fetching: Option<(ReplicaId, SnapshotMeta)> },
-    /// A state is being switched to.
-    Installing { floor: Floor, meta: SnapshotMeta, generation: u64 },
+    /// A state is being switched to; the log goes on from it, or begins anew behind it.
+    Installing { floor: Floor, meta: SnapshotMeta, generation: u64, goes_on: bool },
     /// Something is on its way to the disk.
     Writing,
 }
@@ -188,7 +189,6 @@ impl Repair {
 
     /// Decides what to do from what the driver has found.
     pub fn plan(&mut self, start: GroupStart, cause: Cause, reason: String, nonce: u64) {
-        let last = start.recovery.last.index;
         self.reason = reason;
         self.applied = Some(start.applied).filter(|_| start.state_damage.is_none());
         // A state from before it, or anybody else, had joined knows only the replica itself.
@@ -200,7 +200,7 @@ impl Repair {
         self.nonce = nonce;
         self.stage = match cause {
             Cause::Entries => Stage::Entries,
-            Cause::State => Stage::State { floor: Floor { at_least: last, ..Floor::default() }, fetching: None },
+            Cause::State => self.behind_what_is_lost(),
             Cause::Promises => Stage::Floor(Floor::default()),
         };
         self.known = None;
@@ -322,9 +322,27 @@ impl Repair {
 
     /// Nobody has the entries: a state takes their place.
     fn want_state(&mut self) {
-        let at_least = self.recovery.as_ref().map_or(LogIndex(0), |recovery| recovery.last.index);
-        self.stage = Stage::State { floor: Floor { at_least, ..Floor::default() }, fetching: None };
+        self.stage = self.behind_what_is_lost();
         self.progress();
+    }
+
+    /// A state is wanted that holds all that is lost, where promises are known.
+    fn behind_what_is_lost(&self) -> Stage {
+        let behind = |recovery: &GroupRecovery| {
+            let whole = self.holes().last().map_or(recovery.start.index, |hole| hole.last.next());
+            whole.min(recovery.last.index)
+        };
+        let at_least = self.recovery.as_ref().map_or(LogIndex(0), behind);
+        Stage::State { floor: Floor { at_least, ..Floor::default() }, fetching: None }
+    }
+
+    /// Whether the log goes on from a state as of `at`: it holds that entry, and lacks none behind it. If it holds
+    /// another one there, that one and all behind it can't be committed any more, and the log begins anew.
+    fn goes_on_from(&self, at: LogId) -> bool {
+        let Some(recovery) = &self.recovery else { return false };
+        let lacks_none = self.holes().last().is_none_or(|hole| hole.last < at.index);
+        let in_doubt = recovery.damage.as_ref().is_some_and(|damage| damage.doubt);
+        lacks_none && !in_doubt && recovery.term_of(at.index) == Some(at.term)
     }
 
     /// Takes in what a peer says.
@@ -447,16 +465,19 @@ impl Repair {
     }
 
     /// Announces the switch in the log, which must know of it before; a log that has forgotten the group learns of it
-    /// when it is done.
+    /// when it is done, and one that goes on as it is need not know.
     fn install(&mut self, meta: SnapshotMeta, generation: u64, steps: &mut Steps) {
         let Stage::State { floor, .. } = &self.stage else { return };
         let floor = floor.clone();
         let hard_state = self.promise(&floor);
         let change = LogChange::Installing { at: meta.at, generation };
-        self.stage = Stage::Installing { floor, meta, generation };
+        let goes_on = floor.led.is_none() && self.goes_on_from(meta.at);
+        self.stage = Stage::Installing { floor, meta, generation, goes_on };
         match self.recovery {
-            Some(_) => steps.writes.push((GroupWrite { group: self.id, hard_state, change }, Then::Install)),
-            None => steps.effects.extend(self.switch()),
+            Some(_) if !goes_on => {
+                steps.writes.push((GroupWrite { group: self.id, hard_state, change }, Then::Install))
+            }
+            _ => steps.effects.extend(self.switch()),
         }
     }
 
@@ -480,7 +501,14 @@ impl Repair {
 
     /// The state machine has switched, durably.
     pub fn switched(&mut self, steps: &mut Steps) {
-        let Stage::Installing { floor, meta, generation } = &self.stage else { return };
+        let Stage::Installing { floor, meta, generation, goes_on } = &self.stage else { return };
+        if *goes_on {
+            // The entries up to there are needed no more, whether they are lost or not.
+            steps.effects.push(Effect::Release(vec![(self.id, meta.at.index.next())]));
+            steps.effects.push(Effect::Examine { group: self.id, lost: None });
+            self.stage = Stage::Examining;
+            return;
+        }
         let mut hard_state = self.promise(floor);
         if hard_state.term < meta.at.term {
             hard_state = HardState { term: meta.at.term, vote: None, ..hard_state };

@@ -215,7 +215,7 @@ fn one_partition(seed: u64, nodes: u32) -> Shape {
     shape.nodes = nodes;
     shape.partitions = vec![(1..=nodes).map(NodeId).collect()];
     shape.coordinators.clear();
-    shape.fragile.clear();
+    (shape.fragile, shape.forgetful) = (Vec::new(), None);
     shape.topics = false;
     (shape.load.burst, shape.load.pause) = (1, (10 * MILLISECOND, 40 * MILLISECOND));
     shape.faults.down = (10 * MILLISECOND, SECOND);
@@ -412,7 +412,7 @@ fn moved_as_appended(seed: u64) -> Shape {
     shape.nodes = 3;
     shape.partitions = vec![vec![NodeId(1), NodeId(2), NodeId(3)]; 3];
     shape.coordinators.clear();
-    shape.fragile.clear();
+    (shape.fragile, shape.forgetful) = (Vec::new(), None);
     (shape.log.segment_bytes, shape.log.retain_bytes, shape.log.slack_bytes) = (256 << 10, 0, 0);
     shape.load.record_bytes = (0, 8 << 10);
     shape.log.omit.moved_apart = true;

@@ -4,7 +4,7 @@
 use crate::observe::{Invariant, Observation};
 use ackord::multiraft::core::effect::Ticket;
 use ackord::types::{NodeId, Offset, RaftGroupId, Term};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a log began and ended at most, as somebody was told.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct MonotoneReads {
     open: BTreeMap<Ticket, (NodeId, BTreeMap<Term, Shown>)>,
     /// The bounds that each replica has had since its process started.
     bounds: BTreeMap<(NodeId, RaftGroupId), Shown>,
+    /// Replicas that are being repaired.
+    quarantined: BTreeSet<(NodeId, RaftGroupId)>,
 }
 
 impl MonotoneReads {
@@ -68,7 +70,16 @@ impl Invariant for MonotoneReads {
             Observation::ReadEnded { ticket, node, group, epoch, log_start, end, .. } => {
                 self.check((*ticket, *node), *group, *epoch, Shown { start: *log_start, end: *end })?;
             }
-            Observation::Started { node, .. } => self.bounds.retain(|(other, _), _| other != node),
+            Observation::Started { node, .. } => {
+                self.bounds.retain(|(other, _), _| other != node);
+                self.quarantined.retain(|(other, _)| other != node);
+            }
+            Observation::Quarantined { node, group, .. } => drop(self.quarantined.insert((*node, *group))),
+            Observation::Repaired { node, group, .. } => drop(self.quarantined.remove(&(*node, *group))),
+            // A state that takes a lost one's place may be older; nobody is shown it before the replica leads again.
+            Observation::Restored { node, group, .. } if self.quarantined.contains(&(*node, *group)) => {
+                self.bounds.remove(&(*node, *group));
+            }
             Observation::Bounds { node, group, log_start, high_watermark } => {
                 let now = Shown { start: *log_start, end: *high_watermark };
                 let before = self.bounds.insert((*node, *group), now).unwrap_or_default();
@@ -86,6 +97,7 @@ impl Invariant for MonotoneReads {
 mod tests {
     use super::super::sample::{GROUP, NODES, breaks, holds};
     use super::*;
+    use ackord::types::LogId;
 
     fn began(ticket: u64) -> Observation<'static> {
         Observation::ReadBegan { ticket: Ticket(ticket), node: NODES[0], group: GROUP, linearizable: false }
@@ -126,5 +138,11 @@ mod tests {
         holds(&mut MonotoneReads::default(), &[bounds(0, 2), bounds(1, 2), bounds(1, 3), started, bounds(0, 1)]);
         breaks(&mut MonotoneReads::default(), &[bounds(1, 3), bounds(1, 2)], "goes back");
         breaks(&mut MonotoneReads::default(), &[bounds(1, 3), bounds(0, 3)], "goes back");
+        let (node, group, at) = (NODES[0], GROUP, LogId::new(9, 1));
+        let restored = Observation::Restored { node, group, at };
+        breaks(&mut MonotoneReads::default(), &[bounds(1, 3), restored, bounds(1, 2)], "goes back");
+        let restored = Observation::Restored { node, group, at };
+        let lost = Observation::Quarantined { node, group, reason: "rust" };
+        holds(&mut MonotoneReads::default(), &[bounds(1, 3), lost, restored, bounds(1, 2)]);
     }
 }

@@ -49,9 +49,15 @@ impl Core {
             Some(found) => found,
             None => match self.open_replica(&start) {
                 Ok(opened) => return Slot::Live(Box::new(opened)),
-                Err(Broken(reason)) => (Cause::Promises, reason),
+                Err(Broken(reason)) => {
+                    self.doubt((group, start.replica), &start.membership, start.recovery.hard_state);
+                    (Cause::Promises, reason)
+                }
             },
         };
+        if cause == Cause::State {
+            self.keep_log(group);
+        }
         let new =
             || Box::new(self.new_repair((group, start.replica), (start.membership.clone(), None), reason.clone()));
         let mut repair = before.unwrap_or_else(new);
@@ -102,17 +108,34 @@ impl Core {
         self.forget(id);
         // Nor what has not left yet: whatever it says from now on is about its repair.
         self.outbox.values_mut().for_each(|messages| messages.retain(|(group, _)| *group != id));
-        let members = group.replica.membership();
-        let is_alone = members.voters == [own] && !members.is_joint();
-        if known == Some(Cause::Promises) && !is_alone {
-            // The next start would not find it; one whose promises bind nobody else may look again. Committed entries
-            // may not be here: nothing is said of them.
-            let hard_state = HardState { commit: LogIndex(0), ..group.replica.hard_state() };
-            self.queue.push_change(GroupWrite { group: id, hard_state, change: LogChange::Doubt }, Then::Nothing);
+        if known == Some(Cause::Promises) {
+            self.doubt((id, own), group.replica.membership(), group.replica.hard_state());
+        }
+        if known == Some(Cause::State) {
+            self.keep_log(id);
         }
         self.effects.push(Effect::Quarantined { group: id, reason: reason.clone() });
         let lost = lost.map(|(first, last)| (first, last, reason));
         self.effects.push(Effect::Examine { group: id, lost });
+    }
+
+    /// Whether a group is repaired that has no state, or none that is known.
+    pub(in super::super) fn has_lost_state(&self, id: RaftGroupId) -> bool {
+        matches!(self.groups.get(&id), Some(Slot::Quarantined(repair)) if repair.applied.is_none())
+    }
+
+    /// The log may go on from whatever state takes the place of the one that is lost.
+    fn keep_log(&mut self, group: RaftGroupId) {
+        self.effects.push(Effect::Release(vec![(group, LogIndex(0))]));
+    }
+
+    /// The log is to know that promises were lost: what shows it now may be gone at the next start. One whose promises
+    /// bind nobody else may look again. Committed entries may not be here: nothing is said of them.
+    fn doubt(&mut self, (group, own): (RaftGroupId, ReplicaId), members: &Membership, hard_state: HardState) {
+        if members.voters != [own] || members.is_joint() {
+            let hard_state = HardState { commit: LogIndex(0), ..hard_state };
+            self.queue.push_change(GroupWrite { group, hard_state, change: LogChange::Doubt }, Then::Nothing);
+        }
     }
 
     /// The controller says that a replica of this group is here, and the log may have forgotten it.

@@ -77,10 +77,7 @@ fn hear(core: &mut Core, from: ReplicaId, body: RepairBody) {
 
 /// The one change that is on its way to the disk, with the hard state beside it.
 fn written(core: &mut Core) -> Option<(LogChange, HardState)> {
-    core.poll().into_iter().find_map(|effect| match effect {
-        Effect::Append(turn) => turn.writes.into_iter().next().map(|write| (write.change, write.hard_state)),
-        _ => None,
-    })
+    announced(core.poll())
 }
 
 #[test]
@@ -143,28 +140,101 @@ fn only_the_entries_that_were_lost_fill_a_hole() {
     assert!(core.replica(GROUP).is_none(), "not before they are durable, and were looked at");
 }
 
-#[test]
-fn a_hole_that_nobody_can_fill_takes_a_state_at_or_above_everything_promised() {
-    let mut core = core(start(hole(4, 5)));
-    questions(&mut core);
+fn state(index: u64, term: u64) -> RepairBody {
+    let membership = Membership::of_voters([OWN, SECOND, THIRD]);
+    RepairBody::State(SnapshotMeta { at: LogId::new(index, term), membership })
+}
+
+/// What a core that is offered a state does with it, once it is here: the index it had asked for, and the effects.
+fn offered(core: &mut Core, index: u64, term: u64) -> (LogIndex, Vec<Effect>) {
+    let (from, wanted) = questions(core).remove(0);
+    let RepairBody::WantState { at_least } = wanted else { panic!("{wanted:?}") };
+    hear(core, from, state(index, term));
+    core.poll();
+    core.handle(Input::SnapshotFetched { group: GROUP, at: LogId::new(index, term), generation: Some(2) });
+    (at_least, core.poll())
+}
+
+fn is_switch(effect: &Effect) -> bool {
+    matches!(effect, Effect::InstallSnapshot { .. })
+}
+
+fn announced(effects: Vec<Effect>) -> Option<(LogChange, HardState)> {
+    effects.into_iter().find_map(|effect| match effect {
+        Effect::Append(turn) => turn.writes.into_iter().next().map(|write| (write.change, write.hard_state)),
+        _ => None,
+    })
+}
+
+fn nobody_has(core: &mut Core, first: u64) {
+    questions(core);
     for from in [SECOND, THIRD] {
-        hear(&mut core, from, RepairBody::NoEntries { first: LogIndex(4), lack: Lack::Released });
+        hear(core, from, RepairBody::NoEntries { first: LogIndex(first), lack: Lack::Released });
     }
-    let asked = questions(&mut core);
-    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(9) }), "{asked:?}");
-    let state = |index| {
-        let membership = Membership::of_voters([OWN, SECOND, THIRD]);
-        RepairBody::State(SnapshotMeta { at: LogId::new(index, 5), membership })
-    };
-    hear(&mut core, SECOND, state(8));
-    let fetches = |core: &mut Core| core.poll().iter().any(|effect| matches!(effect, Effect::FetchSnapshot { .. }));
-    assert!(!fetches(&mut core), "entry 9 may be committed with our word");
-    hear(&mut core, THIRD, state(9));
-    assert!(fetches(&mut core));
-    core.handle(Input::SnapshotFetched { group: GROUP, at: LogId::new(9, 5), generation: Some(2) });
-    let (change, hard_state) = written(&mut core).expect("the switch is announced");
-    assert_eq!(change, LogChange::Installing { at: LogId::new(9, 5), generation: 2 });
+}
+
+#[test]
+fn a_hole_that_nobody_can_fill_takes_a_state_from_behind_it() {
+    let mut core = core(start(hole(4, 5)));
+    nobody_has(&mut core, 4);
+    hear(&mut core, SECOND, state(5, 3));
+    assert!(said(&mut core).is_empty(), "entry 5 is lost itself: what it was is not known");
+    let (at_least, effects) = offered(&mut core, 6, 3);
+    assert_eq!(at_least, LogIndex(6));
+    assert!(effects.iter().any(is_switch), "entries 7 to 9 are here, and need no leader to be written anew");
+    core.handle(Input::SnapshotInstalled { group: GROUP });
+    let effects = core.poll();
+    let released = |effect: &Effect| matches!(effect, Effect::Release(groups) if *groups == [(GROUP, LogIndex(7))]);
+    assert!(effects.iter().any(released) && announced(effects).is_none(), "the log stays, but for what was lost");
+    let mut whole = start(doubt());
+    (whole.recovery.damage, whole.recovery.start) = (None, LogId::new(6, 3));
+    let found = Some((LogId::new(6, 3), whole.membership));
+    core.handle(Input::Examined { group: GROUP, recovery: Some(whole.recovery), state: found });
+    assert_eq!(core.replica(GROUP).expect("it takes part again").log().last(), LogId::new(9, 3));
+}
+
+/// So it can't be that entries 8 and 9 are ever committed as they are here.
+#[test]
+fn a_log_that_has_another_entry_where_a_state_ends_begins_anew() {
+    let mut core = core(start(hole(4, 5)));
+    nobody_has(&mut core, 4);
+    let (_, effects) = offered(&mut core, 8, 5);
+    let (change, hard_state) = announced(effects).expect("the switch is announced");
+    assert_eq!(change, LogChange::Installing { at: LogId::new(8, 5), generation: 2 });
     assert_eq!((hard_state.term, hard_state.vote), (Term(4), Some(SECOND)), "promises stand");
+}
+
+/// It may be committed with our word.
+#[test]
+fn a_last_entry_that_is_lost_takes_a_state_at_or_above_it() {
+    let damage = Damage { holes: vec![Hole { anchor: LogId::new(9, 3), ..hole(8, 9).holes[0] }], ..hole(8, 9) };
+    let mut core = core(start(damage));
+    nobody_has(&mut core, 8);
+    let (at_least, effects) = offered(&mut core, 9, 3);
+    assert_eq!(at_least, LogIndex(9));
+    let (change, _) = announced(effects).expect("the log begins anew behind it");
+    assert_eq!(change, LogChange::Installing { at: LogId::new(9, 3), generation: 2 });
+}
+
+/// The other one of two voters may have less in its state than this one has in its log, and no leader without it.
+#[test]
+fn a_whole_log_goes_on_from_any_state_that_it_reaches() {
+    let mut lost = start(doubt());
+    (lost.recovery.damage, lost.state_damage) = (None, Some("it rotted".to_owned()));
+    let mut core = core(lost);
+    let (at_least, effects) = offered(&mut core, 2, 3);
+    assert_eq!(at_least, BIRTH.index);
+    assert!(effects.iter().any(is_switch) && announced(effects).is_none());
+}
+
+/// The database had more than the log had left; the next start may find another database.
+#[test]
+fn promises_that_a_start_finds_lost_stay_in_doubt() {
+    let mut short = start(doubt());
+    (short.recovery.damage, short.applied) = (None, LogId::new(12, 3));
+    let mut core = Core::new(CoreOptions::default(), vec![short]);
+    let (change, promise) = written(&mut core).expect("it is written down");
+    assert_eq!((change, promise.term, promise.commit), (LogChange::Doubt, Term(4), LogIndex(0)));
 }
 
 #[test]
