@@ -95,3 +95,18 @@ fn of_the_controllers_group_a_first_voters_disk_has_the_first_replica_and_anothe
         assert_eq!(own_replica(&engine, CONTROLLER_GROUP, false), SECOND, "with {member}");
     }
 }
+
+/// Its birth was in the log before its state took anything in: it is repaired, not born again without its promises.
+#[test]
+fn a_group_that_has_lived_and_is_not_in_the_log_was_forgotten() {
+    let engine = SimEngine::default();
+    let open = || open_groups(&identity(true), &engine, &Recovery::default()).expect("it opens");
+    let opened = open();
+    assert!(opened.starts.is_empty(), "there was no log yet");
+    let (replica, mut machine) = opened.unborn_controller.expect("it is yet to be born");
+    assert_eq!(replica, FIRST);
+    change_members(&engine, &mut machine, FIRST);
+    let opened = open();
+    assert!(opened.unborn_controller.is_none());
+    assert!(opened.starts.iter().any(|start| start.group == CONTROLLER_GROUP && start.forgotten));
+}

@@ -118,6 +118,57 @@ fn a_conflict_among_entries_that_are_copied_forward_later_survives_the_freeing()
     }
 }
 
+/// What it lacks may be away for as long as its peers are; the log is all groups'.
+#[test]
+fn a_group_that_has_lost_entries_holds_back_no_segment() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    log.append(&turn([append(2, 2, 10, 1, 500)])).expect("append");
+    log.mark_lost(RaftGroupId(2), LogIndex(4), LogIndex(6), "it rotted");
+    fill(&mut log, &disk, 20, true);
+    assert!(live(&disk)[0] > 10, "{:?}", live(&disk));
+    for _ in 0..2 {
+        let left = |from, until| log.entries(RaftGroupId(2), LogIndex(from), LogIndex(until), u64::MAX);
+        assert_eq!((left(2, 4).expect("readable").len(), left(7, 12).expect("readable").len()), (2, 5));
+        assert!(matches!(left(2, 12), Err(ReadError::Damaged { first: LogIndex(4), last: LogIndex(11), .. })));
+        kill(&disk, log);
+        log = open(&disk).0;
+    }
+    log.append(&turn([change(2, 1, 1, LogChange::Refill((4..7).map(|at| entry(2, at, 1, 500)).collect()))]))
+        .expect("append");
+    assert_holds(&log, 2, &(2..12).map(|index| (index, 1)).collect::<Vec<_>>(), 500);
+}
+
+/// A flush has made them needless while a peer was asked, and the room for them was made by letting go of the rest.
+#[test]
+fn lost_entries_that_come_too_late_change_nothing() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1), born(2)])).expect("append");
+    log.append(&turn([append(2, 2, 10, 1, 500)])).expect("append");
+    log.mark_lost(RaftGroupId(2), LogIndex(4), LogIndex(6), "it rotted");
+    log.release(RaftGroupId(2), LogIndex(12));
+    fill(&mut log, &disk, 20, true);
+    let before = log.groups().groups[&RaftGroupId(2)].clone();
+    assert_eq!(before.start, LogId::new(11, 1));
+    log.append(&turn([change(2, 1, 1, LogChange::Refill((4..7).map(|at| entry(2, at, 1, 500)).collect()))]))
+        .expect("append");
+    assert_eq!(log.groups().groups[&RaftGroupId(2)], before);
+}
+
+/// Somebody had asked for them before they were cut off.
+#[test]
+fn entries_that_are_not_there_any_more_are_not_looked_for() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn([born(1)])).expect("append");
+    log.append(&turn([append(1, 2, 10, 1, 500)])).expect("append");
+    log.append(&turn([append(1, 4, 1, 2, 500)])).expect("append");
+    let found = log.locate(RaftGroupId(1), LogIndex(3), LogIndex(8), u64::MAX);
+    assert_eq!(found, Err(ReadError::Released { group: RaftGroupId(1) }));
+}
+
 #[test]
 fn a_full_disk_refuses_entries_and_still_takes_promises() {
     let disk = SimDisk::new();

@@ -309,8 +309,8 @@ fn open_controller(
 /// A group's state machine; the inner error is damage, which concerns this group alone.
 type OpenedMachine = Result<Option<Machine>, String>;
 
-/// Whether a group's state machine has taken in more than its birth, which is in the log before: a log that does not know
-/// the group has forgotten it.
+/// Whether a group's state machine has taken in more than its birth, which is in the log before: a log that does not
+/// know the group has forgotten it.
 fn has_lived(opened: &OpenedMachine) -> bool {
     matches!(opened, Ok(Some(machine)) if machine.applied().index > BIRTH.index)
 }

@@ -239,8 +239,8 @@ impl<D: Disk> Log<D> {
         (*number, if is_here(segment) { self.previous.id.offset } else { 0 })
     }
 
-    /// Says that `group` needs no entry below `below` to rebuild its state machine, and every one from there on: all that
-    /// are left may be needed again once a state is lost.
+    /// Says that `group` needs no entry below `below` to rebuild its state machine, and every one from there on: all
+    /// that are left may be needed again once a state is lost.
     pub fn release(&mut self, group: RaftGroupId, below: LogIndex) {
         self.index.release(group, below);
     }

@@ -8,10 +8,11 @@
 //! * **Entries are lost, and it is known which.** A peer whose log holds an entry that came after them holds the lost
 //!   ones, too (log matching). Peers that are damaged elsewhere can give them as well, so a group whose majority is
 //!   damaged, each in another place, repairs itself before it has a leader.
-//! * **The state machine is lost, or nobody has the entries.** A peer's state takes the place of both, if it is as of an
-//!   entry behind everything that is lost: up to there everything is decided. What the log holds beyond it stays, so no
-//!   leader is needed, and the group may have none without this replica. If its last entries are among the lost ones, a
-//!   state as of the last one promised is needed; a leader whose log is shorter writes empty entries until it is not.
+//! * **The state machine is lost, or nobody has the entries.** A peer's state takes the place of both, if it is as of
+//!   an entry behind everything that is lost: up to there everything is decided. What the log holds beyond it stays, so
+//!   no leader is needed, and the group may have none without this replica. If its last entries are among the lost
+//!   ones, a state as of the last one promised is needed; a leader whose log is shorter writes empty entries until it
+//!   is not.
 //! * **What was promised is not known:** terms, votes or entries may be missing. Every replica says its term; the
 //!   leader lets a majority confirm that it leads, which can't include the one that asks, because that one is silent.
 //!   Let the leader's log end at `last` when it was asked. Any majority that ever counted a promise of ours has a
@@ -441,8 +442,10 @@ impl Repair {
 
     /// Goes on when the floor is known, and every voter that the leader has has said its term. Others that are known
     /// here were removed by a change that is committed, and may be gone for good: nobody who has that change votes for
-    /// one that has it not, and whoever has it campaigns no more. A learner waits for nobody: its votes have never
-    /// counted, and one of the voters may be the one whose place it is to take.
+    /// one that has it not, and whoever knows that it is committed campaigns no more. (One that has it, and does not
+    /// know that, may still stand with our vote; it would take grants that are under way for as long as the whole
+    /// repair.) A learner waits for nobody: its votes have never counted, and one of the voters may be the one whose
+    /// place it is to take.
     fn leave_floor(&mut self) {
         let Stage::Floor(floor) = &self.stage else { return };
         let Some((_, members)) = &floor.led else { return };

@@ -1,6 +1,6 @@
 //! Repairs, question by question: what is asked, what is believed, and what is promised in the end.
 
-use super::super::effect::{Effect, Input};
+use super::super::effect::{Effect, Input, ReadFailure};
 use super::super::{BIRTH, Core, CoreOptions, GroupStart, snapshot};
 use super::message::{Lack, RepairBody, RepairMessage};
 use crate::raft::{MessageKind, RaftMessage, SnapshotMeta};
@@ -225,6 +225,27 @@ fn a_whole_log_goes_on_from_any_state_that_it_reaches() {
     let (at_least, effects) = offered(&mut core, 2, 3);
     assert_eq!(at_least, BIRTH.index);
     assert!(effects.iter().any(is_switch) && announced(effects).is_none());
+}
+
+/// A flush of the state that was lost since had let go of what the next one has to take in. Promises are whole.
+#[test]
+fn entries_that_were_freed_before_they_were_applied_take_a_state() {
+    let mut older = start(doubt());
+    older.recovery.damage = None;
+    let mut core = Core::new(CoreOptions::default(), vec![older]);
+    let wanted = core.poll().into_iter().find_map(|effect| match effect {
+        Effect::ReadEntries { wanted, .. } => Some(wanted),
+        _ => None,
+    });
+    let wanted = wanted.expect("the state takes in what is committed");
+    let first = LogIndex(6);
+    core.handle(Input::EntriesRead { group: GROUP, wanted, result: Err(ReadFailure::Released { first }) });
+    assert_eq!(written(&mut core), None, "nothing is in doubt");
+    let mut found = start(doubt());
+    (found.recovery.damage, found.recovery.start) = (None, LogId::new(5, 3));
+    let state = Some((BIRTH, found.membership));
+    core.handle(Input::Examined { group: GROUP, recovery: Some(found.recovery), state });
+    assert_eq!(questions(&mut core)[0].1, RepairBody::WantState { at_least: LogIndex(5) });
 }
 
 /// The database had more than the log had left; the next start may find another database.
