@@ -69,7 +69,7 @@ async fn messages_arrive_whole_and_in_order() {
     within("a piece of a state", || !b.heard.snapshots().is_empty()).await;
     assert_eq!(*b.heard.snapshots(), [piece]);
 
-    let body = RepairBody::WantState { at_least: LogIndex(7) };
+    let body = RepairBody::WantState { at_least: LogIndex(7), committed: LogId::new(5, 2) };
     let question = RepairMessage { group: RaftGroupId(4), from, to, body };
     a.sender.send_repair(question.clone());
     within("a question of a repair", || !b.heard.repairs().is_empty()).await;
@@ -199,7 +199,12 @@ async fn a_lost_replica_is_not_heard() {
     let asks = |generation| {
         let (from, to) = (ReplicaId::new(A, generation), ReplicaId::new(B, 0));
         (
-            RepairMessage { group, from, to, body: RepairBody::WantState { at_least: LogIndex(1) } },
+            RepairMessage {
+                group,
+                from,
+                to,
+                body: RepairBody::WantState { at_least: LogIndex(1), committed: LogId::default() },
+            },
             SnapshotMessage { group, from, to, at: LogId::new(1, 1), body: SnapshotBody::WantHead { from_byte: 0 } },
         )
     };
@@ -291,7 +296,7 @@ async fn hostile_bytes_end_their_connection_and_nothing_else() {
     let question = peer::RepairMessage {
         from: good.from,
         to: good.to,
-        body: Some(peer::repair_message::Body::WantState(peer::WantState { at_least: 1 })),
+        body: Some(peer::repair_message::Body::WantState(peer::WantState { at_least: 1, committed: None })),
         ..Default::default()
     };
     let hello = peer::Hello::default();

@@ -292,6 +292,13 @@ impl Replica {
         catch(|| drop(node.campaign()))
     }
 
+    /// Somebody knows that this entry is committed: if it is here, so is everything up to it. One that the log does not
+    /// have, or has let go of, changes nothing.
+    pub fn learn_commit(&mut self, id: LogId) -> Result<(), Broken> {
+        let log = &mut self.node.raft.raft_log;
+        catch(|| log.maybe_commit(id.index.0, id.term.0)).map(drop)
+    }
+
     /// Starts to hand leadership to `to`, which must be a voter.
     pub fn transfer_leader(&mut self, to: ReplicaId) -> Result<(), Broken> {
         let node = &mut self.node;

@@ -159,7 +159,13 @@ fn repair_bodies() -> Vec<(String, Body)> {
         ("want-entries", Repair::WantEntries(peer::WantEntries { first: 5, last: 6, anchors })),
         ("entries", Repair::Entries(peer::LostEntries { entries: vec![entry(5), entry(6)] })),
         ("no-entries", Repair::NoEntries(peer::NoEntries { first: 5, lack: peer::Lack::Released.into() })),
-        ("want-state", Repair::WantState(peer::WantState { at_least: 9 })),
+        (
+            "want-state",
+            Repair::WantState(peer::WantState {
+                at_least: 9,
+                committed: Some(peer::LogPosition { index: 8, term: 3 }),
+            }),
+        ),
         ("state", Repair::State(peer::SnapshotMetadata { index: 9, term: 2, membership: membership() })),
         ("no-state", Repair::NoState(peer::NoState { applied: 4 })),
         ("want-floor", Repair::WantFloor(peer::WantFloor { nonce: 7 })),

@@ -210,7 +210,9 @@ fn describe(cargo: &Cargo) -> String {
                 format!("the entries {}", ids.join(", "))
             }
             RepairBody::NoEntries { first, lack } => format!("that it can't give entries from {first} on: {lack:?}"),
-            RepairBody::WantState { at_least } => format!("for a state at {at_least} or later"),
+            RepairBody::WantState { at_least, committed } => {
+                format!("for a state at {at_least} or later; {committed} is committed")
+            }
             RepairBody::State(meta) => format!("that it has the state at {}", meta.at),
             RepairBody::Led { by } => format!("that node {} leads", by.node()),
             RepairBody::NoState { applied } => format!("that its state is at {applied} only"),

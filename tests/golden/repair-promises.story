@@ -59,12 +59,12 @@ $ settle
 # It is asked again every election timeout.
 $ tick 3 11
   node 3 repairing: asking for a state as of entry 3 or later
-  node 3 sends node 1 for a state at 3 or later
-  node 3 sends node 2 for a state at 3 or later
+  node 3 sends node 1 for a state at 3 or later; 0@0 is committed
+  node 3 sends node 2 for a state at 3 or later; 0@0 is committed
 $ settle
-  node 1 receives from node 3 for a state at 3 or later
+  node 1 receives from node 3 for a state at 3 or later; 0@0 is committed
   node 1 wants to take its state for others
-  node 2 receives from node 3 for a state at 3 or later
+  node 2 receives from node 3 for a state at 3 or later; 0@0 is committed
   node 2 wants to take its state for others
   node 1 has done: take its state for others
   node 1 sends node 3 that it has the state at 3@2

@@ -89,7 +89,7 @@ fn nothing_takes_more_on_the_wire_than_it_costs() {
         repair(RepairBody::WantEntries { first: index, last: index, anchors: vec![at; ANCHORS_MAX] }),
         repair(RepairBody::Entries(lost)),
         repair(RepairBody::NoEntries { first: index, lack: Lack::Damaged }),
-        repair(RepairBody::WantState { at_least: index }),
+        repair(RepairBody::WantState { at_least: index, committed: LogId::default() }),
         repair(RepairBody::State(SnapshotMeta { at, membership: members.clone() })),
         repair(RepairBody::NoState { applied: index }),
         repair(RepairBody::WantFloor { nonce: most }),

@@ -17,8 +17,7 @@ pub fn repair_to_wire(message: RepairMessage) -> peer::RepairMessage {
 fn body_to_wire(body: RepairBody) -> Body {
     match body {
         RepairBody::WantEntries { first, last, anchors } => {
-            let position = |at: LogId| peer::LogPosition { index: at.index.0, term: at.term.0 };
-            let anchors = anchors.into_iter().map(position).collect();
+            let anchors = anchors.into_iter().map(position_to_wire).collect();
             Body::WantEntries(peer::WantEntries { first: first.0, last: last.0, anchors })
         }
         RepairBody::Entries(entries) => {
@@ -27,7 +26,9 @@ fn body_to_wire(body: RepairBody) -> Body {
         RepairBody::NoEntries { first, lack } => {
             Body::NoEntries(peer::NoEntries { first: first.0, lack: lack_to_wire(lack).into() })
         }
-        RepairBody::WantState { at_least } => Body::WantState(peer::WantState { at_least: at_least.0 }),
+        RepairBody::WantState { at_least, committed } => {
+            Body::WantState(peer::WantState { at_least: at_least.0, committed: Some(position_to_wire(committed)) })
+        }
         RepairBody::State(meta) => Body::State(meta_to_wire(&meta)),
         RepairBody::NoState { applied } => Body::NoState(peer::NoState { applied: applied.0 }),
         RepairBody::WantFloor { nonce } => Body::WantFloor(peer::WantFloor { nonce }),
@@ -56,7 +57,7 @@ fn body_from_wire(body: Body) -> Result<RepairBody, Malformed> {
             if anchors.len() > ANCHORS_MAX {
                 return Err(Malformed("repair message: too many anchors"));
             }
-            let anchors = anchors.into_iter().map(|at| LogId::new(at.index, at.term)).collect();
+            let anchors = anchors.into_iter().map(position_from_wire).collect();
             RepairBody::WantEntries { first: LogIndex(first), last: LogIndex(last), anchors }
         }
         Body::Entries(peer::LostEntries { entries }) => {
@@ -67,7 +68,10 @@ fn body_from_wire(body: Body) -> Result<RepairBody, Malformed> {
         Body::NoEntries(peer::NoEntries { first, lack }) => {
             RepairBody::NoEntries { first: LogIndex(first), lack: lack_from_wire(lack)? }
         }
-        Body::WantState(want) => RepairBody::WantState { at_least: LogIndex(want.at_least) },
+        Body::WantState(peer::WantState { at_least, committed }) => {
+            let committed = committed.map(position_from_wire).unwrap_or_default();
+            RepairBody::WantState { at_least: LogIndex(at_least), committed }
+        }
         Body::State(meta) => RepairBody::State(meta_from_wire(meta)?),
         Body::NoState(state) => RepairBody::NoState { applied: LogIndex(state.applied) },
         Body::WantFloor(want) => RepairBody::WantFloor { nonce: want.nonce },
@@ -92,6 +96,14 @@ fn check_entries(entries: &[LogEntry]) -> Result<(), Malformed> {
     } else {
         Err(Malformed("repair message: its entries do not follow each other"))
     }
+}
+
+const fn position_to_wire(at: LogId) -> peer::LogPosition {
+    peer::LogPosition { index: at.index.0, term: at.term.0 }
+}
+
+const fn position_from_wire(at: peer::LogPosition) -> LogId {
+    LogId::new(at.index, at.term)
 }
 
 const fn lack_to_wire(lack: Lack) -> peer::Lack {

@@ -124,7 +124,9 @@ fn repair_body() -> impl Strategy<Value = RepairBody> {
             RepairBody::Entries((0..).zip(payloads).map(entry).collect())
         }),
         (index(), lack()).prop_map(|(first, lack)| RepairBody::NoEntries { first, lack }),
-        index().prop_map(|at_least| RepairBody::WantState { at_least }),
+        (index(), any::<u64>(), any::<u64>()).prop_map(|(at_least, index, term)| {
+            RepairBody::WantState { at_least, committed: LogId::new(index, term) }
+        }),
         meta.prop_map(|(index, term, membership)| {
             RepairBody::State(SnapshotMeta { at: LogId::new(index, term), membership })
         }),

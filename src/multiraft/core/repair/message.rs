@@ -29,8 +29,9 @@ pub enum RepairBody {
     Entries(Vec<LogEntry>),
     /// I can't give them.
     NoEntries { first: LogIndex, lack: Lack },
-    /// I need the state as of this entry or a later one.
-    WantState { at_least: LogIndex },
+    /// I need the state as of this entry or a later one. `committed` is the newest that I know to be committed: nobody
+    /// else may know that of it.
+    WantState { at_least: LogIndex, committed: LogId },
     /// This one is to be had here.
     State(SnapshotMeta),
     /// My state is older.

@@ -46,7 +46,10 @@ impl Core {
             RepairBody::WantEntries { first, last, anchors } => {
                 self.serve_entries(group, (to, from), first, last, &anchors);
             }
-            RepairBody::WantState { at_least } => self.serve_state(group, (to, from), at_least),
+            RepairBody::WantState { at_least, committed } => {
+                self.serve_state(group, (to, from), at_least);
+                self.with_group(group, |group, _| group.replica.learn_commit(committed));
+            }
             RepairBody::WantFloor { nonce } => self.serve_floor(group, (to, from), nonce),
             body => self.hear_answer(group, (to, from), body),
         }
@@ -213,7 +216,7 @@ impl super::Repair {
         let in_doubt = match &self.stage {
             Stage::Floor(_) => true,
             Stage::State { floor, .. } if floor.led.is_some() => true,
-            _ => recovery.damage.as_ref().is_some_and(|damage| damage.doubt),
+            _ => self.is_in_doubt(),
         };
         if in_doubt || self.holes().iter().any(|hole| hole.first <= last && first <= hole.last) {
             return Err(Lack::Damaged);

@@ -145,10 +145,14 @@ fn state(index: u64, term: u64) -> RepairBody {
     RepairBody::State(SnapshotMeta { at: LogId::new(index, term), membership })
 }
 
+fn wants_state(body: &RepairBody, from: u64) -> bool {
+    matches!(body, RepairBody::WantState { at_least, .. } if *at_least == LogIndex(from))
+}
+
 /// What a core that is offered a state does with it, once it is here: the index it had asked for, and the effects.
 fn offered(core: &mut Core, index: u64, term: u64) -> (LogIndex, Vec<Effect>) {
     let (from, wanted) = questions(core).remove(0);
-    let RepairBody::WantState { at_least } = wanted else { panic!("{wanted:?}") };
+    let RepairBody::WantState { at_least, .. } = wanted else { panic!("{wanted:?}") };
     hear(core, from, state(index, term));
     core.poll();
     core.handle(Input::SnapshotFetched { group: GROUP, at: LogId::new(index, term), generation: Some(2) });
@@ -216,6 +220,24 @@ fn a_last_entry_that_is_lost_takes_a_state_at_or_above_it() {
     assert_eq!(change, LogChange::Installing { at: LogId::new(9, 3), generation: 2 });
 }
 
+/// The other one of two voters has the entry, and nobody to say that it is committed. It can't have been written again.
+#[test]
+fn what_is_known_to_be_committed_counts_where_it_is_asked_for() {
+    let mut lost = start(doubt());
+    (lost.recovery.damage, lost.state_damage) = (None, Some("it rotted".to_owned()));
+    let asked = questions(&mut core(lost)).remove(0).1;
+    let at_least = BIRTH.index;
+    assert_eq!(asked, RepairBody::WantState { at_least, committed: LogId::new(7, 3) });
+    for (committed, known) in [(LogId::new(9, 3), 9), (LogId::new(9, 4), 7), (LogId::new(10, 3), 7)] {
+        let mut whole = start(doubt());
+        (whole.recovery.damage, whole.applied) = (None, LogId::new(7, 3));
+        let mut core = Core::new(CoreOptions::default(), vec![whole]);
+        hear(&mut core, SECOND, RepairBody::WantState { at_least, committed });
+        core.poll();
+        assert_eq!(core.replica(GROUP).expect("it takes part").commit(), LogIndex(known), "{committed}");
+    }
+}
+
 /// The other one of two voters may have less in its state than this one has in its log, and no leader without it.
 #[test]
 fn a_whole_log_goes_on_from_any_state_that_it_reaches() {
@@ -245,7 +267,7 @@ fn entries_that_were_freed_before_they_were_applied_take_a_state() {
     (found.recovery.damage, found.recovery.start) = (None, LogId::new(5, 3));
     let state = Some((BIRTH, found.membership));
     core.handle(Input::Examined { group: GROUP, recovery: Some(found.recovery), state });
-    assert_eq!(questions(&mut core)[0].1, RepairBody::WantState { at_least: LogIndex(5) });
+    assert!(wants_state(&questions(&mut core)[0].1, 5));
 }
 
 /// The database had more than the log had left; the next start may find another database.
@@ -274,7 +296,7 @@ fn promises_that_are_not_known_take_everybodys_term_and_a_confirmed_leader() {
     assert!(waits(&mut core), "an answer to an earlier question says nothing");
     hear(&mut core, THIRD, RepairBody::Term { nonce, term: Term(8) });
     let asked = questions(&mut core);
-    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
+    assert!(asked.iter().all(|(_, body)| wants_state(body, 20)), "{asked:?}");
     let at = LogId::new(21, 6);
     hear(&mut core, SECOND, RepairBody::State(SnapshotMeta { at, membership: membership.clone() }));
     core.handle(Input::SnapshotFetched { group: GROUP, at, generation: Some(2) });
@@ -309,7 +331,7 @@ fn promises_to_a_removed_voter_are_not_waited_for() {
     assert!(wants_floor(&questions(&mut core), &[SECOND, THIRD, FOURTH]), "who came may have our vote");
     hear(&mut core, FOURTH, RepairBody::Term { nonce, term: Term(6) });
     let asked = questions(&mut core);
-    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(22) }), "{asked:?}");
+    assert!(asked.iter().all(|(_, body)| wants_state(body, 22)), "{asked:?}");
 }
 
 /// While this replica was away another took a member's place, and leads by now.
@@ -326,7 +348,7 @@ fn a_leader_that_is_not_known_here_is_named_by_the_others() {
     hear(&mut core, SECOND, RepairBody::Term { nonce, term: Term(6) });
     hear(&mut core, FOURTH, floor);
     let asked = questions(&mut core);
-    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
+    assert!(asked.iter().all(|(_, body)| wants_state(body, 20)), "{asked:?}");
 }
 
 /// The replica has the place of one that was lost with the node's last disk, and its state is lost, too.
@@ -358,7 +380,7 @@ fn a_learner_has_promised_nothing_to_anybody() {
     let membership = Membership { learners: vec![OWN], ..Membership::of_voters([SECOND, THIRD, FOURTH]) };
     hear(&mut core, SECOND, RepairBody::Floor { nonce, term: Term(6), last: LogIndex(20), membership });
     let asked = questions(&mut core);
-    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
+    assert!(asked.iter().all(|(_, body)| wants_state(body, 20)), "{asked:?}");
 }
 
 /// A replica that has joined knows only itself, until it is told who the others are.
@@ -410,7 +432,8 @@ fn who_has_joined_asks_its_leader() {
     core.handle(Input::ApplyFailed { group: GROUP, reason: "rows are gone".to_owned(), bytes: 0 });
     core.poll();
     core.handle(Input::Examined { group: GROUP, recovery: Some(GroupRecovery::default()), state: None });
-    assert_eq!(questions(&mut core), [(THIRD, RepairBody::WantState { at_least: LogIndex(0) })]);
+    let asked = questions(&mut core);
+    assert!(asked.len() == 1 && asked[0].0 == THIRD && wants_state(&asked[0].1, 0), "{asked:?}");
 }
 
 /// The state that is here is from before anybody was known, and is looked at again after each step.
@@ -513,7 +536,7 @@ fn the_members_of_the_latest_leader_count() {
     assert!(asked.iter().all(|(_, body)| matches!(body, RepairBody::WantFloor { .. })), "the fourth has not answered");
     hear(&mut core, FOURTH, RepairBody::Term { nonce, term: Term(6) });
     let asked = questions(&mut core);
-    assert!(asked.iter().all(|(_, body)| *body == RepairBody::WantState { at_least: LogIndex(20) }), "{asked:?}");
+    assert!(asked.iter().all(|(_, body)| wants_state(body, 20)), "{asked:?}");
 }
 
 /// It was told of the others while it took part; those that it knew itself may be gone when it is damaged.
