@@ -29,8 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a client repeats: nobody coordinates yet, or another node does.
 fn is_passing(kind: ErrorKind) -> bool {
-    use ErrorKind::{CoordinatorLoading, CoordinatorLost, CoordinatorNotAvailable, NotCoordinator, Overloaded};
-    matches!(kind, CoordinatorLoading | CoordinatorLost | CoordinatorNotAvailable | NotCoordinator | Overloaded)
+    use ErrorKind::{CoordinatorLoading, CoordinatorLost, CoordinatorNotAvailable, NotCoordinator};
+    let elsewhere = matches!(kind, CoordinatorLoading | CoordinatorLost | CoordinatorNotAvailable | NotCoordinator);
+    // A log that was just opened makes room for itself first.
+    elsewhere || matches!(kind, ErrorKind::Overloaded | ErrorKind::StorageUnavailable)
 }
 
 /// A client of the whole cluster, which asks the nodes in turn until one of them coordinates the group.

@@ -4,10 +4,10 @@
 use ackord::controller::view::GroupPlan;
 use ackord::machine::own;
 use ackord::multiraft::apply::machine::Machine;
-use ackord::server::data::{create_machines, destroy_machines, join_controller, open_groups};
+use ackord::server::data::{DataError, create_machines, destroy_machines, join_controller, open_groups};
 use ackord::server::identity::{FirstVoter, Identity};
 use ackord::sim::engine::SimEngine;
-use ackord::storage::{Engine, WriteBatch};
+use ackord::storage::{Engine, Family, WriteBatch};
 use ackord::types::{
     CONTROLLER_GROUP, ClusterId, EntryKind, GroupKind, Incarnation, LogEntry, LogIndex, Membership, NodeId,
     RaftGroupId, ReplicaId, TopicId,
@@ -109,4 +109,15 @@ fn a_group_that_has_lived_and_is_not_in_the_log_was_forgotten() {
     let opened = open();
     assert!(opened.unborn_controller.is_none());
     assert!(opened.starts.iter().any(|start| start.group == CONTROLLER_GROUP && start.forgotten));
+}
+
+/// Nothing was promised yet, so the next start may begin with an empty database.
+#[test]
+fn a_state_that_is_damaged_before_its_group_was_born_is_set_aside() {
+    let engine = SimEngine::default();
+    let _machine = join_controller(&engine, CLUSTER, SECOND).expect("it writes").expect("there was none");
+    let rows = engine.durable_keys(Family::Meta, &CONTROLLER_GROUP.0.to_be_bytes());
+    engine.damage(Family::Meta, &rows);
+    let Err(refused) = open_groups(&identity(false), &engine, &Recovery::default()) else { panic!("it reads damage") };
+    assert!(matches!(refused, DataError::Controller(_)) && engine.is_condemned(), "{refused}");
 }

@@ -292,7 +292,12 @@ fn open_controller(
     };
     let recovered = recovery.groups.get(&CONTROLLER_GROUP).cloned();
     if recovered.is_none() && !recovery.incomplete && !has_lived(&opened) {
-        return opened.map(|machine| (None, machine)).map_err(DataError::Controller);
+        // Nothing was promised yet, so an empty database does as well.
+        let damaged = |reason: String| {
+            engine.condemn(&reason);
+            DataError::Controller(reason)
+        };
+        return opened.map(|machine| (None, machine)).map_err(damaged);
     }
     // A first voter's disk has its node's first replica, and no other's has.
     let first = newest_replica(&voters, identity.node);

@@ -138,7 +138,10 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let sockets = Sockets::bind(&config).await?;
         let addresses = sockets.addresses()?;
-        let opened = open_data(&config).await?;
+        let opened = open_data(&config).await.map_err(|error| match error {
+            ServerError::Data(DataError::Controller(reason)) => ServerError::DamagedState(reason),
+            error => error,
+        })?;
         let (removed, removals) = mpsc::unbounded_channel();
         let (fatal_sender, fatal) = mpsc::unbounded_channel();
         let sender = PeerSender::new(QueueLimits::default());

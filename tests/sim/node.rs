@@ -298,6 +298,16 @@ impl Node {
         u128::from(self.life) << 32 | u128::from(self.id.0)
     }
 
+    /// Looks at every group's state. A database whose damage is in the way of a start is set aside, as in production.
+    fn open_groups(&mut self, recovery: &Recovery) -> OpenedGroups {
+        let opened = open_groups(&self.identity, &self.engine, recovery).or_else(|error| {
+            assert!(self.engine.is_condemned(), "the simulated database reads: {error}");
+            self.engine = SimEngine::default();
+            open_groups(&self.identity, &self.engine, recovery)
+        });
+        opened.expect("an empty database reads")
+    }
+
     /// Starts the process, or says why it can't be started.
     pub fn start(&mut self, shape: &Shape) -> Result<Opened, LogError> {
         assert!(self.process.is_none(), "a node runs once");
@@ -306,8 +316,8 @@ impl Node {
         }
         let (log, mut recovery) = self.open_log(&self.disk.clone(), shape.log.clone())?;
         self.life += 1;
+        let opened = self.open_groups(&recovery);
         let engine = self.engine.clone();
-        let opened = open_groups(&self.identity, &engine, &recovery).expect("the simulated database reads");
         let joins = opened.joins() && shape.sabotage != Sabotage::OneVoter;
         let joins = joins.then_some(opened.has_controllers() || recovery.incomplete);
         let OpenedGroups { machines, mut starts, mut unborn_controller } = opened;
