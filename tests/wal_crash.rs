@@ -1,7 +1,7 @@
 //! The log against a model, with crashes everywhere: nothing acknowledged is lost, nothing dropped comes back.
 
 mod wal_common;
-use ackord::sim::SimDisk;
+use ackord::sim::{Random, SimDisk};
 use wal_common::world::World;
 use wal_common::*;
 
@@ -54,4 +54,43 @@ fn random_lives_lose_nothing_acknowledged() {
             world.reopen(crashes);
         }
     }
+}
+
+/// How many changes an opening makes, and whether it finds a torn turn.
+fn opening(disk: &SimDisk) -> (u64, bool) {
+    let copy = disk.duplicate();
+    let (_, recovery) = try_open(&copy, options(), 1).expect("it opens");
+    (copy.changes() - disk.changes(), recovery.findings.iter().any(|finding| finding.contains("torn")))
+}
+
+/// What a power cut leaves when an opening is cut short at its `stop`-th change.
+fn cut_short(disk: &SimDisk, stop: u64, seed: u64) -> SimDisk {
+    let copy = disk.duplicate();
+    copy.stop_after(stop);
+    drop(try_open(&copy, options(), seed));
+    copy.crash(&mut Random::new(seed));
+    copy
+}
+
+/// What is written in the place of a torn turn may be torn as well, and is much like it.
+#[test]
+fn starts_that_are_cut_short_one_after_the_other_leave_nothing_that_looks_like_damage() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk);
+    log.append(&turn((1..5).map(born))).expect("append");
+    kill(&disk, log);
+    let cuts = |changes, seeds| (1..=changes).flat_map(move |stop| (0..seeds).map(move |seed| (stop, seed)));
+    let mut torn = 0;
+    for (first, seed) in cuts(opening(&disk).0, 20) {
+        let once = cut_short(&disk, first, seed);
+        let (changes, is_torn) = opening(&once);
+        torn += u64::from(is_torn);
+        for (second, seed) in cuts(if is_torn { changes } else { 0 }, 30) {
+            let twice = cut_short(&once, second, 100 + seed);
+            let (_, recovery) = try_open(&twice, options(), 200).expect("it opens");
+            let damage = recovery.findings.iter().find(|finding| finding.contains("damage"));
+            assert_eq!(damage, None, "at change {first}, then at {second}; seed {seed}");
+        }
+    }
+    assert!(torn > 5, "openings are torn: {torn}");
 }

@@ -146,10 +146,13 @@ impl<D: Disk> Log<D> {
             let (identity, length, flawed) = (found.identity, found.length, found.flawed);
             self.segments.insert(number, LiveSegment { identity, length, flawed, file });
         }
-        if let Some(torn) = &recovered.torn
-            && let Err(error) = self.keep_torn(torn, names)
-        {
-            recovered.findings.push(format!("no copy of the torn turn was kept: {error}"));
+        if let Some(torn) = &recovered.torn {
+            if let Err(error) = self.keep_torn(torn, names) {
+                recovered.findings.push(format!("no copy of the torn turn was kept: {error}"));
+            }
+            if recovered.end == Some(torn.id.offset) {
+                self.erase(torn)?;
+            }
         }
         if let Some(last) = &recovered.unproven {
             let file = self.segments.get(&last.segment).and_then(|segment| segment.file.as_ref());
@@ -168,6 +171,17 @@ impl<D: Disk> Log<D> {
         (recovery.incomplete, recovery.losses) = (recovered.incomplete, recovered.losses);
         recovery.findings = recovered.findings;
         Ok(recovery)
+    }
+
+    /// Makes sure that a torn turn stays what it is: what is written in its place repeats the same section headers, and
+    /// torn in its turn it could make the old one whole, which names a segment that is another one by now.
+    fn erase(&mut self, torn: &Excerpt) -> Result<(), LogError> {
+        let Some(file) = self.segments.get(&torn.segment).and_then(|segment| segment.file.as_ref()) else {
+            return Ok(());
+        };
+        let zeros = vec![0; torn.bytes.len().min(BLOCK as usize)];
+        let erased = file.write_all_at(&[IoSlice::new(&zeros)], torn.id.offset).and_then(|()| file.sync_data());
+        self.fatal("erasing a torn turn", erased)
     }
 
     /// Keeps a copy of a torn turn before it is written over.
