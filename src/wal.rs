@@ -6,8 +6,8 @@
 //!
 //! * `layout` says what the bytes mean, `encode` builds a turn, `scan` finds and verifies turns in a segment.
 //! * `index` knows where every entry lies and what every group promised; `read` fetches entries, from any thread.
-//! * `recover` turns segments into an index and a list of findings; `log` appends, and opens by ending the old tail
-//!   and rotating into a new segment; `space` makes room: spares, freeing, copying forward.
+//! * `recover` turns segments into an index and a list of findings; `start` makes that final, ends the old tail and
+//!   goes on in a new segment; `log` appends and rotates; `space` makes room: spares, freeing, copying forward.
 //! * `disk` is the waist below; `real_disk` the one implementation that touches files.
 //!
 //! The log never truncates, retries or guesses: a failed write or sync ends it, and damage stays damage until a
@@ -24,6 +24,7 @@ pub mod real_disk;
 mod recover;
 mod scan;
 mod space;
+mod start;
 
 pub use encode::entry_bytes;
 pub use log::Log;
