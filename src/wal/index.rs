@@ -322,7 +322,10 @@ impl Index {
                 }
             }
             SectionKind::Installing => {
-                log.reconcile(section.base, true);
+                log.reconcile(section.base, !section.doubt);
+                if section.doubt {
+                    log.doubt_from_now_on("the replica was in doubt when it was to take a state");
+                }
                 log.installing = Some((section.last, section.number));
             }
             SectionKind::Append => {
@@ -442,6 +445,40 @@ impl Index {
             groups: self.groups.iter().map(|(&group, log)| (group, log.recovery())).collect(),
             tombstones: self.tombstones.iter().copied().collect(),
             ..Recovery::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The turns that named the group first are lost, and so is the checkpoint that told of its doubt.
+    #[test]
+    fn what_a_replica_writes_in_doubt_settles_nothing() {
+        for (kind, doubt) in
+            [(SectionKind::HardState, true), (SectionKind::Installing, true), (SectionKind::HardState, false)]
+        {
+            let group = RaftGroupId(4);
+            let section = SectionHeader {
+                kind,
+                doubt,
+                installing: false,
+                group,
+                turn: crate::wal::TurnNumber(9),
+                identity: 1,
+                hard_state: HardState { term: Term(5), vote: None, commit: LogIndex(0) },
+                base: LogId::default(),
+                last: LogId::new(20, 5),
+                number: 2,
+                records: 0,
+                records_crc: 0,
+                offset: 0,
+                length: 0,
+            };
+            let mut index = Index::default();
+            index.apply(&section, Place { segment: 1, offset: 0, length: 0 }, []);
+            assert_eq!(index.groups[&group].doubt.is_some(), doubt, "{kind:?}");
         }
     }
 }

@@ -317,8 +317,7 @@ pub(crate) enum SectionKind {
 pub(crate) struct SectionHeader {
     /// What it does.
     pub kind: SectionKind,
-    /// What is said about the group is not certain: of a checkpoint, because turns were lost; of a hard state, because
-    /// the replica has found so while it took part.
+    /// What is said about the group is not certain: turns were lost, or the replica has found so while it took part.
     pub doubt: bool,
     /// Whether a snapshot is being installed, before this section: a lost `Installing` shows in the next section.
     pub installing: bool,

@@ -202,10 +202,10 @@ impl<D: Disk> Log<D> {
         let group = write.group;
         let log = self.index.groups.get(&group);
         let last = log.map_or(LogId::default(), |log| log.last);
-        let doubt = write.change == LogChange::Doubt;
-        if doubt && log.is_none() {
+        if write.change == LogChange::Doubt && log.is_none() {
             return; // it was never born, and has promised nothing
         }
+        let was_in_doubt = log.is_some_and(|log| log.doubt.is_some());
         let (kind, base, end, number, entries): (_, _, _, _, &[LogEntry]) = match &write.change {
             LogChange::Append(entries) if !entries.is_empty() => {
                 let base = self.check_append(group, entries);
@@ -228,6 +228,8 @@ impl<D: Disk> Log<D> {
         };
         let is_first = matches!(kind, SectionKind::Born | SectionKind::Installed | SectionKind::Tombstone);
         assert!(log.is_some() || is_first, "group {group} was never born, or is gone");
+        // What the first one begins settles all that was before it. What else is written in doubt settles nothing.
+        let doubt = !is_first && (was_in_doubt || write.change == LogChange::Doubt);
         let header = SectionHeader { doubt, base, last: end, number, ..self.blank(kind, group, write.hard_state) };
         self.add_section(header, entries);
     }
@@ -440,7 +442,7 @@ impl<D: Disk> Log<D> {
             headers.push(SectionHeader { doubt, base: log.start, last: log.last, number, ..bounds });
             if let Some((at, generation)) = log.installing {
                 let mark = blank(SectionKind::Installing);
-                headers.push(SectionHeader { base: log.last, last: at, number: generation, ..mark });
+                headers.push(SectionHeader { doubt, base: log.last, last: at, number: generation, ..mark });
             }
         }
         for &group in &self.index.tombstones {
