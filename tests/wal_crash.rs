@@ -2,6 +2,8 @@
 
 mod wal_common;
 use ackord::sim::{Random, SimDisk};
+use ackord::wal::disk::{Disk, DiskFile};
+use std::io::IoSlice;
 use wal_common::world::World;
 use wal_common::*;
 
@@ -93,4 +95,35 @@ fn starts_that_are_cut_short_one_after_the_other_leave_nothing_that_looks_like_d
         }
     }
     assert!(torn > 5, "openings are torn: {torn}");
+}
+
+/// The torn turn proves that the one before it was durable, and nothing else does.
+#[test]
+fn damage_before_a_torn_turn_is_found_by_every_start_that_follows() {
+    let mut torn = 0;
+    for seed in 0..40 {
+        let disk = SimDisk::new();
+        let (mut log, _) = open(&disk);
+        log.append(&turn([born(1)])).expect("append");
+        log.append(&turn([append(1, 2, 1, 1, 5_000)])).expect("append");
+        let (segment, offset) = log.proven();
+        disk.stop_after(1);
+        assert!(log.append(&turn([append(1, 3, 1, 1, 5_000)])).is_err());
+        drop(log);
+        disk.crash(&mut Random::new(seed));
+        let file = disk.open(&format!("segment-{segment:016}.wal")).expect("it is there");
+        file.write_all_at(&[IoSlice::new(&[7; 512])], offset + 4_096).expect("it rots");
+        file.sync_data().expect("for good");
+        let (changes, is_torn) = opening(&disk);
+        // If nothing is left of the torn turn, the damaged one is the newest, and looks as if it were torn.
+        let (_, recovery) = try_open(&disk.duplicate(), options(), 1).expect("it opens");
+        let is_proven = is_torn && damage_of(&recovery, 1).is_some();
+        torn += u64::from(is_proven);
+        for stop in 1..=if is_proven { changes } else { 0 } {
+            let cut = cut_short(&disk, stop, seed);
+            let (_, recovery) = try_open(&cut, options(), 200).expect("it opens");
+            assert!(damage_of(&recovery, 1).is_some(), "at change {stop}; seed {seed}: {:?}", recovery.findings);
+        }
+    }
+    assert!(torn > 3, "turns are torn: {torn}");
 }

@@ -61,7 +61,7 @@ pub trait Observer: Send {
     /// `machine` has changed and its rows are written.
     fn changed(&mut self, group: RaftGroupId, machine: &Machine);
 
-    /// The group's machine is damaged and gone. Another may come, with any state as of the same entry or a later one.
+    /// The group's machine is damaged and gone. Another may come, with whatever state a peer has: an older one, too.
     fn lost(&mut self, _group: RaftGroupId) {}
 }
 

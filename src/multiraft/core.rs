@@ -98,6 +98,8 @@ pub struct Core {
     unbounded_bytes: usize,
     /// A flush is running.
     flushing: bool,
+    /// Groups whose states were lost since that flush began: it says nothing of what takes their place.
+    lost_while_flushing: BTreeSet<RaftGroupId>,
     /// A flush would give space back.
     flush_wanted: bool,
     /// When the last flush began.
@@ -135,6 +137,7 @@ impl Core {
             unflushed_bytes: 0,
             unbounded_bytes: 0,
             flushing: false,
+            lost_while_flushing: BTreeSet::new(),
             flush_wanted: false,
             flush_started: 0,
             unapplied_bytes: 0,
@@ -149,9 +152,10 @@ impl Core {
         let mut released = Vec::new();
         for start in groups {
             let (group, needed) = (start.group, start.applied.index.next());
+            let has_state = start.state_damage.is_none() && start.applied.index >= start.recovery.start.index;
             let is_empty = start.recovery.last == start.recovery.start;
             core.add(start);
-            if matches!(core.groups[&group], Slot::Live(_)) && !is_empty {
+            if has_state && !is_empty {
                 released.push((group, needed));
             }
         }
@@ -201,14 +205,15 @@ impl Core {
             }
             Input::ApplyFailed { group, reason, bytes } => {
                 self.unapplied_bytes -= bytes;
-                self.with_repair(group, |repair, _| repair.switch_failed(&reason));
+                self.state_failed(group, &reason);
                 self.quarantine(group, reason, Some(Cause::State), None);
             }
             Input::FlushWanted => self.flush_wanted = true,
             Input::Flushed { applied } => {
                 self.flushing = false;
                 let release = |(group, index): &(RaftGroupId, LogIndex)| (*group, index.next());
-                let is_there = |(group, _): &&(RaftGroupId, LogIndex)| !self.has_lost_state(*group);
+                let lost = std::mem::take(&mut self.lost_while_flushing);
+                let is_there = |(group, _): &&(RaftGroupId, LogIndex)| !lost.contains(group);
                 let released = applied.iter().filter(is_there).map(release).collect();
                 self.effects.push(Effect::Release(released));
                 applied.into_iter().for_each(|(group, index)| self.look_behind_flush(group, index));

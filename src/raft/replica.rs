@@ -225,14 +225,17 @@ impl Replica {
     /// be: it steps down first, and reads them as every follower does.
     fn make_way_for_commit(&mut self, message: &RaftMessage) -> Result<(), Broken> {
         let RaftMessage { kind, commit, commit_term, .. } = *message;
-        let campaigns = matches!(self.node.raft.state, StateRole::Candidate | StateRole::PreCandidate);
         let is_news = kind.is_vote() && commit > self.commit() && self.log().term_of(commit) == Some(commit_term);
-        if campaigns && is_news && !self.log().in_tail(self.commit().next()) {
-            let term = self.node.raft.term;
-            let node = &mut self.node;
-            catch(|| node.raft.become_follower(term, INVALID_ID))?;
+        if is_news && !self.log().in_tail(self.commit().next()) {
+            self.step_down_as_candidate()?;
         }
         Ok(())
+    }
+
+    fn step_down_as_candidate(&mut self) -> Result<(), Broken> {
+        let raft = &mut self.node.raft;
+        let campaigns = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
+        if campaigns { catch(|| raft.become_follower(raft.term, INVALID_ID)) } else { Ok(()) }
     }
 
     /// A follower that has committed as far as the snapshot it was sent has installed it: its answer may be lost, and
@@ -295,6 +298,12 @@ impl Replica {
     /// Somebody knows that this entry is committed: if it is here, so is everything up to it. One that the log does not
     /// have, or has let go of, changes nothing.
     pub fn learn_commit(&mut self, id: LogId) -> Result<(), Broken> {
+        let here = self.log().last().index >= id.index && self.log().term_of(id.index) == Some(id.term);
+        if !here || id.index <= self.commit() {
+            return Ok(());
+        }
+        // It may be a change of members, by which a candidate needs another majority.
+        self.step_down_as_candidate()?;
         let log = &mut self.node.raft.raft_log;
         catch(|| log.maybe_commit(id.index.0, id.term.0)).map(drop)
     }

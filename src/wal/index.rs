@@ -240,7 +240,7 @@ impl GroupLog {
         if section.base.index > self.start.index {
             self.start_after(section.base);
         }
-        self.released = self.released.max(LogIndex(section.number));
+        self.released = LogIndex(section.number).clamp(self.start.index.next(), self.last.index.next());
         self.installing = None;
     }
 
@@ -341,11 +341,11 @@ impl Index {
         }
     }
 
-    /// Sets the bound below which a group does not need its entries: lower than before, if its state was lost.
-    pub(crate) fn release(&mut self, group: RaftGroupId, below: LogIndex) {
-        if let Some(log) = self.groups.get_mut(&group) {
-            log.released = below.clamp(log.start.index.next(), log.last.index.next());
-        }
+    /// Sets the bound below which a group does not need its entries. Whether it is lower than before: a state was lost.
+    pub(crate) fn release(&mut self, group: RaftGroupId, below: LogIndex) -> bool {
+        let Some(log) = self.groups.get_mut(&group) else { return false };
+        let before = std::mem::replace(&mut log.released, below.clamp(log.start.index.next(), log.last.index.next()));
+        log.released < before
     }
 
     /// Records that entries which should be readable are not. Yields the segments that hold them.

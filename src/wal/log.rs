@@ -63,6 +63,8 @@ pub struct Log<D: Disk> {
     incomplete: bool,
     /// See `Recovery::losses`.
     losses: u8,
+    /// Whether the newest checkpoint would let go of entries that are needed again.
+    needs_more: bool,
     /// Builds turns.
     encoder: Encoder,
     /// Whether a call has failed.
@@ -131,6 +133,7 @@ impl<D: Disk> Log<D> {
             room_made: RoomMade::default(),
             incomplete: recovered.incomplete,
             losses: recovered.losses,
+            needs_more: false,
             encoder: Encoder::default(),
             failed: false,
         };
@@ -193,9 +196,10 @@ impl<D: Disk> Log<D> {
     }
 
     /// Says that `group` needs no entry below `below` to rebuild its state machine, and every one from there on: all
-    /// that are left may be needed again once a state is lost.
+    /// that are left may be needed again once a state is lost. A start goes by what the newest checkpoint says, so
+    /// there is another one before the next turn if that says less.
     pub fn release(&mut self, group: RaftGroupId, below: LogIndex) {
-        self.index.release(group, below);
+        self.needs_more |= self.index.release(group, below);
     }
 
     fn add_write(&mut self, write: &GroupWrite) {
@@ -368,7 +372,7 @@ impl<D: Disk> Log<D> {
         // Turns that carry entries leave one spare alone, so that promises, or the next start, find room on a full
         // disk.
         let reserve = usize::from(size.entries);
-        let rotates = !self.has_room(size.room(self.previous.sections.len()));
+        let rotates = self.needs_more || !self.has_room(size.room(self.previous.sections.len()));
         while self.spares.len() < reserve + usize::from(rotates) {
             self.make_spare()?;
         }
@@ -453,6 +457,7 @@ impl<D: Disk> Log<D> {
             self.encoder.section(header, &[]);
         }
         let oldest = self.segments.first_key_value().map_or(0, |(&number, _)| number);
+        self.needs_more = false;
         self.commit(TurnKind::Checkpoint, oldest, 0).map(|_| ())
     }
 

@@ -129,6 +129,8 @@ struct Replay {
     pending: Option<Pending>,
     /// The last turn taken in.
     previous: Option<Previous>,
+    /// Whether it is whole in its own place, so that nothing behind it has to stay and prove it.
+    previous_whole: bool,
     /// The highest turn number seen.
     highest: TurnNumber,
     /// The oldest live segment, as the newest checkpoint has it.
@@ -163,6 +165,7 @@ pub(crate) fn recover<D: Disk>(
         flawed: BTreeSet::new(),
         pending: None,
         previous: None,
+        previous_whole: false,
         highest: TurnNumber(0),
         oldest: 0,
         successor: None,
@@ -331,6 +334,7 @@ impl Replay {
             let first = Some(first_section(&header));
             sections = scan::sections(turn, &header.id, first, header.sections as usize, copies);
         }
+        self.previous_whole = whole;
         self.apply(header.id, segment.number, header.kind == TurnKind::Checkpoint, sections);
         let lost_some = self.previous.as_ref().is_some_and(|previous| previous.sections.iter().any(Option::is_none));
         match header.kind {
@@ -366,6 +370,7 @@ impl Replay {
         let number = segment.map_or(0, |segment| segment.number);
         self.flawed.insert(number);
         let is_checkpoint = copies.iter().flatten().any(|copy| copy.kind == SectionKind::Checkpoint);
+        self.previous_whole = false;
         self.apply(id, number, is_checkpoint, sections);
     }
 
@@ -481,7 +486,9 @@ impl Replay {
         if successor.is_none() {
             self.look_behind(with_end, end..end);
         }
-        let mut end = Some(end).filter(|_| successor.is_none() && !self.disordered);
+        // A torn turn is the proof of a damaged one before it: it stays.
+        let may_go = torn.is_none() || self.previous_whole;
+        let mut end = Some(end).filter(|_| successor.is_none() && !self.disordered && may_go);
         for segment in &tail[1..] {
             let number = segment.number;
             if successor == Some((number, segment.identity)) {

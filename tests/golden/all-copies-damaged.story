@@ -30,16 +30,19 @@ $ start 1 2 3
   node 1 finds: damage: turn 5 in segment 1 is not whole
   node 1 finds: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
   node 1 QUARANTINED: entries are damaged in 1 place(s) between 3 and 3: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
+  node 1 wants to let go of the log below 2
   node 2 finds: damage: turn 5 in segment 1 is not whole
   node 2 finds: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
   node 2 QUARANTINED: entries are damaged in 1 place(s) between 3 and 3: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
+  node 2 wants to let go of the log below 2
   node 3 finds: damage: turn 5 in segment 1 is not whole
   node 3 finds: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
   node 3 QUARANTINED: entries are damaged in 1 place(s) between 3 and 3: turn 5 in segment 1, group 1: 1 of its entries 3 to 3 are damaged
+  node 3 wants to let go of the log below 2
 $ quiet tick 1 40
   (5 lines, hash 38dd6b74)
 $ quiet settle
-  (12 lines, hash 09159ffb)
+  (15 lines, hash ec887c03)
 $ quiet tick 2 40
   (5 lines, hash c13fd801)
 $ quiet settle

@@ -37,6 +37,7 @@ $ start 3
   node 3 finds: damage: turn 6 in segment 1 is not whole
   node 3 finds: turn 6 in segment 1, group 1: 1 of its entries 4 to 4 are damaged
   node 3 QUARANTINED: entries are damaged in 1 place(s) between 4 and 4: turn 6 in segment 1, group 1: 1 of its entries 4 to 4 are damaged
+  node 3 wants to let go of the log below 2
 $ show
   node 1: Leader, term 2, log 1@1 to 5@2, committed 5, applied 5@2
   node 2: Follower, term 2, log 1@1 to 5@2, committed 5, applied 5@2
@@ -46,6 +47,7 @@ $ tick 3
   node 3 repairing: asking for entries 4 to 4
   node 3 sends node 1 for its lost entries 4 to 4, before 5@2
 $ settle
+  node 3 has done: let go of the log below 2
   node 1 receives from node 3 for its lost entries 4 to 4, before 5@2
   node 1 wants to read entries 4 to 4
   node 1 has done: read entries 4 to 4

@@ -31,6 +31,7 @@ $ lose 3
 $ start 3
   node 3 finds: damage: segment 2, the newest, is missing; until something later proves otherwise, every group may be touched
   node 3 QUARANTINED: segment 2, the newest, is missing
+  node 3 wants to let go of the log below 2
 $ show
   node 1: Leader, term 2, log 1@1 to 3@2, committed 3, applied 3@2
   node 2: Follower, term 2, log 1@1 to 3@2, committed 3, applied 3@2
@@ -40,6 +41,7 @@ $ tick 3
   node 3 sends node 1 that it does not know its promises
   node 3 sends node 2 that it does not know its promises
 $ settle
+  node 3 has done: let go of the log below 2
   node 1 receives from node 3 that it does not know its promises
   node 1 sends node 3 that it is in term 2
   node 1 sends node 2 a heartbeat, commit 3 (term 2)

@@ -55,13 +55,13 @@ impl Core {
                 }
             },
         };
-        if cause == Cause::State {
-            self.keep_log(group);
-        }
         let new =
             || Box::new(self.new_repair((group, start.replica), (start.membership.clone(), None), reason.clone()));
         let mut repair = before.unwrap_or_else(new);
         repair.plan(start, cause, reason, self.next_nonce());
+        if cause == Cause::State {
+            self.keep_log(group, !repair.peers().is_empty());
+        }
         self.flush_wanted |= repair.would_gain_by_flush();
         Slot::Quarantined(repair)
     }
@@ -101,6 +101,7 @@ impl Core {
         let mut repair = Box::new(self.new_repair((id, own), (members, known), reason.clone()));
         // One that has joined, and has had no snapshot, knows only who leads.
         repair.leader = group.replica.leader().filter(|leader| *leader != own);
+        let has_peers = !repair.peers().is_empty();
         let Some(Slot::Live(mut group)) = self.groups.insert(id, Slot::Quarantined(repair)) else {
             unreachable!("the slot was just seen to be live")
         };
@@ -112,21 +113,29 @@ impl Core {
             self.doubt((id, own), group.replica.membership(), group.replica.hard_state());
         }
         if known == Some(Cause::State) {
-            self.keep_log(id);
+            self.keep_log(id, has_peers);
         }
         self.effects.push(Effect::Quarantined { group: id, reason: reason.clone() });
         let lost = lost.map(|(first, last)| (first, last, reason));
         self.effects.push(Effect::Examine { group: id, lost });
     }
 
-    /// Whether a group is repaired that has no state, or none that is known.
-    pub(in super::super) fn has_lost_state(&self, id: RaftGroupId) -> bool {
-        matches!(self.groups.get(&id), Some(Slot::Quarantined(repair)) if repair.applied.is_none())
+    /// The state of a replica that is being repaired is found to be damaged, or another one could not be switched to.
+    pub(in super::super) fn state_failed(&mut self, id: RaftGroupId, reason: &str) {
+        let Some(Slot::Quarantined(repair)) = self.groups.get_mut(&id) else { return };
+        repair.state_failed(reason);
+        let has_peers = !repair.peers().is_empty();
+        self.keep_log(id, has_peers);
     }
 
-    /// The log may go on from whatever state takes the place of the one that is lost.
-    fn keep_log(&mut self, group: RaftGroupId) {
-        self.effects.push(Effect::Release(vec![(group, LogIndex(0))]));
+    /// The log may go on from whatever state takes the place of the one that is lost: that of a peer, if there is one.
+    fn keep_log(&mut self, group: RaftGroupId, has_peers: bool) {
+        if has_peers {
+            self.effects.push(Effect::Release(vec![(group, LogIndex(0))]));
+        }
+        if self.flushing {
+            self.lost_while_flushing.insert(group);
+        }
     }
 
     /// The log is to know that promises were lost: what shows it now may be gone at the next start. One whose promises

@@ -27,7 +27,10 @@ impl Repair {
 
     /// The newest entry that is known here to be committed, as far as it is certain which one that is.
     pub(super) fn committed(&self) -> LogId {
-        let Some(recovery) = self.recovery.as_ref().filter(|_| !self.is_in_doubt()) else { return LogId::default() };
+        // The log may not know yet that it is in doubt.
+        let is_certain =
+            !self.is_in_doubt() && !matches!(&self.stage, Stage::State { floor, .. } if floor.led.is_some());
+        let Some(recovery) = self.recovery.as_ref().filter(|_| is_certain) else { return LogId::default() };
         let index = recovery.hard_state.commit;
         let known = recovery.term_of(index).map(|term| LogId { index, term });
         known.filter(|known| known.index > recovery.start.index).unwrap_or(recovery.start)
@@ -110,10 +113,12 @@ impl Repair {
     pub fn switched(&mut self, steps: &mut Steps) {
         let Stage::Installing { floor, meta, generation, goes_on } = &self.stage else { return };
         if *goes_on {
-            // The entries up to there are needed no more, whether they are lost or not.
+            // The entries up to there are needed no more, whether they are lost or not; those behind it are, and the
+            // log is to say so durably before the replica takes part.
             steps.effects.push(Effect::Release(vec![(self.id, meta.at.index.next())]));
-            steps.effects.push(Effect::Examine { group: self.id, lost: None });
-            self.stage = Stage::Examining;
+            let (group, hard_state) = (self.id, self.promise(floor));
+            steps.writes.push((GroupWrite { group, hard_state, change: LogChange::None }, Then::Examine));
+            self.stage = Stage::Writing;
             return;
         }
         let mut hard_state = self.promise(floor);
@@ -126,11 +131,11 @@ impl Repair {
         self.stage = Stage::Writing;
     }
 
-    /// The state machine could not switch: another state has to be found.
-    pub fn switch_failed(&mut self, reason: &str) {
+    /// The state machine is damaged, or could not switch: another state has to be found.
+    pub fn state_failed(&mut self, reason: &str) {
+        self.applied = None;
         if let Stage::Installing { floor, .. } = &self.stage {
             self.stage = Stage::State { floor: floor.clone(), fetching: None };
-            self.applied = None;
             self.said.clear();
             reason.clone_into(&mut self.shown);
         }
