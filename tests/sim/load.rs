@@ -29,8 +29,9 @@ impl World {
         // Each piece that was asked for may be one entry that is larger.
         let pieces = process.core.group_ids().count().min(core.unapplied_bytes_max / piece + 1);
         let replays = piece + pieces * entry.saturating_sub(piece);
-        // What each of the others has admitted may be here, and be committed at once.
-        let led = (self.shape.nodes as usize - 1) * all;
+        // What each of the others has admitted may be here, and be committed at once; so may what still waits for the
+        // log, of which whoever was away is told with the entries that they are committed.
+        let led = ((self.shape.nodes as usize - 1) * all).max(limit);
         let waiting = core.unapplied_bytes_max + all + all.max(replays) + process.uncommitted().max(led);
         process.used(&mut self.watch, (node, "bytes that wait for state machines"), unapplied, waiting);
         process.pinned_max = all.max(alone) + limit + waiting;
