@@ -5,7 +5,7 @@ use ackord::sim::SimDisk;
 use ackord::types::{LogId, LogIndex, RaftGroupId};
 use ackord::wal::disk::Disk;
 use ackord::wal::real_disk::RealDisk;
-use ackord::wal::{LogChange, LogError, Options, ReadError, RoomMade, prepare_spare};
+use ackord::wal::{GroupWrite, Log, LogChange, LogError, Options, ReadError, RoomMade, prepare_spare};
 use wal_common::*;
 
 fn live<D: Disk>(disk: &D) -> Vec<u64> {
@@ -17,7 +17,7 @@ fn live<D: Disk>(disk: &D) -> Vec<u64> {
 }
 
 /// Appends to group 1 until the log has begun segment `until`. Releases all but the newest 10 entries if `release`.
-fn fill<D: Disk>(log: &mut ackord::wal::Log<D>, disk: &D, until: u64, release: bool) {
+fn fill<D: Disk>(log: &mut Log<D>, disk: &D, until: u64, release: bool) {
     while live(disk).last().is_none_or(|newest| *newest < until) {
         let last = log.groups().groups[&RaftGroupId(1)].last.index.0;
         log.append(&turn([append(1, last + 1, 3, 1, 15_000)])).expect("append");
@@ -118,14 +118,24 @@ fn a_conflict_among_entries_that_are_copied_forward_later_survives_the_freeing()
     }
 }
 
-/// What it lacks may be away for as long as its peers are; the log is all groups'.
-#[test]
-fn a_group_that_has_lost_entries_holds_back_no_segment() {
+/// Group 2 has entries 2 to 11, of which 4 to 6 are lost.
+fn with_hole() -> (SimDisk, Log<SimDisk>) {
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk);
     log.append(&turn([born(1), born(2)])).expect("append");
     log.append(&turn([append(2, 2, 10, 1, 500)])).expect("append");
     log.mark_lost(RaftGroupId(2), LogIndex(4), LogIndex(6), "it rotted");
+    (disk, log)
+}
+
+fn what_was_lost() -> GroupWrite {
+    change(2, 1, 1, LogChange::Refill((4..7).map(|index| entry(2, index, 1, 500)).collect()))
+}
+
+/// What it lacks may be away for as long as its peers are; the log is all groups'.
+#[test]
+fn a_group_that_has_lost_entries_holds_back_no_segment() {
+    let (disk, mut log) = with_hole();
     fill(&mut log, &disk, 20, true);
     assert!(live(&disk)[0] > 10, "{:?}", live(&disk));
     for _ in 0..2 {
@@ -135,25 +145,19 @@ fn a_group_that_has_lost_entries_holds_back_no_segment() {
         kill(&disk, log);
         log = open(&disk).0;
     }
-    log.append(&turn([change(2, 1, 1, LogChange::Refill((4..7).map(|at| entry(2, at, 1, 500)).collect()))]))
-        .expect("append");
+    log.append(&turn([what_was_lost()])).expect("append");
     assert_holds(&log, 2, &(2..12).map(|index| (index, 1)).collect::<Vec<_>>(), 500);
 }
 
 /// A flush has made them needless while a peer was asked, and the room for them was made by letting go of the rest.
 #[test]
 fn lost_entries_that_come_too_late_change_nothing() {
-    let disk = SimDisk::new();
-    let (mut log, _) = open(&disk);
-    log.append(&turn([born(1), born(2)])).expect("append");
-    log.append(&turn([append(2, 2, 10, 1, 500)])).expect("append");
-    log.mark_lost(RaftGroupId(2), LogIndex(4), LogIndex(6), "it rotted");
+    let (disk, mut log) = with_hole();
     log.release(RaftGroupId(2), LogIndex(12));
     fill(&mut log, &disk, 20, true);
     let before = log.groups().groups[&RaftGroupId(2)].clone();
     assert_eq!(before.start, LogId::new(11, 1));
-    log.append(&turn([change(2, 1, 1, LogChange::Refill((4..7).map(|at| entry(2, at, 1, 500)).collect()))]))
-        .expect("append");
+    log.append(&turn([what_was_lost()])).expect("append");
     assert_eq!(log.groups().groups[&RaftGroupId(2)], before);
 }
 

@@ -323,8 +323,13 @@ impl Repair {
         Some(RepairBody::WantEntries { first: hole.first, last: hole.last, anchors })
     }
 
-    /// Whether the log does not know what it has promised.
+    /// Whether it is not known what the log has promised. The log may not say so yet.
     fn is_in_doubt(&self) -> bool {
+        match &self.stage {
+            Stage::Floor(_) => return true,
+            Stage::State { floor, .. } if floor.led.is_some() => return true,
+            _ => {}
+        }
         let damage = self.recovery.as_ref().and_then(|recovery| recovery.damage.as_ref());
         damage.is_some_and(|damage| damage.doubt)
     }

@@ -212,13 +212,7 @@ impl super::Repair {
     /// Whether these entries are here: what is in doubt is given to nobody.
     fn has_entries(&self, first: LogIndex, last: LogIndex, anchors: &[LogId]) -> Result<Found, Lack> {
         let recovery = self.recovery.as_ref().ok_or(Lack::Damaged)?;
-        // The log may not know yet that it is.
-        let in_doubt = match &self.stage {
-            Stage::Floor(_) => true,
-            Stage::State { floor, .. } if floor.led.is_some() => true,
-            _ => self.is_in_doubt(),
-        };
-        if in_doubt || self.holes().iter().any(|hole| hole.first <= last && first <= hole.last) {
+        if self.is_in_doubt() || self.holes().iter().any(|hole| hole.first <= last && first <= hole.last) {
             return Err(Lack::Damaged);
         }
         if first <= recovery.start.index {

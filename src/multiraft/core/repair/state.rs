@@ -27,10 +27,7 @@ impl Repair {
 
     /// The newest entry that is known here to be committed, as far as it is certain which one that is.
     pub(super) fn committed(&self) -> LogId {
-        // The log may not know yet that it is in doubt.
-        let is_certain =
-            !self.is_in_doubt() && !matches!(&self.stage, Stage::State { floor, .. } if floor.led.is_some());
-        let Some(recovery) = self.recovery.as_ref().filter(|_| is_certain) else { return LogId::default() };
+        let Some(recovery) = self.recovery.as_ref().filter(|_| !self.is_in_doubt()) else { return LogId::default() };
         let index = recovery.hard_state.commit;
         let known = recovery.term_of(index).map(|term| LogId { index, term });
         known.filter(|known| known.index > recovery.start.index).unwrap_or(recovery.start)
@@ -83,7 +80,7 @@ impl Repair {
         let floor = floor.clone();
         let hard_state = self.promise(&floor);
         let change = LogChange::Installing { at: meta.at, generation };
-        let goes_on = floor.led.is_none() && self.goes_on_from(meta.at);
+        let goes_on = self.goes_on_from(meta.at);
         self.stage = Stage::Installing { floor, meta, generation, goes_on };
         if self.recovery.is_none() || goes_on {
             return steps.effects.extend(self.switch());
