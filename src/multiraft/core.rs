@@ -231,7 +231,7 @@ impl Core {
                 self.with_group(group, |group, _| group.snapshot_fetched(at, generation));
                 self.with_repair(group, |repair, steps| repair.fetched(at, generation, steps));
             }
-            Input::SnapshotInstalled { group } => self.snapshot_installed(group),
+            Input::SnapshotInstalled { group, at } => self.snapshot_installed(group, at),
             Input::Repair(message) => self.hear_of_repair(message),
             Input::Examined { group, recovery, state } => self.examined(group, recovery, state),
             Input::Adopt { group, replica, membership } => self.adopt(group, replica, membership),
@@ -409,7 +409,7 @@ impl Core {
             }
             match done.then {
                 Then::Nothing => {}
-                Then::Install => self.install(done.group),
+                Then::Install(at) => self.install(done.group, at),
                 Then::Examine => self.examine_again(done.group),
                 Then::Removed => self.effects.push(Effect::Removed { group: done.group }),
             }
@@ -420,21 +420,21 @@ impl Core {
         }
     }
 
-    fn install(&mut self, id: RaftGroupId) {
+    fn install(&mut self, id: RaftGroupId, at: LogId) {
         let group = match self.groups.get(&id) {
             Some(Slot::Live(group)) => group,
-            Some(Slot::Quarantined(repair)) => return self.effects.extend(repair.switch()),
+            Some(Slot::Quarantined(repair)) => return self.effects.extend(repair.switch(at)),
             None => return,
         };
-        let install = group.installing().expect("an announced snapshot stays until it is installed");
+        let Some(install) = group.installing().filter(|install| install.meta.at == at) else { return };
         let (meta, generation) = (install.meta.clone(), install.generation);
         self.effects.push(Effect::InstallSnapshot { group: id, meta, generation });
     }
 
-    fn snapshot_installed(&mut self, id: RaftGroupId) {
-        self.with_repair(id, Repair::switched);
+    fn snapshot_installed(&mut self, id: RaftGroupId, at: LogId) {
+        self.with_repair(id, |repair, steps| repair.switched(at, steps));
         let Some(Slot::Live(group)) = self.groups.get_mut(&id) else { return };
-        let Some((write, install)) = group.snapshot_installed(&mut self.effects) else { return };
+        let Some((write, install)) = group.snapshot_installed(at, &mut self.effects) else { return };
         self.queue.push_change(write, Then::Nothing);
         self.queue.push_ready(id, install.number, install.write, install.send_after);
         self.touched.insert(id);
@@ -509,8 +509,8 @@ impl Core {
         let (mut announcement, gives_out_all) = (group.announcement(), !group.is_gated());
         for ready in readies {
             self.post(id, ready.send_now);
-            if let Some((_, write)) = announcement.take_if(|(number, _)| *number == ready.number) {
-                self.queue.push_change(write, Then::Install);
+            if let Some((_, write, at)) = announcement.take_if(|(number, ..)| *number == ready.number) {
+                self.queue.push_change(write, Then::Install(at));
                 continue;
             }
             let bytes: usize = ready.committed.iter().map(LogEntry::payload_bytes).sum();

@@ -79,7 +79,7 @@ fn lists_of_a_repair_are_counted() {
     let want = |count| peer::WantEntries { anchors: anchors(count), ..Default::default() };
     assert!(decode(peer::repair_message::Body::WantEntries(want(16))));
     assert!(!decode(peer::repair_message::Body::WantEntries(want(17))));
-    let entries = |count| peer::LostEntries { entries: vec![peer::Entry::default(); count] };
+    let entries = |count| peer::LostEntries { entries: vec![peer::Entry::default(); count], nonce: 1 };
     assert!(decode(peer::repair_message::Body::Entries(entries(262_144))));
     assert!(!decode(peer::repair_message::Body::Entries(entries(262_145))));
     let membership = |count| Some(peer::Membership { voters: vec![1; count], ..Default::default() });

@@ -119,8 +119,8 @@ fn batches(message: &SnapshotMessage) -> usize {
 
 fn elements(message: &RepairMessage) -> usize {
     match &message.body {
-        RepairBody::WantEntries { anchors, .. } => anchors.len(),
-        RepairBody::Entries(entries) => entries.len(),
+        RepairBody::WantEntries(lost) => lost.anchors.len(),
+        RepairBody::Entries { entries, .. } => entries.len(),
         RepairBody::State(meta) => members(&meta.membership),
         RepairBody::Floor { membership, .. } => members(membership),
         _ => 0,

@@ -156,9 +156,9 @@ fn repair_bodies() -> Vec<(String, Body)> {
     let entry = |index| peer::Entry { index, term: 2, data: "data".into(), ..peer::Entry::default() };
     let anchors = vec![peer::LogPosition { index: 9, term: 2 }];
     let all = [
-        ("want-entries", Repair::WantEntries(peer::WantEntries { first: 5, last: 6, anchors })),
-        ("entries", Repair::Entries(peer::LostEntries { entries: vec![entry(5), entry(6)] })),
-        ("no-entries", Repair::NoEntries(peer::NoEntries { first: 5, lack: peer::Lack::Released.into() })),
+        ("want-entries", Repair::WantEntries(peer::WantEntries { first: 5, last: 6, anchors, nonce: 7 })),
+        ("entries", Repair::Entries(peer::LostEntries { entries: vec![entry(5), entry(6)], nonce: 7 })),
+        ("no-entries", Repair::NoEntries(peer::NoEntries { lack: peer::Lack::Released.into(), nonce: 7 })),
         (
             "want-state",
             Repair::WantState(peer::WantState {

@@ -42,15 +42,15 @@ $ start 1 2 3
 $ quiet tick 1 40
   (5 lines, hash 38dd6b74)
 $ quiet settle
-  (15 lines, hash ec887c03)
+  (15 lines, hash e595984d)
 $ quiet tick 2 40
   (5 lines, hash c13fd801)
 $ quiet settle
-  (12 lines, hash 06ed1d42)
+  (12 lines, hash 2b4df6a3)
 $ quiet tick 3 40
   (5 lines, hash 367f9fc3)
 $ quiet settle
-  (12 lines, hash 58bf515b)
+  (12 lines, hash f95144a2)
 $ show
   node 1: quarantined; nobody asked has given entries 3 to 3; asking for a state as of entry 4 or later
   node 2: quarantined; nobody asked has given entries 3 to 3; asking for a state as of entry 4 or later

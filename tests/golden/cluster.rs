@@ -3,7 +3,7 @@
 use crate::node::{Cargo, GROUP, Node, Step};
 use ackord::multiraft::apply::transfer::SnapshotBody;
 use ackord::multiraft::core::effect::{Effect, Input, Proposal, Ticket};
-use ackord::multiraft::core::repair::message::RepairBody;
+use ackord::multiraft::core::repair::message::{Lost, RepairBody};
 use ackord::partition::command::Command;
 use ackord::raft::MessageKind;
 use ackord::record::writer::BatchWriter;
@@ -201,15 +201,15 @@ fn describe(cargo: &Cargo) -> String {
             SnapshotBody::Gone => "that it has no such state".to_owned(),
         },
         Cargo::Repair(message) => match &message.body {
-            RepairBody::WantEntries { first, last, anchors } => {
+            RepairBody::WantEntries(Lost { first, last, anchors, .. }) => {
                 let anchors: Vec<_> = anchors.iter().map(ToString::to_string).collect();
                 format!("for its lost entries {first} to {last}, before {}", anchors.join(", "))
             }
-            RepairBody::Entries(entries) => {
+            RepairBody::Entries { entries, .. } => {
                 let ids: Vec<_> = entries.iter().map(|entry| entry.id.to_string()).collect();
                 format!("the entries {}", ids.join(", "))
             }
-            RepairBody::NoEntries { first, lack } => format!("that it can't give entries from {first} on: {lack:?}"),
+            RepairBody::NoEntries { lack, .. } => format!("that it can't give them: {lack:?}"),
             RepairBody::WantState { at_least, committed } => {
                 format!("for a state at {at_least} or later; {committed} is committed")
             }

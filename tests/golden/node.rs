@@ -275,7 +275,7 @@ impl Node {
             Effect::InstallSnapshot { group, meta, .. } => {
                 process.applier.install(group, meta.at).expect("it can be installed");
                 self.engine.flush().expect("it flushes");
-                vec![Input::SnapshotInstalled { group }]
+                vec![Input::SnapshotInstalled { group, at: meta.at }]
             }
             Effect::Examine { group, lost } => {
                 if let Some((first, last, reason)) = lost {

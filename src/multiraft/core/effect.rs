@@ -120,8 +120,8 @@ pub enum Input {
     SnapshotPulled { group: RaftGroupId, by: ReplicaId },
     /// The data of the state at `at` is here, under this generation; `None`: it could not be had.
     SnapshotFetched { group: RaftGroupId, at: LogId, generation: Option<u64> },
-    /// The state machine has switched to it, durably.
-    SnapshotInstalled { group: RaftGroupId },
+    /// The state machine has switched to the state at `at`, durably.
+    SnapshotInstalled { group: RaftGroupId, at: LogId },
     /// Something about the repair of a replica, here or there.
     Repair(RepairMessage),
     /// What `Effect::Examine` has found: the log's side, if it knows the group, and the state machine's entry and

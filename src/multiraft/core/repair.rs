@@ -40,7 +40,7 @@ use super::turn::Then;
 use crate::raft::SnapshotMeta;
 use crate::types::{LogEntry, LogId, LogIndex, Membership, RaftGroupId, ReplicaId, Term};
 use crate::wal::{GroupRecovery, GroupWrite, Hole, LogChange};
-use message::{ANCHORS_MAX, Lack, RepairBody, RepairMessage};
+use message::{ANCHORS_MAX, Lack, Lost, RepairBody, RepairMessage};
 pub(super) use serve::Serving;
 use std::collections::BTreeMap;
 
@@ -297,7 +297,7 @@ impl Repair {
                     self.stage = Stage::Entries; // somebody may have come back who has them
                     return self.progress();
                 }
-                self.say(next, RepairBody::WantState { at_least, committed: self.committed() }, steps);
+                self.say(next, RepairBody::WantState { at_least, committed: self.committed(at_least) }, steps);
             }
             Stage::Floor(_) => {
                 // Those who have answered, too: who is missing may have been removed meanwhile.
@@ -320,7 +320,8 @@ impl Repair {
         let mut anchors: Vec<_> = self.holes().iter().map(|hole| hole.anchor).take(ANCHORS_MAX - 1).collect();
         anchors.push(last);
         anchors.dedup();
-        Some(RepairBody::WantEntries { first: hole.first, last: hole.last, anchors })
+        let (nonce, first, last) = (self.nonce, hole.first, hole.last);
+        Some(RepairBody::WantEntries(Lost { nonce, first, last, anchors }))
     }
 
     /// Whether it is not known what the log has promised. The log may not say so yet.
@@ -337,11 +338,11 @@ impl Repair {
     /// Takes in what a peer says.
     pub fn hear(&mut self, from: ReplicaId, body: RepairBody, steps: &mut Steps) {
         match body {
-            RepairBody::Entries(entries) => {
+            RepairBody::Entries { nonce, entries } if nonce == self.nonce => {
                 self.helper = Some(from);
                 self.refill(entries, steps);
             }
-            RepairBody::NoEntries { first, lack } => self.no_entries(from, first, lack),
+            RepairBody::NoEntries { nonce, lack } if nonce == self.nonce => self.no_entries(from, lack),
             RepairBody::State(meta) => self.offered(from, meta, steps),
             RepairBody::NoState { applied } => self.no_state(from, applied),
             RepairBody::Term { nonce, term } if nonce == self.nonce => self.hear_term(from, term),
@@ -353,7 +354,8 @@ impl Repair {
         }
     }
 
-    /// Entries that are the lost ones go to the log, where they belong.
+    /// Entries that are the lost ones go to the log, where they belong. Whoever gave them has the anchor of the question;
+    /// the hole and what is behind it are as they were when it was asked.
     fn refill(&mut self, entries: Vec<LogEntry>, steps: &mut Steps) {
         let (Stage::Entries, Some(hole), Some(recovery)) = (&self.stage, self.holes().first(), &self.recovery) else {
             return;
@@ -376,8 +378,8 @@ impl Repair {
         steps.writes.push((write, Then::Examine));
     }
 
-    fn no_entries(&mut self, from: ReplicaId, first: LogIndex, lack: Lack) {
-        if !matches!(self.stage, Stage::Entries) || self.holes().first().is_none_or(|hole| hole.first != first) {
+    fn no_entries(&mut self, from: ReplicaId, lack: Lack) {
+        if !matches!(self.stage, Stage::Entries) {
             return;
         }
         self.said.insert(from, Said::Lacks(lack));

@@ -115,11 +115,11 @@ impl Group {
     }
 
     /// What announces the accepted snapshot in the log.
-    pub(super) fn announcement(&self) -> Option<(u64, GroupWrite)> {
+    pub(super) fn announcement(&self) -> Option<(u64, GroupWrite, LogId)> {
         let install = self.installing()?;
         let change = LogChange::Installing { at: install.meta.at, generation: install.generation };
         let hard_state = HardState { commit: self.commit_before_snapshot, ..self.replica.hard_state() };
-        Some((install.number, GroupWrite { group: self.id, hard_state, change }))
+        Some((install.number, GroupWrite { group: self.id, hard_state, change }, install.meta.at))
     }
 
     /// The snapshot that is being made durable.
@@ -131,7 +131,8 @@ impl Group {
     }
 
     /// The state machine has the snapshot, durably: what remains to be written, in order.
-    pub(super) fn snapshot_installed(&mut self, effects: &mut Vec<Effect>) -> Option<(GroupWrite, Install)> {
+    pub(super) fn snapshot_installed(&mut self, at: LogId, effects: &mut Vec<Effect>) -> Option<(GroupWrite, Install)> {
+        self.installing().filter(|install| install.meta.at == at)?;
         let Incoming::Installing(install) = std::mem::take(&mut self.incoming) else { return None };
         let change = LogChange::Installed { at: install.meta.at, generation: install.generation };
         let write = GroupWrite { group: self.id, hard_state: self.replica.hard_state(), change };

@@ -6,7 +6,7 @@
 
 use crate::raft::RaftMessage;
 use crate::raft::Write;
-use crate::types::{LogEntry, RaftGroupId};
+use crate::types::{LogEntry, LogId, RaftGroupId};
 use crate::wal::{self, GroupWrite, LogChange, Turn};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{AddAssign, SubAssign};
@@ -81,8 +81,8 @@ pub enum Then {
     /// Nothing.
     #[default]
     Nothing,
-    /// The snapshot that was announced can be installed.
-    Install,
+    /// The state as of this entry, which was announced, can be switched to.
+    Install(LogId),
     /// A step of the group's repair is durable.
     Examine,
     /// The group's end is durable.

@@ -1,7 +1,7 @@
 //! What waits leaves in order, within its limits, and a proposal is definite until it leaves.
 
 use super::*;
-use crate::multiraft::core::repair::message::{ANCHORS_MAX, Lack};
+use crate::multiraft::core::repair::message::{ANCHORS_MAX, Lack, Lost};
 use crate::partition::snapshot::SnapshotChunk;
 use crate::raft::{MessageKind, SnapshotMeta};
 use crate::types::{LogEntry, LogId, LogIndex, Membership, NodeId, Offset, ReplicaId, Term};
@@ -86,9 +86,14 @@ fn nothing_takes_more_on_the_wire_than_it_costs() {
     for item in [
         Item::Raft(group, message),
         Item::Snapshot(SnapshotMessage { group, from, to: from, at, body }),
-        repair(RepairBody::WantEntries { first: index, last: index, anchors: vec![at; ANCHORS_MAX] }),
-        repair(RepairBody::Entries(lost)),
-        repair(RepairBody::NoEntries { first: index, lack: Lack::Damaged }),
+        repair(RepairBody::WantEntries(Lost {
+            nonce: most,
+            first: index,
+            last: index,
+            anchors: vec![at; ANCHORS_MAX],
+        })),
+        repair(RepairBody::Entries { nonce: most, entries: lost }),
+        repair(RepairBody::NoEntries { nonce: most, lack: Lack::Damaged }),
         repair(RepairBody::WantState { at_least: index, committed: LogId::default() }),
         repair(RepairBody::State(SnapshotMeta { at, membership: members.clone() })),
         repair(RepairBody::NoState { applied: index }),

@@ -2,7 +2,7 @@
 //! bounded or ordered here is what no replica would say.
 
 use super::{members_from_wire, meta_from_wire, meta_to_wire};
-use crate::multiraft::core::repair::message::{ANCHORS_MAX, Lack, RepairBody, RepairMessage};
+use crate::multiraft::core::repair::message::{ANCHORS_MAX, Lack, Lost, RepairBody, RepairMessage};
 use crate::proto::Malformed;
 use crate::proto::peer::{self, repair_message::Body};
 use crate::types::{LogEntry, LogId, LogIndex, RaftGroupId, ReplicaId, Term};
@@ -16,15 +16,15 @@ pub fn repair_to_wire(message: RepairMessage) -> peer::RepairMessage {
 
 fn body_to_wire(body: RepairBody) -> Body {
     match body {
-        RepairBody::WantEntries { first, last, anchors } => {
+        RepairBody::WantEntries(Lost { nonce, first, last, anchors }) => {
             let anchors = anchors.into_iter().map(position_to_wire).collect();
-            Body::WantEntries(peer::WantEntries { first: first.0, last: last.0, anchors })
+            Body::WantEntries(peer::WantEntries { first: first.0, last: last.0, anchors, nonce })
         }
-        RepairBody::Entries(entries) => {
-            Body::Entries(peer::LostEntries { entries: entries.into_iter().map(Into::into).collect() })
+        RepairBody::Entries { nonce, entries } => {
+            Body::Entries(peer::LostEntries { entries: entries.into_iter().map(Into::into).collect(), nonce })
         }
-        RepairBody::NoEntries { first, lack } => {
-            Body::NoEntries(peer::NoEntries { first: first.0, lack: lack_to_wire(lack).into() })
+        RepairBody::NoEntries { nonce, lack } => {
+            Body::NoEntries(peer::NoEntries { lack: lack_to_wire(lack).into(), nonce })
         }
         RepairBody::WantState { at_least, committed } => {
             Body::WantState(peer::WantState { at_least: at_least.0, committed: Some(position_to_wire(committed)) })
@@ -50,7 +50,7 @@ pub fn repair_from_wire(message: peer::RepairMessage) -> Result<RepairMessage, M
 
 fn body_from_wire(body: Body) -> Result<RepairBody, Malformed> {
     Ok(match body {
-        Body::WantEntries(peer::WantEntries { first, last, anchors }) => {
+        Body::WantEntries(peer::WantEntries { first, last, anchors, nonce }) => {
             if first == 0 || last < first {
                 return Err(Malformed("repair message: a range of entries that is none"));
             }
@@ -58,15 +58,15 @@ fn body_from_wire(body: Body) -> Result<RepairBody, Malformed> {
                 return Err(Malformed("repair message: too many anchors"));
             }
             let anchors = anchors.into_iter().map(position_from_wire).collect();
-            RepairBody::WantEntries { first: LogIndex(first), last: LogIndex(last), anchors }
+            RepairBody::WantEntries(Lost { nonce, first: LogIndex(first), last: LogIndex(last), anchors })
         }
-        Body::Entries(peer::LostEntries { entries }) => {
+        Body::Entries(peer::LostEntries { entries, nonce }) => {
             let entries = entries.into_iter().map(LogEntry::try_from).collect::<Result<Vec<_>, _>>()?;
             check_entries(&entries)?;
-            RepairBody::Entries(entries)
+            RepairBody::Entries { nonce, entries }
         }
-        Body::NoEntries(peer::NoEntries { first, lack }) => {
-            RepairBody::NoEntries { first: LogIndex(first), lack: lack_from_wire(lack)? }
+        Body::NoEntries(peer::NoEntries { lack, nonce }) => {
+            RepairBody::NoEntries { nonce, lack: lack_from_wire(lack)? }
         }
         Body::WantState(peer::WantState { at_least, committed }) => {
             let committed = committed.map(position_from_wire).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use super::repair::{repair_from_wire, repair_to_wire};
 use super::*;
-use crate::multiraft::core::repair::message::{ANCHORS_MAX, Lack, RepairBody, RepairMessage};
+use crate::multiraft::core::repair::message::{ANCHORS_MAX, Lack, Lost, RepairBody, RepairMessage};
 use crate::proto::peer::frame::Body;
 use crate::proto::{LENGTH_BYTES, PEER_FRAME_BYTES_MAX, decode_peer_frame, encode_frame};
 use crate::types::EntryKind;
@@ -111,19 +111,19 @@ fn repair_body() -> impl Strategy<Value = RepairBody> {
     let entries = (1..1_000_u64, 1..20_u64, vec((some_bytes(), some_bytes()), 1..5));
     let meta = (1_u64.., 1_u64.., members());
     prop_oneof![
-        (range, anchors).prop_map(|((first, last), anchors)| {
-            RepairBody::WantEntries { first: LogIndex(first), last: LogIndex(last), anchors }
+        (any::<u64>(), range, anchors).prop_map(|(nonce, (first, last), anchors)| {
+            RepairBody::WantEntries(Lost { nonce, first: LogIndex(first), last: LogIndex(last), anchors })
         }),
-        entries.prop_map(|(first, term, payloads)| {
+        (any::<u64>(), entries).prop_map(|(nonce, (first, term, payloads))| {
             let entry = |(place, (context, data))| LogEntry {
                 id: LogId::new(first + place, term + place / 2),
                 context,
                 data,
                 ..LogEntry::default()
             };
-            RepairBody::Entries((0..).zip(payloads).map(entry).collect())
+            RepairBody::Entries { nonce, entries: (0..).zip(payloads).map(entry).collect() }
         }),
-        (index(), lack()).prop_map(|(first, lack)| RepairBody::NoEntries { first, lack }),
+        (any::<u64>(), lack()).prop_map(|(nonce, lack)| RepairBody::NoEntries { nonce, lack }),
         (index(), any::<u64>(), any::<u64>()).prop_map(|(at_least, index, term)| {
             RepairBody::WantState { at_least, committed: LogId::new(index, term) }
         }),
@@ -217,17 +217,16 @@ fn an_entrys_data_is_a_slice_of_the_frame_it_came_in() {
 fn what_no_replica_says_of_a_repair_is_refused() {
     let refused = |body: RepairBody| assert!(carry_repair(body.clone()).is_err(), "{body:?}");
     let entry = |(index, term): &(u64, u64)| LogEntry { id: LogId::new(*index, *term), ..LogEntry::default() };
-    let entries = |ids: &[(u64, u64)]| RepairBody::Entries(ids.iter().map(entry).collect());
+    let entries = |ids: &[(u64, u64)]| RepairBody::Entries { nonce: 1, entries: ids.iter().map(entry).collect() };
     assert!(carry_repair(entries(&[(4, 2), (5, 2), (6, 3)])).is_ok());
     refused(entries(&[]));
     refused(entries(&[(4, 2), (6, 2)]));
     refused(entries(&[(4, 2), (4, 2)]));
     refused(entries(&[(4, 2), (5, 1)]));
     refused(entries(&[(u64::MAX, 2), (0, 2)]));
-    let want = |first, last, anchors| RepairBody::WantEntries {
-        first: LogIndex(first),
-        last: LogIndex(last),
-        anchors: vec![LogId::new(9, 1); anchors],
+    let want = |first, last, anchors| {
+        let (first, last, anchors) = (LogIndex(first), LogIndex(last), vec![LogId::new(9, 1); anchors]);
+        RepairBody::WantEntries(Lost { nonce: 1, first, last, anchors })
     };
     assert!(carry_repair(want(4, 4, ANCHORS_MAX)).is_ok());
     refused(want(4, 3, 1));
@@ -243,7 +242,7 @@ fn what_no_replica_says_of_a_repair_is_refused() {
     refused(floor(vec![]));
     refused(floor((0..=1_000).map(ReplicaId).collect()));
     assert!(repair_from_wire(peer::RepairMessage::default()).is_err());
-    let body = Some(peer::repair_message::Body::NoEntries(peer::NoEntries { first: 1, lack: 9 }));
+    let body = Some(peer::repair_message::Body::NoEntries(peer::NoEntries { lack: 9, nonce: 1 }));
     assert!(repair_from_wire(peer::RepairMessage { body, ..Default::default() }).is_err());
     let body = Some(peer::snapshot_message::Body::Head(peer::HeadPiece::default()));
     assert!(snapshot_from_wire(peer::SnapshotMessage { body, ..Default::default() }).is_err(), "of no machine");

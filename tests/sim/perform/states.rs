@@ -237,7 +237,7 @@ impl Process {
         around.watch.tell(&Observation::Restored { node, group, at });
         sabotage::installed(around.sabotage, &mut self.applier, group, around.engine);
         outcome.metadata = group == CONTROLLER_GROUP;
-        outcome.input(Input::SnapshotInstalled { group });
+        outcome.input(Input::SnapshotInstalled { group, at });
         around.tell_state(self, group);
         Ok(())
     }

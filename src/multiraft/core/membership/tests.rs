@@ -283,7 +283,7 @@ impl World {
                     Effect::InstallSnapshot { group, meta, .. } => {
                         host.state = (meta.at, meta.membership);
                         *self.installed.entry(node).or_default() += 1;
-                        inputs.push(Input::SnapshotInstalled { group });
+                        inputs.push(Input::SnapshotInstalled { group, at: meta.at });
                     }
                     Effect::Reply { ticket, reply } => {
                         self.replies.insert(ticket.0, reply);

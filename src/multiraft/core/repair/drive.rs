@@ -232,7 +232,7 @@ impl Core {
 
     /// Entries are dropped beyond the limits: the repair asks again.
     pub(super) fn hear_answer(&mut self, group: RaftGroupId, (own, from): (ReplicaId, ReplicaId), body: RepairBody) {
-        if matches!(body, RepairBody::Entries(_)) && self.is_behind() {
+        if matches!(body, RepairBody::Entries { .. }) && self.is_behind() {
             return;
         }
         self.with_repair(group, |repair, steps| {

@@ -23,14 +23,14 @@ pub struct RepairMessage {
 /// What is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RepairBody {
-    /// I have lost these entries. They came before each of `anchors`, which I know that I had.
-    WantEntries { first: LogIndex, last: LogIndex, anchors: Vec<LogId> },
+    /// I have lost these entries.
+    WantEntries(Lost),
     /// These are they, or the first of them; at least one.
-    Entries(Vec<LogEntry>),
+    Entries { nonce: u64, entries: Vec<LogEntry> },
     /// I can't give them.
-    NoEntries { first: LogIndex, lack: Lack },
-    /// I need the state as of this entry or a later one. `committed` is the newest that I know to be committed: nobody
-    /// else may know that of it.
+    NoEntries { nonce: u64, lack: Lack },
+    /// I need the state as of this entry or a later one. `committed` is the newest up to there that I know to be
+    /// committed: nobody else may know that of it.
     WantState { at_least: LogIndex, committed: LogId },
     /// This one is to be had here.
     State(SnapshotMeta),
@@ -45,6 +45,19 @@ pub enum RepairBody {
     Floor { nonce: u64, term: Term, last: LogIndex, membership: Membership },
     /// I can't help, or not alone, and this one leads. It may have become a member while you were away.
     Led { by: ReplicaId },
+}
+
+/// Entries that somebody has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Distinguishes this question from those before: in their place there may have been other entries since.
+    pub nonce: u64,
+    /// The first.
+    pub first: LogIndex,
+    /// The last.
+    pub last: LogIndex,
+    /// They came before each of these, which the one that asks knows that it had.
+    pub anchors: Vec<LogId>,
 }
 
 /// Why a replica can't give entries.
@@ -63,7 +76,7 @@ impl RepairMessage {
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         match &self.body {
-            RepairBody::Entries(entries) => entries.iter().map(LogEntry::payload_bytes).sum(),
+            RepairBody::Entries { entries, .. } => entries.iter().map(LogEntry::payload_bytes).sum(),
             _ => 0,
         }
     }

@@ -5,7 +5,7 @@ use super::super::effect::{Effect, ReadFailure};
 use super::super::group::Group;
 use super::super::{Core, Slot};
 use super::Stage;
-use super::message::{Lack, RepairBody, RepairMessage};
+use super::message::{Lack, Lost, RepairBody, RepairMessage};
 use crate::raft::group_log::Wanted;
 use crate::raft::{Broken, Role, SnapshotMeta};
 use crate::types::{LogEntry, LogId, LogIndex, RaftGroupId, ReplicaId, Term};
@@ -27,6 +27,8 @@ struct Reading {
     own: ReplicaId,
     /// For whom.
     to: ReplicaId,
+    /// What was asked.
+    lost: Lost,
 }
 
 /// What is being done for others.
@@ -43,9 +45,7 @@ impl Core {
     pub(in super::super) fn hear_of_repair(&mut self, message: RepairMessage) {
         let RepairMessage { group, from, to, body } = message;
         match body {
-            RepairBody::WantEntries { first, last, anchors } => {
-                self.serve_entries(group, (to, from), first, last, &anchors);
-            }
+            RepairBody::WantEntries(lost) => self.serve_entries(group, (to, from), lost),
             RepairBody::WantState { at_least, committed } => {
                 self.serve_state(group, (to, from), at_least);
                 self.with_group(group, |group, _| group.replica.learn_commit(committed));
@@ -59,37 +59,47 @@ impl Core {
         self.effects.push(Effect::Repair(RepairMessage { group, from, to, body }));
     }
 
-    fn serve_entries(
-        &mut self,
-        id: RaftGroupId,
-        (own, to): (ReplicaId, ReplicaId),
-        first: LogIndex,
-        last: LogIndex,
-        anchors: &[LogId],
-    ) {
-        let max_bytes = self.options.replica.max_message_bytes;
-        let found = match self.groups.get(&id) {
-            Some(Slot::Live(group)) if group.replica.id() == own => {
-                live_entries(group, first, last, anchors, max_bytes)
-            }
-            // What its log holds is about to be something else. Whoever asks, asks again.
-            Some(Slot::Quarantined(repair)) if repair.own() == own && repair.is_changing() => return,
-            Some(Slot::Quarantined(repair)) if repair.own() == own => repair.has_entries(first, last, anchors),
-            _ => Err(Lack::Different),
-        };
+    fn serve_entries(&mut self, id: RaftGroupId, (own, to): (ReplicaId, ReplicaId), lost: Lost) {
+        let Some(found) = self.find(id, own, &lost) else { return };
+        let nonce = lost.nonce;
         match found {
-            Err(lack) => self.answer(id, (own, to), RepairBody::NoEntries { first, lack }),
-            Ok(Found::Here(entries)) => self.answer(id, (own, to), RepairBody::Entries(entries)),
+            Err(lack) => self.answer(id, (own, to), RepairBody::NoEntries { nonce, lack }),
+            Ok(Found::Here(entries)) => self.answer(id, (own, to), RepairBody::Entries { nonce, entries }),
             Ok(Found::OnDisk { high }) => {
-                let wanted = Wanted { low: first, high, max_bytes };
+                let wanted = Wanted { low: lost.first, high, max_bytes: self.options.replica.max_message_bytes };
                 let serving = &mut self.serving.reading;
                 let twice = serving.iter().any(|reading| reading.group == id && reading.to == to);
                 if !twice && serving.len() < READS_MAX {
-                    serving.push(Reading { group: id, wanted, own, to });
+                    serving.push(Reading { group: id, wanted, own, to, lost });
                     self.effects.push(Effect::ReadEntries { group: id, wanted });
                 }
             }
         }
+    }
+
+    /// Where the lost entries are here, if our log is not about to be something else: whoever asks, asks again.
+    fn find(&self, id: RaftGroupId, own: ReplicaId, lost: &Lost) -> Option<Result<Found, Lack>> {
+        let max_bytes = self.options.replica.max_message_bytes;
+        match self.groups.get(&id) {
+            Some(Slot::Live(group)) if group.replica.id() == own => Some(live_entries(group, lost, max_bytes)),
+            Some(Slot::Quarantined(repair)) if repair.own() == own && repair.is_changing() => None,
+            Some(Slot::Quarantined(repair)) if repair.own() == own => Some(repair.has_entries(lost)),
+            _ => Some(Err(Lack::Different)),
+        }
+    }
+
+    /// Whether our log holds what was read, still: the read may have waited behind writes that took entries away, or an
+    /// earlier one for the same range may have been answered only now.
+    fn holds(&self, id: RaftGroupId, entries: &[LogEntry]) -> bool {
+        let is_here = |entry: &LogEntry| {
+            let term = match self.groups.get(&id) {
+                Some(Slot::Live(group)) => group.replica.log().term_of(entry.id.index),
+                Some(Slot::Quarantined(repair)) => repair.term_of(entry.id.index),
+                None => None,
+            };
+            term == Some(entry.id.term)
+        };
+        !entries.is_empty() && entries.iter().all(is_here)
     }
 
     /// Passes on what was read for others.
@@ -101,11 +111,16 @@ impl Core {
     ) {
         let is_it = |reading: &mut Reading| reading.group == group && reading.wanted == wanted;
         let done: Vec<_> = self.serving.reading.extract_if(.., is_it).collect();
-        for Reading { own, to, .. } in done {
-            let body = match result {
-                Ok(entries) => RepairBody::Entries(entries.clone()),
-                Err(ReadFailure::Released { .. }) => RepairBody::NoEntries { first: wanted.low, lack: Lack::Released },
-                Err(ReadFailure::Damaged { .. }) => RepairBody::NoEntries { first: wanted.low, lack: Lack::Damaged },
+        for Reading { own, to, lost, .. } in done {
+            let nonce = lost.nonce;
+            let body = match (result, self.find(group, own, &lost)) {
+                (Ok(entries), Some(Ok(_))) if self.holds(group, entries) => {
+                    RepairBody::Entries { nonce, entries: entries.clone() }
+                }
+                (Ok(_), Some(Err(lack))) => RepairBody::NoEntries { nonce, lack },
+                (Ok(_), _) => continue,
+                (Err(ReadFailure::Released { .. }), _) => RepairBody::NoEntries { nonce, lack: Lack::Released },
+                (Err(ReadFailure::Damaged { .. }), _) => RepairBody::NoEntries { nonce, lack: Lack::Damaged },
             };
             self.answer(group, (own, to), body);
         }
@@ -182,14 +197,8 @@ pub(super) enum Found {
     OnDisk { high: LogIndex },
 }
 
-fn live_entries(
-    group: &Group,
-    first: LogIndex,
-    last: LogIndex,
-    anchors: &[LogId],
-    max_bytes: u64,
-) -> Result<Found, Lack> {
-    let log = group.replica.log();
+fn live_entries(group: &Group, lost: &Lost, max_bytes: u64) -> Result<Found, Lack> {
+    let (log, &Lost { first, last, ref anchors, .. }) = (group.replica.log(), lost);
     if !anchors.iter().any(|anchor| anchor.index >= last && log.term_of(anchor.index) == Some(anchor.term)) {
         let released = anchors.iter().all(|anchor| anchor.index < log.start().index);
         return Err(if released { Lack::Released } else { Lack::Different });
@@ -210,7 +219,8 @@ impl super::Repair {
     }
 
     /// Whether these entries are here: what is in doubt is given to nobody.
-    fn has_entries(&self, first: LogIndex, last: LogIndex, anchors: &[LogId]) -> Result<Found, Lack> {
+    fn has_entries(&self, lost: &Lost) -> Result<Found, Lack> {
+        let &Lost { first, last, ref anchors, .. } = lost;
         let recovery = self.recovery.as_ref().ok_or(Lack::Damaged)?;
         if self.is_in_doubt() || self.holes().iter().any(|hole| hole.first <= last && first <= hole.last) {
             return Err(Lack::Damaged);
@@ -223,6 +233,10 @@ impl super::Repair {
             return Err(Lack::Different);
         }
         Ok(Found::OnDisk { high: last.next() })
+    }
+
+    fn term_of(&self, index: LogIndex) -> Option<Term> {
+        self.recovery.as_ref()?.term_of(index)
     }
 
     fn applied_index(&self) -> LogIndex {

@@ -25,10 +25,11 @@ impl Repair {
         Stage::State { floor: Floor { at_least, ..Floor::default() }, fetching: None }
     }
 
-    /// The newest entry that is known here to be committed, as far as it is certain which one that is.
-    pub(super) fn committed(&self) -> LogId {
+    /// The newest entry up to `wanted` that is known here to be committed, as far as it is certain which one that is. A
+    /// later one is no help to those whose logs end between.
+    pub(super) fn committed(&self, wanted: LogIndex) -> LogId {
         let Some(recovery) = self.recovery.as_ref().filter(|_| !self.is_in_doubt()) else { return LogId::default() };
-        let index = recovery.hard_state.commit;
+        let index = recovery.hard_state.commit.min(wanted);
         let known = recovery.term_of(index).map(|term| LogId { index, term });
         known.filter(|known| known.index > recovery.start.index).unwrap_or(recovery.start)
     }
@@ -74,18 +75,25 @@ impl Repair {
     }
 
     /// Announces the switch in the log, which must know of it before; a log that has forgotten the group learns of it
-    /// when it is done, and one that goes on as it is need not know.
+    /// when it is done. One that goes on as it is says durably that all it holds is needed: the next start goes by that.
     pub(super) fn install(&mut self, meta: SnapshotMeta, generation: u64, steps: &mut Steps) {
         let Stage::State { floor, .. } = &self.stage else { return };
         let floor = floor.clone();
         let hard_state = self.promise(&floor);
-        let change = LogChange::Installing { at: meta.at, generation };
         let goes_on = self.goes_on_from(meta.at);
+        let change = match goes_on {
+            true => LogChange::None,
+            false => LogChange::Installing { at: meta.at, generation },
+        };
+        let at = meta.at;
         self.stage = Stage::Installing { floor, meta, generation, goes_on };
-        if self.recovery.is_none() || goes_on {
-            return steps.effects.extend(self.switch());
+        if self.recovery.is_none() {
+            return steps.effects.extend(self.switch(at));
         }
-        steps.writes.push((GroupWrite { group: self.id, hard_state, change }, Then::Install));
+        if goes_on && self.applied.is_none() {
+            steps.effects.push(Effect::Release(vec![(self.id, LogIndex(0))]));
+        }
+        steps.writes.push((GroupWrite { group: self.id, hard_state, change }, Then::Install(at)));
     }
 
     /// What is promised from now on: what was, or if that is not known, never to vote in a term of before. A vote that
@@ -100,22 +108,23 @@ impl Repair {
         HardState { term, vote, commit: was.commit }
     }
 
-    /// The announcement is durable: the switch.
-    pub fn switch(&self) -> Option<Effect> {
+    /// What announces the state at `at` is durable: the switch.
+    pub fn switch(&self, at: LogId) -> Option<Effect> {
         let Stage::Installing { meta, generation, .. } = &self.stage else { return None };
-        Some(Effect::InstallSnapshot { group: self.id, meta: meta.clone(), generation: *generation })
+        (meta.at == at).then(|| Effect::InstallSnapshot { group: self.id, meta: meta.clone(), generation: *generation })
     }
 
-    /// The state machine has switched, durably.
-    pub fn switched(&mut self, steps: &mut Steps) {
+    /// The state machine has switched to the state at `at`, durably.
+    pub fn switched(&mut self, at: LogId, steps: &mut Steps) {
         let Stage::Installing { floor, meta, generation, goes_on } = &self.stage else { return };
+        if meta.at != at {
+            return;
+        }
         if *goes_on {
-            // The entries up to there are needed no more, whether they are lost or not; those behind it are, and the
-            // log is to say so durably before the replica takes part.
+            // The entries up to there are needed no more, whether they are lost or not.
             steps.effects.push(Effect::Release(vec![(self.id, meta.at.index.next())]));
-            let (group, hard_state) = (self.id, self.promise(floor));
-            steps.writes.push((GroupWrite { group, hard_state, change: LogChange::None }, Then::Examine));
-            self.stage = Stage::Writing;
+            steps.effects.push(Effect::Examine { group: self.id, lost: None });
+            self.stage = Stage::Examining;
             return;
         }
         let mut hard_state = self.promise(floor);

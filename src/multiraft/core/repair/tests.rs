@@ -1,8 +1,10 @@
 //! Repairs, question by question: what is asked, what is believed, and what is promised in the end.
 
+mod serve;
+
 use super::super::effect::{Effect, Input, ReadFailure};
 use super::super::{BIRTH, Core, CoreOptions, GroupStart, snapshot};
-use super::message::{Lack, RepairBody, RepairMessage};
+use super::message::{Lack, Lost, RepairBody, RepairMessage};
 use crate::raft::{MessageKind, RaftMessage, SnapshotMeta};
 use crate::types::{HardState, LogEntry, LogId, LogIndex, Membership, NodeId, RaftGroupId, ReplicaId, Term};
 use crate::wal::{Damage, GroupRecovery, Hole, LogChange};
@@ -71,6 +73,14 @@ fn said(core: &mut Core) -> Vec<(ReplicaId, RepairBody)> {
     core.poll().into_iter().filter_map(message).collect()
 }
 
+/// Lets time pass until lost entries are asked for.
+fn lost(core: &mut Core) -> (ReplicaId, Lost) {
+    match questions(core).remove(0) {
+        (from, RepairBody::WantEntries(lost)) => (from, lost),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn hear(core: &mut Core, from: ReplicaId, body: RepairBody) {
     core.handle(Input::Repair(RepairMessage { group: GROUP, from, to: OWN, body }));
 }
@@ -96,32 +106,35 @@ fn a_damaged_replica_says_nothing_to_raft() {
 /// Many groups may be repaired at once, and what they are given waits for the log like everything else.
 #[test]
 fn what_fills_holes_is_bounded() {
-    let (groups, entries) = ([GROUP, RaftGroupId(2)], || {
-        let data = Bytes::from_static(&[7; 100]);
-        RepairBody::Entries([4, 5].map(|index| LogEntry { data: data.clone(), ..entry(index, 3) }).to_vec())
-    });
+    let groups = [GROUP, RaftGroupId(2)];
+    let data = Bytes::from_static(&[7; 100]);
+    let entries = [4, 5].map(|index| LogEntry { data: data.clone(), ..entry(index, 3) }).to_vec();
+    let give = |core: &mut Core, group, asked: &RepairBody| {
+        let RepairBody::WantEntries(Lost { nonce, .. }) = *asked else { panic!("{asked:?}") };
+        let body = RepairBody::Entries { nonce, entries: entries.clone() };
+        core.handle(Input::Repair(RepairMessage { group, from: SECOND, to: OWN, body }));
+    };
     let starts = groups.map(|group| GroupStart { group, ..start(hole(4, 5)) });
     let mut core = Core::new(CoreOptions { queued_bytes_max: 100, ..CoreOptions::default() }, starts.to_vec());
-    assert_eq!(questions(&mut core).len(), 2);
-    for group in groups {
-        core.handle(Input::Repair(RepairMessage { group, from: SECOND, to: OWN, body: entries() }));
-    }
+    let asked = questions(&mut core);
+    assert_eq!(asked.len(), 2);
+    groups.iter().zip(&asked).for_each(|(group, (_, asked))| give(&mut core, *group, asked));
     assert_eq!(core.queued().brought, 200, "the second group's are dropped");
     assert!(written(&mut core).is_some());
     core.handle(Input::Appended);
     assert_eq!(core.queued().brought, 0);
-    assert_eq!(questions(&mut core).len(), 1, "it asks again");
-    core.handle(Input::Repair(RepairMessage { group: groups[1], from: SECOND, to: OWN, body: entries() }));
+    let asked = questions(&mut core);
+    assert_eq!(asked.len(), 1, "it asks again");
+    give(&mut core, groups[1], &asked[0].1);
     assert!(written(&mut core).is_some());
 }
 
 #[test]
 fn only_the_entries_that_were_lost_fill_a_hole() {
     let mut core = core(start(hole(4, 5)));
-    let asked = questions(&mut core);
-    let anchors = vec![LogId::new(6, 3), LogId::new(9, 3)];
-    let question = RepairBody::WantEntries { first: LogIndex(4), last: LogIndex(5), anchors };
-    assert_eq!(asked, [(SECOND, question)]);
+    let (from, asked) = lost(&mut core);
+    let (nonce, anchors) = (asked.nonce, vec![LogId::new(6, 3), LogId::new(9, 3)]);
+    assert_eq!((from, asked), (SECOND, Lost { nonce, first: LogIndex(4), last: LogIndex(5), anchors }));
     for wrong in [
         vec![],
         vec![entry(5, 3)],
@@ -130,10 +143,13 @@ fn only_the_entries_that_were_lost_fill_a_hole() {
         vec![entry(4, 3), entry(6, 3)],
         vec![entry(4, 3), entry(5, 3), entry(6, 3)],
     ] {
-        hear(&mut core, SECOND, RepairBody::Entries(wrong.clone()));
+        hear(&mut core, SECOND, RepairBody::Entries { nonce, entries: wrong.clone() });
         assert_eq!(written(&mut core), None, "{wrong:?} are not they");
     }
-    hear(&mut core, SECOND, RepairBody::Entries(vec![entry(4, 3), entry(5, 3)]));
+    let entries = vec![entry(4, 3), entry(5, 3)];
+    hear(&mut core, SECOND, RepairBody::Entries { nonce: nonce - 1, entries: entries.clone() });
+    assert_eq!(written(&mut core), None, "nor is what an earlier question asked for");
+    hear(&mut core, SECOND, RepairBody::Entries { nonce, entries });
     let (change, hard_state) = written(&mut core).expect("the entries go to the disk");
     assert_eq!(change, LogChange::Refill(vec![entry(4, 3), entry(5, 3)]));
     assert_eq!(hard_state, start(doubt()).recovery.hard_state, "nothing else is promised");
@@ -170,29 +186,28 @@ fn announced(effects: Vec<Effect>) -> Option<(LogChange, HardState)> {
     })
 }
 
-fn nobody_has(core: &mut Core, first: u64) {
-    questions(core);
+fn nobody_has_them(core: &mut Core) {
+    let (_, Lost { nonce, .. }) = lost(core);
     for from in [SECOND, THIRD] {
-        hear(core, from, RepairBody::NoEntries { first: LogIndex(first), lack: Lack::Released });
+        hear(core, from, RepairBody::NoEntries { nonce, lack: Lack::Released });
     }
 }
 
 #[test]
 fn a_hole_that_nobody_can_fill_takes_a_state_from_behind_it() {
     let mut core = core(start(hole(4, 5)));
-    nobody_has(&mut core, 4);
+    nobody_has_them(&mut core);
     hear(&mut core, SECOND, state(5, 3));
     assert!(said(&mut core).is_empty(), "entry 5 is lost itself: what it was is not known");
     let (at_least, effects) = offered(&mut core, 6, 3);
     assert_eq!(at_least, LogIndex(6));
-    assert!(effects.iter().any(is_switch), "entries 7 to 9 are here, and need no leader to be written anew");
-    core.handle(Input::SnapshotInstalled { group: GROUP });
-    let effects = core.poll();
-    let released = |effect: &Effect| matches!(effect, Effect::Release(groups) if *groups == [(GROUP, LogIndex(7))]);
-    assert!(effects.iter().any(released), "the log stays, but for what was lost");
-    assert_eq!(announced(effects).map(|(change, _)| change), Some(LogChange::None), "and a turn makes it say so");
+    let change = announced(effects).map(|(change, _)| change);
+    assert_eq!(change, Some(LogChange::None), "entries 7 to 9 are here, and need no leader to be written anew");
     core.handle(Input::Appended);
-    core.poll();
+    assert!(core.poll().iter().any(is_switch));
+    core.handle(Input::SnapshotInstalled { group: GROUP, at: LogId::new(6, 3) });
+    let released = |effect: &Effect| matches!(effect, Effect::Release(groups) if *groups == [(GROUP, LogIndex(7))]);
+    assert!(core.poll().iter().any(released), "the log stays, but for what was lost");
     let mut whole = start(doubt());
     (whole.recovery.damage, whole.recovery.start) = (None, LogId::new(6, 3));
     let found = Some((LogId::new(6, 3), whole.membership));
@@ -204,7 +219,7 @@ fn a_hole_that_nobody_can_fill_takes_a_state_from_behind_it() {
 #[test]
 fn a_log_that_has_another_entry_where_a_state_ends_begins_anew() {
     let mut core = core(start(hole(4, 5)));
-    nobody_has(&mut core, 4);
+    nobody_has_them(&mut core);
     let (_, effects) = offered(&mut core, 8, 5);
     let (change, hard_state) = announced(effects).expect("the switch is announced");
     assert_eq!(change, LogChange::Installing { at: LogId::new(8, 5), generation: 2 });
@@ -216,7 +231,7 @@ fn a_log_that_has_another_entry_where_a_state_ends_begins_anew() {
 fn a_last_entry_that_is_lost_takes_a_state_at_or_above_it() {
     let damage = Damage { holes: vec![Hole { anchor: LogId::new(9, 3), ..hole(8, 9).holes[0] }], ..hole(8, 9) };
     let mut core = core(start(damage));
-    nobody_has(&mut core, 8);
+    nobody_has_them(&mut core);
     let (at_least, effects) = offered(&mut core, 9, 3);
     assert_eq!(at_least, LogIndex(9));
     let (change, _) = announced(effects).expect("the log begins anew behind it");
@@ -228,9 +243,18 @@ fn a_last_entry_that_is_lost_takes_a_state_at_or_above_it() {
 fn what_is_known_to_be_committed_counts_where_it_is_asked_for() {
     let mut lost = start(doubt());
     (lost.recovery.damage, lost.state_damage) = (None, Some("it rotted".to_owned()));
-    let asked = questions(&mut core(lost)).remove(0).1;
+    let asked = questions(&mut core(lost.clone())).remove(0).1;
     let at_least = BIRTH.index;
-    assert_eq!(asked, RepairBody::WantState { at_least, committed: LogId::new(7, 3) });
+    assert_eq!(
+        asked,
+        RepairBody::WantState { at_least, committed: BIRTH },
+        "whose log ends before 7 can tell that one"
+    );
+    let holes = hole(8, 8).holes;
+    lost.recovery.damage = Some(Damage { holes, ..hole(8, 8) });
+    let asked = questions(&mut core(lost)).remove(0).1;
+    let wanted = RepairBody::WantState { at_least: LogIndex(9), committed: LogId::new(7, 3) };
+    assert_eq!(asked, wanted, "more is not known");
     for (committed, known) in [(LogId::new(9, 3), 9), (LogId::new(9, 4), 7), (LogId::new(10, 3), 7)] {
         let mut whole = start(doubt());
         (whole.recovery.damage, whole.applied) = (None, LogId::new(7, 3));
@@ -249,7 +273,12 @@ fn a_whole_log_goes_on_from_any_state_that_it_reaches() {
     let mut core = core(lost);
     let (at_least, effects) = offered(&mut core, 2, 3);
     assert_eq!(at_least, BIRTH.index);
-    assert!(effects.iter().any(is_switch) && announced(effects).is_none());
+    assert!(!effects.iter().any(is_switch), "the next start goes by what the log says is needed");
+    let kept = |effect: &Effect| matches!(effect, Effect::Release(groups) if *groups == [(GROUP, LogIndex(0))]);
+    assert!(effects.iter().any(kept));
+    assert_eq!(announced(effects).map(|(change, _)| change), Some(LogChange::None));
+    core.handle(Input::Appended);
+    assert!(core.poll().iter().any(is_switch));
 }
 
 /// A flush of the state that was lost since had let go of what the next one has to take in. Promises are whole.
@@ -308,7 +337,9 @@ fn promises_that_are_not_known_take_everybodys_term_and_a_confirmed_leader() {
     assert_eq!((hard_state.term, hard_state.vote), (Term(8), Some(OWN)), "no vote in any term that was said");
     core.handle(Input::Appended);
     core.poll();
-    core.handle(Input::SnapshotInstalled { group: GROUP });
+    core.handle(Input::SnapshotInstalled { group: GROUP, at: LogId::new(20, 6) });
+    assert_eq!(written(&mut core), None, "that was another one");
+    core.handle(Input::SnapshotInstalled { group: GROUP, at });
     let (change, hard_state) = written(&mut core).expect("the switch is confirmed");
     assert_eq!(change, LogChange::Installed { at, generation: 2 });
     assert_eq!(hard_state, HardState { term: Term(8), vote: Some(OWN), commit: LogIndex(21) });
@@ -448,9 +479,10 @@ fn another_look_forgets_nobody_who_was_named() {
     let mut core = core(start);
     let membership = Membership::of_voters([OWN, SECOND, THIRD]);
     core.handle(Input::Adopt { group: GROUP, replica: OWN, membership });
-    assert!(matches!(questions(&mut core)[..], [(SECOND, RepairBody::WantEntries { .. })]));
-    assert!(matches!(questions(&mut core)[..], [(THIRD, RepairBody::WantEntries { .. })]));
-    hear(&mut core, THIRD, RepairBody::Entries(vec![entry(4, 3)]));
+    assert_eq!(lost(&mut core).0, SECOND);
+    let (from, Lost { nonce, .. }) = lost(&mut core);
+    assert_eq!(from, THIRD);
+    hear(&mut core, THIRD, RepairBody::Entries { nonce, entries: vec![entry(4, 3)] });
     let effects = core.poll();
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Append(_))), "{effects:?}");
     core.handle(Input::Appended);
@@ -458,23 +490,8 @@ fn another_look_forgets_nobody_who_was_named() {
     recovery.damage = Some(hole(5, 5));
     core.handle(Input::Examined { group: GROUP, recovery: Some(recovery), state: Some((BIRTH, joining)) });
     // Whoever has helped is asked first.
-    assert!(matches!(questions(&mut core)[..], [(THIRD, RepairBody::WantEntries { .. })]));
-    assert!(matches!(questions(&mut core)[..], [(SECOND, RepairBody::WantEntries { .. })]));
-}
-
-#[test]
-fn the_damaged_give_what_they_have_and_nothing_else() {
-    let mut core = core(start(hole(4, 5)));
-    let ask = |core: &mut Core, first, last, anchor| {
-        let (first, last) = (LogIndex(first), LogIndex(last));
-        hear(core, THIRD, RepairBody::WantEntries { first, last, anchors: vec![anchor] });
-        let reads = |effect: &Effect| matches!(effect, Effect::ReadEntries { .. });
-        let effects = core.poll();
-        effects.iter().any(reads)
-    };
-    assert!(ask(&mut core, 7, 8, LogId::new(9, 3)), "intact entries are read for others");
-    assert!(!ask(&mut core, 3, 4, LogId::new(9, 3)), "lost ones are not");
-    assert!(!ask(&mut core, 7, 8, LogId::new(9, 2)), "nor those of another history");
+    assert_eq!(lost(&mut core).0, THIRD);
+    assert_eq!(lost(&mut core).0, SECOND);
 }
 
 /// Between `Installing` and a start, turns were lost: one of them may have been `Installed`, with promises behind it.
@@ -502,25 +519,6 @@ fn promises_that_are_found_lost_while_it_takes_part_stay_in_doubt() {
     let (change, promise) = written(&mut core).expect("it is written down");
     assert_eq!((change, promise.term, promise.commit), (LogChange::Doubt, Term(6), LogIndex(0)));
     assert!(core.quarantine_reason(GROUP).is_some_and(|reason| reason.contains("contradict")));
-}
-
-/// A state takes the place of its log: what stood there is not looked for any more.
-#[test]
-fn what_is_about_to_go_is_given_to_nobody() {
-    let mut core = core(start(hole(4, 5)));
-    let anchors = vec![LogId::new(9, 3)];
-    let asks = || RepairBody::WantEntries { first: LogIndex(7), last: LogIndex(9), anchors: anchors.clone() };
-    let reads = |core: &mut Core| core.poll().iter().any(|effect| matches!(effect, Effect::ReadEntries { .. }));
-    hear(&mut core, THIRD, asks());
-    assert!(reads(&mut core), "it has these");
-    for peer in [SECOND, THIRD] {
-        hear(&mut core, peer, RepairBody::NoEntries { first: LogIndex(4), lack: Lack::Released });
-    }
-    let membership = Membership::of_voters([OWN, SECOND, THIRD]);
-    hear(&mut core, SECOND, RepairBody::State(SnapshotMeta { at: LogId::new(12, 3), membership }));
-    core.handle(Input::SnapshotFetched { group: GROUP, at: LogId::new(12, 3), generation: Some(1) });
-    hear(&mut core, THIRD, asks());
-    assert!(!reads(&mut core));
 }
 
 /// One leader after the other answers, the earlier one late and with the longer log.

@@ -86,7 +86,7 @@ pub(super) fn run<E: Engine>(
                 transferred(&applier, group, next, surroundings);
             }
             ApplyCommand::Install { group, at } => match install(&mut applier, group, at) {
-                Ok(()) => surroundings.tell(Input::SnapshotInstalled { group }),
+                Ok(()) => surroundings.tell(Input::SnapshotInstalled { group, at }),
                 Err(reason) => fail(&applier, group, reason, 0, surroundings),
             },
             ApplyCommand::Condemn { group, generation, reason } => {
