@@ -29,7 +29,7 @@ pub enum RepairBody {
     Entries { nonce: u64, entries: Vec<LogEntry> },
     /// I can't give them.
     NoEntries { nonce: u64, lack: Lack },
-    /// I need the state as of this entry or a later one. `committed` is the newest up to there that I know to be
+    /// I need the state as of this entry or a later one. `committed` is this entry, or one before it, if I know it to be
     /// committed: nobody else may know that of it.
     WantState { at_least: LogIndex, committed: LogId },
     /// This one is to be had here.
@@ -50,7 +50,8 @@ pub enum RepairBody {
 /// Entries that somebody has lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// Distinguishes this question from those before: in their place there may have been other entries since.
+    /// Distinguishes what is asked since the last look at the log from what was asked before: in the same place there
+    /// may have been other entries.
     pub nonce: u64,
     /// The first.
     pub first: LogIndex,

@@ -25,8 +25,8 @@ impl Repair {
         Stage::State { floor: Floor { at_least, ..Floor::default() }, fetching: None }
     }
 
-    /// The newest entry up to `wanted` that is known here to be committed, as far as it is certain which one that is. A
-    /// later one is no help to those whose logs end between.
+    /// `wanted`, or what comes before it, as far as that is known here to be committed and it is certain which entry it
+    /// is. A later one is no help to those whose logs end between.
     pub(super) fn committed(&self, wanted: LogIndex) -> LogId {
         let Some(recovery) = self.recovery.as_ref().filter(|_| !self.is_in_doubt()) else { return LogId::default() };
         let index = recovery.hard_state.commit.min(wanted);
@@ -75,7 +75,8 @@ impl Repair {
     }
 
     /// Announces the switch in the log, which must know of it before; a log that has forgotten the group learns of it
-    /// when it is done. One that goes on as it is says durably that all it holds is needed: the next start goes by that.
+    /// when it is done. One that goes on as it is says durably what it is needed for, which is everything if there was no
+    /// state: the next start goes by that.
     pub(super) fn install(&mut self, meta: SnapshotMeta, generation: u64, steps: &mut Steps) {
         let Stage::State { floor, .. } = &self.stage else { return };
         let floor = floor.clone();
