@@ -354,8 +354,8 @@ impl Repair {
         }
     }
 
-    /// Entries that are the lost ones go to the log, where they belong. Whoever gave them has the anchor of the question;
-    /// the hole and what is behind it are as they were when it was asked.
+    /// Entries that are the lost ones go to the log, where they belong. Whoever gave them has the anchor of the
+    /// question; the hole and what is behind it are as they were when it was asked.
     fn refill(&mut self, entries: Vec<LogEntry>, steps: &mut Steps) {
         let (Stage::Entries, Some(hole), Some(recovery)) = (&self.stage, self.holes().first(), &self.recovery) else {
             return;

@@ -29,8 +29,8 @@ pub enum RepairBody {
     Entries { nonce: u64, entries: Vec<LogEntry> },
     /// I can't give them.
     NoEntries { nonce: u64, lack: Lack },
-    /// I need the state as of this entry or a later one. `committed` is this entry, or one before it, if I know it to be
-    /// committed: nobody else may know that of it.
+    /// I need the state as of this entry or a later one. `committed` is this entry, or one before it, if I know it to
+    /// be committed: nobody else may know that of it.
     WantState { at_least: LogIndex, committed: LogId },
     /// This one is to be had here.
     State(SnapshotMeta),

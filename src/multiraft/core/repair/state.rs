@@ -75,8 +75,8 @@ impl Repair {
     }
 
     /// Announces the switch in the log, which must know of it before; a log that has forgotten the group learns of it
-    /// when it is done. One that goes on as it is says durably what it is needed for, which is everything if there was no
-    /// state: the next start goes by that.
+    /// when it is done. One that goes on as it is says durably what it is needed for, which is everything if there was
+    /// no state: the next start goes by that.
     pub(super) fn install(&mut self, meta: SnapshotMeta, generation: u64, steps: &mut Steps) {
         let Stage::State { floor, .. } = &self.stage else { return };
         let floor = floor.clone();
